@@ -1,0 +1,2 @@
+//! vmctl.
+fn main() {}

@@ -1,0 +1,201 @@
+//! One error type for all backends, with a class to decide by and a hint to act on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::image::ImageError;
+use crate::process::CommandError;
+use crate::seed::SeedError;
+use crate::spec::{BackendTag, VmState};
+use crate::ssh::SshError;
+
+/// Result of a provider's operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller may decide by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The host lacks a program, a feature or a right.
+    Unavailable,
+    /// What was given cannot be used: an image, a key, a path.
+    InvalidInput,
+    /// Something is held by somebody else: a port, a monitor, a file.
+    InUse,
+    /// The machine is in a state that does not allow this.
+    InvalidState,
+    /// Nothing happened within the deadline.
+    Timeout,
+    /// The guest refused or failed.
+    Guest,
+    /// The host's operating system or the hypervisor failed.
+    Host,
+}
+
+impl ErrorKind {
+    /// The class as written to the journal and to JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::InvalidInput => "invalid-input",
+            Self::InUse => "in-use",
+            Self::InvalidState => "invalid-state",
+            Self::Timeout => "timeout",
+            Self::Guest => "guest",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// A failure of a backend or of something it used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The backend cannot run here.
+    #[error("the `{backend}` backend cannot be used here: {reason}")]
+    BackendUnavailable {
+        /// Which backend.
+        backend: BackendTag,
+        /// Why.
+        reason: String,
+    },
+    /// A program of the host is missing.
+    #[error("`{program}` was not found in PATH")]
+    ProgramMissing {
+        /// Its name.
+        program: String,
+        /// Debian's package that holds it.
+        package: &'static str,
+    },
+    /// What was asked for is not supported by this backend.
+    #[error("{what} is not supported by the `{backend}` backend")]
+    Unsupported {
+        /// Which backend.
+        backend: BackendTag,
+        /// What was asked for.
+        what: String,
+    },
+    /// A helper program failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The operating system refused an operation on a file.
+    #[error("cannot {action} `{path}`", path = path.display())]
+    Io {
+        /// What was attempted, as a verb phrase: "create folder".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The machine's state does not allow the operation.
+    #[error("cannot {action} a machine that is {state}")]
+    InvalidState {
+        /// What was attempted.
+        action: &'static str,
+        /// What the machine does.
+        state: VmState,
+    },
+    /// Files of another machine are where this one's belong.
+    #[error("`{path}` belongs to another machine ({found})", path = path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// A fixed port of the host is taken.
+    #[error("port {address} is in use{}", holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
+    PortInUse {
+        /// Address and port.
+        address: String,
+        /// Name and pid of the holder, where the host tells.
+        holder: Option<String>,
+    },
+    /// Something did not happen within its deadline.
+    #[error("{what} did not happen within {after:?}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        after: Duration,
+    },
+    /// The monitor did not answer as it should.
+    #[error("QEMU's monitor: {0}")]
+    Monitor(String),
+    /// The machine's process ended by itself.
+    #[error("the machine's process ended{}", detail.as_ref().map(|d| format!(": {d}")).unwrap_or_default())]
+    ProcessEnded {
+        /// What it left behind: the tail of its messages.
+        detail: Option<String>,
+    },
+    /// An image could not be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The seed volume could not be made.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The guest could not be reached or refused.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// A provisioning step ended with a failure of its own.
+    #[error("provisioning step {step} (`{label}`) failed with {status}")]
+    Provision {
+        /// Number of the step, from 1.
+        step: usize,
+        /// What it is called in messages.
+        label: String,
+        /// Exit code or signal, in words.
+        status: String,
+        /// Last lines of its output.
+        tail: Vec<String>,
+    },
+    /// The fake world was told to fail.
+    #[error("{0} (scripted failure of the noop backend)")]
+    Scripted(String),
+}
+
+impl Error {
+    /// Shorthand for [`Error::Io`], to be used with `map_err`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BackendUnavailable { .. } | Self::ProgramMissing { .. } | Self::Unsupported { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Command(_) | Self::Io { .. } | Self::Monitor(_) | Self::ProcessEnded { .. } => {
+                ErrorKind::Host
+            }
+            Self::InvalidState { .. } => ErrorKind::InvalidState,
+            Self::Foreign { .. } | Self::PortInUse { .. } => ErrorKind::InUse,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Image(_) | Self::Seed(_) => ErrorKind::InvalidInput,
+            Self::Ssh(error) => error.kind(),
+            Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
+        }
+    }
+
+    /// What to do next, where there is something to do.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::ProgramMissing { package, .. } => Some(format!(
+                "install it: apt-get install --no-install-recommends {package} (`vmctl doctor` checks everything)"
+            )),
+            Self::PortInUse { .. } => Some(
+                "stop its holder, choose another host port, or use host=0 to let the kernel choose"
+                    .to_owned(),
+            ),
+            Self::Foreign { .. } => Some(
+                "two projects must not share one data folder entry; choose another project name".to_owned(),
+            ),
+            Self::Ssh(error) => error.help(),
+            Self::Image(error) => error.help(),
+            _ => None,
+        }
+    }
+}

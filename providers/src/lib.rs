@@ -1,0 +1,35 @@
+//! Hypervisor backends behind one trait.
+//!
+//! [`Hypervisor`] is the seed of the whole tool: prepare, start, stop, suspend, resume, destroy, plus questions.
+//! [`QemuBackend`] runs real machines, [`NoopBackend`] is a remembering fake, [`RouterHypervisor`] picks by
+//! [`BackendTag`]. What only some backends can do is a small trait of its own in [`abilities`].
+//!
+//! The crate reads no environment and no home folder: every path comes in through configuration.
+
+pub mod abilities;
+pub mod error;
+pub mod hypervisor;
+pub mod image;
+pub mod keys;
+pub mod name;
+pub mod noop;
+pub mod process;
+pub mod provision;
+pub mod qemu;
+pub mod router;
+pub mod seed;
+pub mod spec;
+pub mod ssh;
+pub mod workdir;
+
+pub use abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+pub use error::{Error, ErrorKind, Result};
+pub use hypervisor::{ConsoleEndpoint, Hypervisor};
+pub use name::{Name, NameError};
+pub use noop::NoopBackend;
+pub use qemu::QemuBackend;
+pub use router::RouterHypervisor;
+pub use spec::{
+    BackendTag, CloudInitConfig, Digest, DiskImage, Forward, ImageFormat, InstanceId, MacAddr, Machine,
+    NetworkConfig, Nic, Protocol, Runtime, Secret, SshConfig, VmHandle, VmSpec, VmState,
+};

@@ -1,0 +1,5 @@
+//! noop backend.
+
+/// NoopBackend.
+#[derive(Debug)]
+pub struct NoopBackend;

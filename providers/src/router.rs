@@ -1,0 +1,5 @@
+//! router backend.
+
+/// RouterHypervisor.
+#[derive(Debug)]
+pub struct RouterHypervisor;

@@ -1,0 +1,60 @@
+//! The folder that holds one machine's files, and what each file is called.
+
+use std::path::{Path, PathBuf};
+
+/// Paths inside one machine's folder. It creates and checks nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkDir(PathBuf);
+
+impl WorkDir {
+    /// The folder at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Who the folder belongs to and what it was made for: the second copy of the truth.
+    pub fn manifest(&self) -> PathBuf {
+        self.0.join("manifest.json")
+    }
+
+    /// The root disk, a QCOW2 overlay on a cached image.
+    pub fn overlay(&self) -> PathBuf {
+        self.0.join("overlay.qcow2")
+    }
+
+    /// The NoCloud seed volume.
+    pub fn seed(&self) -> PathBuf {
+        self.0.join("seed.img")
+    }
+
+    /// What the guest wrote to its serial line, raw.
+    pub fn console_log(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+
+    /// What provisioning printed.
+    pub fn provision_log(&self) -> PathBuf {
+        self.0.join("provision.log")
+    }
+
+    /// Private key generated for this machine's login user, OpenSSH format.
+    pub fn user_key(&self) -> PathBuf {
+        self.0.join("id_ed25519")
+    }
+
+    /// Private host key that the seed gives to the guest, OpenSSH format.
+    pub fn host_key(&self) -> PathBuf {
+        self.0.join("ssh_host_ed25519_key")
+    }
+
+    /// The guest's host key in known_hosts form; written by us where the
+    /// seed carries the key, learned at first contact where it cannot.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.0.join("known_hosts")
+    }
+}

@@ -1,0 +1,163 @@
+//! The values that a state consists of. All of them are plain data with a stable JSON form.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Version of the JSON form of [`Snapshot`] and of everything inside it.
+///
+/// A reader refuses a higher version; fields may be added within one version if readers can ignore them.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Kind and name of a thing in a VMFile, such as `vm.web`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Address {
+    /// The address of the VM called `name`.
+    pub fn vm(name: &str) -> Self {
+        Self(format!("vm.{name}"))
+    }
+
+    /// The name without its kind: `web` of `vm.web`.
+    pub fn name(&self) -> &str {
+        self.0.split_once('.').map_or(self.0.as_str(), |(_, name)| name)
+    }
+
+    /// The address as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far a recorded machine has been brought, as of the last committed step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// `prepare` has begun; its files may exist in part.
+    Preparing,
+    /// Everything is allocated; the machine never ran.
+    Prepared,
+    /// The machine was started.
+    Running,
+    /// The vCPUs were paused on request.
+    Suspended,
+    /// The machine was stopped on request.
+    Stopped,
+    /// `destroy` has begun; what it removes may be gone in part.
+    Destroying,
+}
+
+/// One provisioning step that ran to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionRecord {
+    /// Digest of the step's content, as planned.
+    pub digest: String,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// One remembered machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it stands in the VMFile.
+    pub address: Address,
+    /// Identity chosen at plan time; a replacement gets another.
+    pub instance: Uuid,
+    /// Name of the backend that owns it.
+    pub backend: String,
+    /// The planner's recorded form of what was asked for; holds digests in place of secrets.
+    pub spec: Value,
+    /// The provider's private data, once `prepare` has returned.
+    pub handle: Option<Value>,
+    /// How far it was brought.
+    pub phase: Phase,
+    /// Whether its readiness check passed since the last start.
+    pub ready: bool,
+    /// Why it may be half-made; the next plan replaces a tainted machine.
+    pub taint: Option<String>,
+    /// Provisioning steps that ended well, in order, from the first.
+    pub provisioned: Vec<ProvisionRecord>,
+    /// When the record was made.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+}
+
+/// Number of one begun step; unique within a lineage and growing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OpId(pub u64);
+
+/// A step that is about to act. It is durable before the deed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number.
+    pub op: OpId,
+    /// The run (one `apply`) it belongs to.
+    pub run: Uuid,
+    /// Kind of step, such as `prepare`.
+    pub step: String,
+    /// What it acts on.
+    pub address: Address,
+    /// The instance it acts on.
+    pub instance: Uuid,
+    /// When it was announced.
+    pub at: Timestamp,
+    /// Whatever recovery needs to know: resource names, input digests.
+    pub detail: Value,
+}
+
+/// How a begun step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what was announced.
+    Done,
+    /// It failed and says how; `chain` holds the causes, outermost first.
+    Failed {
+        /// Machine-readable class of the failure.
+        kind: String,
+        /// What was attempted, with what.
+        message: String,
+        /// The causes below it.
+        chain: Vec<String>,
+    },
+    /// The run was told to stop at once; what became of the step is unknown.
+    Abandoned,
+}
+
+/// All records at one serial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format: u32,
+    /// Identity of this state's history.
+    pub lineage: Uuid,
+    /// Version number; one more per commit.
+    pub serial: u64,
+    /// When the snapshot was taken.
+    pub taken: Timestamp,
+    /// The records, by address.
+    pub records: BTreeMap<Address, Record>,
+    /// Steps that began and did not end, oldest first.
+    pub open: Vec<Intent>,
+}
+
+impl Snapshot {
+    /// A state in which nothing happened yet.
+    pub fn empty(lineage: Uuid, taken: Timestamp) -> Self {
+        Self { format: FORMAT_VERSION, lineage, serial: 0, taken, records: BTreeMap::new(), open: Vec::new() }
+    }
+}

@@ -1,0 +1,41 @@
+//! The contract that every store keeps.
+
+use std::fmt;
+
+use crate::record::{Address, Intent, OpId, Outcome, Record, Snapshot};
+
+/// One change to the state. A commit takes several and keeps all of them or none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A step is about to act.
+    Begin(Intent),
+    /// A begun step ended; its intent is open no longer.
+    End {
+        /// The step's number.
+        op: OpId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Makes or replaces a record.
+    Put(Box<Record>),
+    /// Forgets a record; forgetting what is not recorded succeeds.
+    Remove(Address),
+}
+
+/// Remembers records and intents of one project.
+///
+/// Every implementation keeps the same promises, checked by one contract suite.
+pub trait Store: Send + fmt::Debug {
+    /// Returns all records and open intents at the current serial.
+    fn snapshot(&self) -> Result<Snapshot, crate::StoreError>;
+
+    /// Commits `entries` as one: all of them are durable when it returns, or none took place.
+    ///
+    /// The serial grows by one. An empty slice commits nothing and returns the current serial.
+    fn commit(&mut self, entries: &[Entry]) -> Result<u64, crate::StoreError>;
+
+    /// Lets readers in other processes see the current serial. Cheap when nothing changed since the last time.
+    ///
+    /// Stores without readers do nothing.
+    fn publish(&mut self) -> Result<(), crate::StoreError>;
+}
