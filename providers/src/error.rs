@@ -174,7 +174,8 @@ impl Error {
             Self::InvalidState { .. } => ErrorKind::InvalidState,
             Self::Foreign { .. } | Self::PortInUse { .. } => ErrorKind::InUse,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Image(_) | Self::Seed(_) => ErrorKind::InvalidInput,
+            Self::Image(error) => error.kind(),
+            Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
             Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
         }
