@@ -186,19 +186,7 @@ impl NoopBackend {
 
 impl Hypervisor for NoopBackend {
     async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
-        let handle = VmHandle {
-            id: spec.id,
-            project: spec.project.clone(),
-            name: spec.name.clone(),
-            backend: spec.backend,
-            work_dir: self.vms_dir.join(spec.name.as_str()),
-            machine: spec.machine.clone(),
-            seed: spec.cloud_init.is_some(),
-            ssh: spec.ssh.clone(),
-            state: VmState::Prepared,
-            runtime: None,
-            forced_stop: None,
-        };
+        let handle = VmHandle { state: VmState::Prepared, ..self.handle(spec)? };
         if let Some(machine) = self.find(&handle)? {
             return Ok(handle_of(&handle, &machine));
         }
@@ -324,6 +312,22 @@ impl Reconfigure for NoopBackend {
 }
 
 impl Preflight for NoopBackend {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        Ok(VmHandle {
+            id: spec.id,
+            project: spec.project.clone(),
+            name: spec.name.clone(),
+            backend: spec.backend,
+            work_dir: self.vms_dir.join(spec.name.as_str()),
+            machine: spec.machine.clone(),
+            seed: spec.cloud_init.is_some(),
+            ssh: spec.ssh.clone(),
+            state: VmState::Preparing,
+            runtime: None,
+            forced_stop: None,
+        })
+    }
+
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
         self.rehearse("preflight", spec.name.as_str()).await
     }

@@ -99,6 +99,10 @@ impl Reconfigure for RouterHypervisor {
 }
 
 impl Preflight for RouterHypervisor {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        dispatch!(self, spec.backend, backend => backend.handle(spec))
+    }
+
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
         dispatch!(self, spec.backend, backend => backend.preflight(spec).await)
     }

@@ -95,6 +95,9 @@ impl Reconfigure for QemuBackend {
     }
 }
 impl Preflight for QemuBackend {
+    fn handle(&self, _: &VmSpec) -> Result<VmHandle> {
+        later()
+    }
     async fn preflight(&self, _: &VmSpec) -> Result<()> {
         later()
     }
