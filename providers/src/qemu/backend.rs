@@ -134,6 +134,10 @@ impl Reconfigure for QemuBackend {
 }
 
 impl Preflight for QemuBackend {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        Ok(VmHandle::of(spec, self.work_dir(&spec.name).path().to_owned()))
+    }
+
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
         self.check_feasible(spec)
     }
