@@ -6,13 +6,14 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use vmctl_planner::Desired;
 use vmctl_planner::vmfile::{self, LoadOptions};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
-use vmctl_state::ProjectDir;
+use vmctl_state::{Holder, ProjectDir};
 
 use crate::args::GlobalArgs;
 use crate::env::Settings;
@@ -156,6 +157,18 @@ fn only(projects: BTreeSet<Name>) -> Result<Option<Name>, CliError> {
     Ok(projects.into_iter().next())
 }
 
+/// Who we are to others that want the same project.
+pub(crate) fn holder(command: &str) -> Holder {
+    let system = rustix::system::uname();
+    Holder {
+        command: format!("vmctl {command}"),
+        user: format!("uid {}", rustix::process::getuid().as_raw()),
+        host: system.nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        since: Timestamp::now(),
+    }
+}
+
 /// Makes a folder and its parents for us alone; one that exists stays as it is.
 pub(crate) fn make_private(folder: &Path) -> Result<(), CliError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
@@ -171,7 +184,6 @@ pub(crate) fn small_runtime() -> Result<Runtime, CliError> {
 }
 
 /// A runtime on several threads, for commands that do much at once.
-#[expect(dead_code, reason = "for `plan` and `apply`")]
 pub(crate) fn large_runtime() -> Result<Runtime, CliError> {
     started(Builder::new_multi_thread().enable_all().build())
 }

@@ -16,7 +16,6 @@ use crate::ui;
 
 /// How vmctl ends; the numbers are a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "for `plan` and `apply`")]
 pub(crate) enum Exit {
     /// All went well.
     Fine,
@@ -214,7 +213,6 @@ pub(crate) fn usage(error: &clap::Error) -> Exit {
 }
 
 /// Whether a question can be asked and answered.
-#[expect(dead_code, reason = "for `plan` and `apply`")]
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }

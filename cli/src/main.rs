@@ -14,6 +14,8 @@ mod env;
 mod error;
 mod logging;
 mod machines;
+mod progress;
+mod render;
 mod ui;
 
 use std::process::ExitCode;

@@ -14,6 +14,8 @@ use crate::error::{CliError, stdout_failed};
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Style of the word that announces something doubtful.
 pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// Style of the word that announces success.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 /// Style of labels and headings.
 pub(crate) const LABEL: Style = Style::new().bold();
 
