@@ -19,7 +19,7 @@ const DEFAULT_PARALLELISM: &str = "10";
     version,
     arg_required_else_help = true,
     disable_help_subcommand = false,
-    after_help = "Examples:\n  vmctl plan             Show what would change\n  vmctl apply            Make it so\n  vmctl ssh web          Log in to the VM `web`\n  vmctl apply --destroy  Remove all VMs of the project\n\nExit codes: 0 fine, 1 error, 2 changes (with --detailed-exitcode), 3 locked, 4 stale plan, 5 partly applied,\n64 usage, 130 interrupted; `exec` and `ssh` pass on the command's own code."
+    after_help = "Examples:\n  vmctl plan             Show what would change\n  vmctl apply            Make it so\n  vmctl ssh web          Log in to the VM `web`\n  vmctl apply --destroy  Remove all VMs of the project\n\nExit codes: 0 fine, 1 error, 2 changes (plan --detailed-exitcode), 3 locked, 4 stale plan,\n5 partly applied, 64 usage, 130 interrupted; `exec` and `ssh` pass on the command's own."
 )]
 pub(crate) struct Cli {
     /// Options that every command takes.
@@ -114,7 +114,7 @@ pub(crate) struct PlanArgs {
 /// Options of `apply`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl apply\n  vmctl apply --yes            Without a question, as in CI\n  vmctl apply --destroy --yes  Remove everything that the project has\n\nExit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project, 5 partly applied, 130 interrupted."
+    after_help = "Examples:\n  vmctl apply\n  vmctl apply --yes            Without a question, as in CI\n  vmctl apply --destroy --yes  Remove everything that the project has\n\nExit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project,\n5 partly applied, 130 interrupted."
 )]
 pub(crate) struct ApplyArgs {
     /// Apply without asking
@@ -162,7 +162,7 @@ pub(crate) struct StatusArgs {
 /// Options of `ssh`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl ssh\n  vmctl ssh web\n  vmctl ssh web -- 'df -h / && uptime'\n\nThe command goes to the guest's shell as ssh sends it: joined by spaces. `vmctl exec` keeps arguments apart."
+    after_help = "Examples:\n  vmctl ssh\n  vmctl ssh web\n  vmctl ssh web -- 'df -h / && uptime'\n\nThe command goes to the guest's shell as ssh sends it: joined by spaces.\n`vmctl exec` keeps arguments apart."
 )]
 pub(crate) struct SshArgs {
     /// Machine, as `web` or `project/web`; not needed if there is only one
@@ -181,7 +181,7 @@ pub(crate) struct SshArgs {
 /// Options of `exec`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl exec web -- systemctl is-active nginx\n  vmctl exec web -- sh -c 'cat > /tmp/note' < note.txt\n  vmctl exec db -- pg_dump shop > shop.sql\n\nArguments reach the command as they are, without the guest's shell taking them apart. Standard input is passed\nwhen it is no terminal. The exit code is the command's own."
+    after_help = "Examples:\n  vmctl exec web -- systemctl is-active nginx\n  vmctl exec web -- sh -c 'cat > /tmp/note' < note.txt\n  vmctl exec db -- pg_dump shop > shop.sql\n\nArguments reach the command as they are: the guest's shell does not take them apart.\nStandard input is passed when it is no terminal. The exit code is the command's own."
 )]
 pub(crate) struct ExecArgs {
     /// Machine, as `web` or `project/web`
@@ -194,7 +194,7 @@ pub(crate) struct ExecArgs {
 /// Options of `console`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl console web\n  printf 'root\\n' | vmctl console web\n\nCtrl-] leaves; every other key, Ctrl-C too, goes to the guest. When standard input is no terminal, it is sent to\nthe guest, and the console is left once the input has ended and the guest has been silent for a second. A machine\nserves one console client at a time: a second one waits until the first leaves."
+    after_help = "Examples:\n  vmctl console web\n  printf 'root\\n' | vmctl console web\n\nOn entry the end of the console's log is shown. Ctrl-] leaves; every other key, Ctrl-C too,\ngoes to the guest. Input that is no terminal is sent to the guest, and the console is left\nonce that input has ended and the guest has been silent for a second. A machine serves one\nconsole client at a time: a second one waits until the first leaves."
 )]
 pub(crate) struct ConsoleArgs {
     /// Machine, as `web` or `project/web`
@@ -204,7 +204,7 @@ pub(crate) struct ConsoleArgs {
 /// Options of `log`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl log web\n  vmctl log web --console -n 50\n  vmctl log web --provision\n  vmctl log web --console --raw > console.bin\n\nControl characters are made visible, so that a guest cannot play tricks on your terminal; --raw prints the bytes."
+    after_help = "Examples:\n  vmctl log web\n  vmctl log web --console -n 50\n  vmctl log web --provision\n  vmctl log web --console --raw > console.bin\n\nControl characters are made visible, so that a guest cannot play tricks on your terminal;\n--raw prints the bytes."
 )]
 pub(crate) struct LogArgs {
     /// Machine, as `web` or `project/web`

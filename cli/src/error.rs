@@ -24,6 +24,7 @@ pub(crate) enum Exit {
     /// There are changes; only where a command documents it.
     Changes,
     /// Another process works on the project.
+    #[expect(dead_code, reason = "the store does not tell yet")]
     Locked,
     /// A saved plan no longer fits.
     Stale,
@@ -207,9 +208,15 @@ pub(crate) fn stdout_failed(error: &io::Error) -> CliError {
 
 /// Prints what clap has to say and returns the exit code: help and version are no misuse.
 pub(crate) fn usage(error: &clap::Error) -> Exit {
-    // Its own printing honours colour settings; a closed stream leaves nobody to tell.
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage } else { Exit::Fine }
+    match error.print() {
+        _ if error.use_stderr() => Exit::Usage,
+        Ok(()) => Exit::Fine,
+        Err(failure) => {
+            let failure = stdout_failed(&failure);
+            failure.print();
+            failure.exit_code()
+        }
+    }
 }
 
 /// Whether a question can be asked and answered.

@@ -9,9 +9,10 @@ use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::ssh::SshTarget;
 use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{DiskImage, Forward, Inspection, Name, Nic, VmHandle, VmState};
+use vmctl_providers::{DiskImage, Forward, Inspection, Name, Nic, VmHandle, VmState, process};
 use vmctl_state::{Address, Phase, Record, Snapshot, project};
 
+use crate::commands::ssh::arguments;
 use crate::context::{Context, small_runtime};
 use crate::error::CliError;
 
@@ -241,6 +242,7 @@ impl Machine {
             accel: runtime.map(|runtime| runtime.accel.clone()),
             vnc: runtime.and_then(|runtime| runtime.vnc.clone()),
             ssh: target.map(|target| SshFacts {
+                command: process::quote("ssh", &arguments(&target, &[])),
                 user: target.user,
                 address: target.address.ip(),
                 port: target.address.port(),
@@ -305,6 +307,7 @@ pub(crate) struct SshFacts {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
     pub(crate) private_key: PathBuf,
+    pub(crate) command: String,
 }
 
 /// A provisioning step that ran to its end.
@@ -353,3 +356,161 @@ fn phase_word(phase: Phase) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(String);
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! Machines as they may be recorded and seen.
+
+    use serde_json::Value;
+    use uuid::Uuid;
+    use vmctl_providers::{
+        BackendTag, Digest, ImageFormat, InstanceId, MacAddr, Machine as Hardware, NetworkConfig, Runtime,
+        SshConfig,
+    };
+    use vmctl_state::ProvisionRecord;
+
+    use super::*;
+
+    /// The handle of a machine that runs.
+    pub(crate) fn handle(name: &str) -> VmHandle {
+        let image = DiskImage {
+            path: "/data/images/base.qcow2".into(),
+            format: ImageFormat::Qcow2,
+            digest: Digest::of(b"base"),
+            virtual_size: 1 << 30,
+        };
+        let nic = Nic {
+            mac: MacAddr([0x52, 0x54, 0, 0xab, 0xcd, 1]),
+            network: NetworkConfig::User,
+            forwards: vec![Forward::SSH],
+        };
+        VmHandle {
+            id: InstanceId(Uuid::from_u128(0x1234)),
+            project: "shop".parse().unwrap(),
+            name: name.parse().unwrap(),
+            backend: BackendTag::Qemu,
+            work_dir: PathBuf::from("/data/projects/shop/vms").join(name),
+            machine: Hardware { vcpus: 2, memory_mib: 2048, disk_bytes: None, image, nics: vec![nic] },
+            seed: true,
+            ssh: Some(SshConfig { user: "vm".to_owned(), private_key: None }),
+            state: VmState::Running,
+            runtime: Some(Runtime {
+                pid: 4711,
+                accel: "kvm".to_owned(),
+                vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
+                forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
+            }),
+            forced_stop: None,
+        }
+    }
+
+    /// A machine recorded as running and seen in `state`.
+    pub(crate) fn machine(name: &str, state: VmState) -> Machine {
+        let handle = handle(name);
+        let at = Timestamp::UNIX_EPOCH;
+        let record = Record {
+            address: Address::vm(name),
+            instance: handle.id.0,
+            backend: "qemu".to_owned(),
+            spec: Value::Null,
+            handle: Some(serde_json::to_value(&handle).unwrap()),
+            phase: Phase::Running,
+            ready: true,
+            taint: None,
+            provisioned: vec![ProvisionRecord { digest: "sha256:00".to_owned(), at }],
+            created: at,
+            updated: at,
+        };
+        let inspection = Inspection {
+            state,
+            handle: handle.clone(),
+            vcpus: None,
+            memory_mib: None,
+            missing: Vec::new(),
+            problems: Vec::new(),
+        };
+        Machine {
+            project: "shop".parse().unwrap(),
+            record,
+            handle: Some(handle),
+            sight: Some(Sight::Seen(Box::new(inspection))),
+        }
+    }
+
+    /// A machine that does not answer.
+    pub(crate) fn unreachable(name: &str) -> Machine {
+        let reason = "no answer within 5s".to_owned();
+        Machine { sight: Some(Sight::Unreachable { reason }), ..machine(name, VmState::Running) }
+    }
+
+    /// A machine whose making was cut short.
+    pub(crate) fn half_made(name: &str) -> Machine {
+        let mut machine = Machine { handle: None, sight: None, ..machine(name, VmState::Running) };
+        machine.record.phase = Phase::Preparing;
+        machine.record.taint = Some("the step `prepare` was cut short".to_owned());
+        machine.record.provisioned.clear();
+        machine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn snapshot(names: &[&str]) -> Snapshot {
+        let mut snapshot = Snapshot::empty(Uuid::nil(), Timestamp::UNIX_EPOCH);
+        for name in names {
+            let record = samples::machine(name, VmState::Running).record;
+            snapshot.records.insert(record.address.clone(), record);
+        }
+        snapshot
+    }
+
+    #[test]
+    fn machine_is_found_by_name_and_by_address() {
+        let snapshot = snapshot(&["web", "vm.odd"]);
+        for (wanted, found) in [("web", "web"), ("vm.web", "web"), ("vm.odd", "vm.odd")] {
+            assert_eq!(find(&snapshot, wanted).unwrap(), Address::vm(found));
+        }
+    }
+
+    #[test]
+    fn unknown_name_is_answered_with_the_nearest_and_all() {
+        let error = find(&snapshot(&["database", "web-1", "web-2"]), "databse").unwrap_err();
+        insta::assert_snapshot!(anstream::adapter::strip_str(&error.to_string()), @r"
+        error: no VM is called `databse`
+          help: did you mean `database`? there are: database, web-1, web-2
+        ");
+        let error = find(&snapshot(&["db"]), "frontend").unwrap_err();
+        assert!(!error.to_string().contains("did you mean"));
+    }
+
+    #[test]
+    fn only_machine_needs_no_name() {
+        let project = "shop".parse().unwrap();
+        assert_eq!(single(&project, &snapshot(&["web"])).unwrap(), Address::vm("web"));
+        assert!(single(&project, &snapshot(&["db", "web"])).is_err());
+    }
+
+    #[test]
+    fn crashed_machine_is_told_apart_and_shows_no_process() {
+        let machine = samples::machine("web", VmState::Stopped);
+        assert_eq!(machine.state_and_remarks(), "stopped (recorded as running)");
+        let facts = machine.facts();
+        assert_eq!((facts.pid, facts.vnc, facts.ssh.is_some(), facts.ready), (None, None, false, false));
+        assert!(machine.live().is_err());
+    }
+
+    #[test]
+    fn unreachable_is_never_taken_for_stopped() {
+        let machine = samples::unreachable("web");
+        assert_eq!(machine.state_and_remarks(), "unreachable");
+        let error = machine.live().unwrap_err();
+        insta::assert_snapshot!(anstream::adapter::strip_str(&error.to_string()), @r"
+        error: `vm.web` cannot be asked
+          caused by: no answer within 5s
+        ");
+    }
+}

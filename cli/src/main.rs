@@ -16,6 +16,7 @@ mod logging;
 mod machines;
 mod progress;
 mod render;
+mod stdin;
 mod ui;
 
 use std::process::ExitCode;

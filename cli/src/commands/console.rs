@@ -1,8 +1,8 @@
 //! `console`: connects this terminal to a machine's serial line.
 //!
 //! ```text
-//! keys (a thread: a terminal cannot be read without blocking) ─▶ attach ─▶ socket
-//! stdout ◀──────────────────────────────────────────────────── attach ◀─ socket
+//! stdin (a thread) ─▶ attach ─▶ socket
+//! stdout           ◀─ attach ◀─ socket
 //! ```
 
 use std::fs::File;
@@ -21,7 +21,7 @@ use vmctl_providers::{ConsoleEndpoint, Hypervisor};
 use crate::args::ConsoleArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
-use crate::{machines, ui};
+use crate::{machines, stdin, ui};
 
 /// Ctrl-], the key that leaves, as telnet and virsh have it.
 const LEAVE: u8 = 0x1d;
@@ -79,7 +79,7 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
         let _raw = interactive.then(RawTerminal::enter).transpose().map_err(|error| {
             CliError::new("cannot switch the terminal to raw mode").because(&error)
         })?;
-        attach(socket, keys(), interactive).await
+        attach(socket, stdin::pieces(), interactive).await
     })?;
     let line_end = if interactive { "\n" } else { "" };
     match end {
@@ -153,27 +153,6 @@ async fn attach(
 /// Whether the other side went away.
 fn gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-}
-
-/// Standard input, piece by piece, until it ends. The thread ends with the process.
-fn keys() -> mpsc::Receiver<io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel(4);
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        loop {
-            let piece = match io::stdin().lock().read(&mut buffer) {
-                Ok(0) => return,
-                Ok(length) => Ok(buffer[..length].to_vec()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(error),
-            };
-            let failed = piece.is_err();
-            if sender.blocking_send(piece).is_err() || failed {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 /// Bytes of the guest, as they are: it is a terminal session.

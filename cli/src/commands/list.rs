@@ -67,3 +67,29 @@ fn table(machines: &[Machine], with_project: bool) -> String {
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use vmctl_providers::VmState;
+
+    use super::*;
+    use crate::machines::samples;
+
+    #[test]
+    fn table_shows_what_is_seen_beside_what_is_recorded() {
+        let machines = [
+            samples::half_made("cache"),
+            samples::machine("db", VmState::Failed),
+            samples::unreachable("queue"),
+            samples::machine("web", VmState::Running),
+        ];
+        insta::assert_snapshot!(table(&machines, false), @r"
+        NAME   STATE                         BACKEND  VCPUS  MEM    SSH                 PID
+        cache  preparing (tainted)           qemu     -      -      -                   -
+        db     failed (recorded as running)  qemu     2      2 GiB  -                   -
+        queue  unreachable                   qemu     2      2 GiB  -                   -
+        web    running                       qemu     2      2 GiB  vm@127.0.0.1:40022  4711
+        ");
+        assert!(table(&machines, true).starts_with("PROJECT  NAME "));
+    }
+}

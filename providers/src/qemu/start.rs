@@ -1,0 +1,154 @@
+//! Launching a machine's process, or finding that it runs.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::accel::{Accel, AccelChoice, decide, probe};
+use super::argv::argv;
+use super::backend::{QEMU, QemuBackend};
+use super::manifest::{Manifest, Owner};
+use super::places::{RuntimeDir, ensure_private_file, qemu_log};
+use super::ports;
+use crate::error::{Error, Result};
+use crate::process::{self, Launched, Process};
+use crate::spec::{Runtime, VmHandle, VmState};
+use crate::workdir::WorkDir;
+
+/// How long QEMU may take from launch to greeting. It takes 0.1 s on an idle host; reserving a large memory on a
+/// crowded one takes longer.
+const LAUNCH: Duration = Duration::from_secs(60);
+
+/// Longest line looked at on QEMU's standard output while waiting for its greeting.
+const MAX_GREETING: u64 = 1 << 16;
+
+/// How much of QEMU's messages goes into an error.
+const MESSAGES_TAIL: usize = 4096;
+
+impl QemuBackend {
+    /// See [`crate::Hypervisor::start`].
+    ///
+    /// Two processes may start one machine at the same time: QEMU takes the lock on its pidfile before it touches
+    /// a socket or a disk, so one of them fails at that lock and adopts the other's machine.
+    pub(super) async fn launch_or_adopt(&self, vm: &VmHandle) -> Result<VmHandle> {
+        if let Some(process) = self.find(vm.id)? {
+            return self.adopt(vm, &process).await;
+        }
+        let work = WorkDir::new(&vm.work_dir);
+        startable(&work, vm)?;
+        let run = self.runtime_dir(vm.id);
+        run.create()?;
+        ensure_private_file(&work.console_log())?;
+        let launched = self.launch_accelerated(vm, &work, &run).await;
+        let Some(process) = self.find(vm.id)? else {
+            self.clean_up(vm.id)?;
+            launched?;
+            return Err(Error::ProcessEnded { detail: None });
+        };
+        let mut vm = vm.clone();
+        if let Ok(accel) = launched {
+            run.close_sockets_to_others()?;
+            let (pid, accel) = (process.pid(), accel.to_string());
+            vm.runtime = Some(Runtime { pid, accel, vnc: None, forwards: Vec::new() });
+        }
+        self.adopt(&vm, &process).await
+    }
+
+    /// Tells everything about a machine that runs already, and remembers that it ran.
+    async fn adopt(&self, vm: &VmHandle, process: &Process) -> Result<VmHandle> {
+        let mut monitor = self.monitor(vm.id).await?;
+        let handle = self.handle_of_live(vm, process, &mut monitor).await?;
+        let work = WorkDir::new(&vm.work_dir);
+        if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
+            && !manifest.started
+        {
+            manifest.started = true;
+            manifest.store(&work)?;
+        }
+        Ok(handle)
+    }
+
+    /// Launches with the accelerator that suits the host; once more without KVM if QEMU gave up with it.
+    async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
+        let choice = self.config().accel;
+        let accel = decide(choice, &probe())?;
+        match launch(vm, work, run, &accel).await {
+            Err(Error::ProcessEnded { detail })
+                if accel == Accel::Kvm && choice == AccelChoice::Auto && self.find(vm.id)?.is_none() =>
+            {
+                let reason = detail.unwrap_or_else(|| "no reason given".to_owned());
+                let accel = Accel::Tcg(Some(format!("QEMU gave up with KVM: {reason}")));
+                launch(vm, work, run, &accel).await.map(|()| accel)
+            }
+            result => result.map(|()| accel),
+        }
+    }
+}
+
+/// Refuses to start what is not whole.
+fn startable(work: &WorkDir, vm: &VmHandle) -> Result<()> {
+    let refuse = |state| Err(Error::InvalidState { action: "start", state });
+    match Manifest::owner(work, vm.id)? {
+        Owner::Ours(manifest) if manifest.prepared => manifest.check_base(),
+        Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
+        Owner::Missing => refuse(VmState::Destroyed),
+        Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+    }
+}
+
+/// Runs QEMU and returns when its main loop answers.
+async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
+    let args = argv(vm, run, accel)?;
+    let path = qemu_log(work);
+    let mut log = create_log(work)?;
+    writeln!(log, "{}\n", process::quote(QEMU.name, &args)).map_err(Error::io("write", &path))?;
+    let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
+
+    let mut launched = process::machine(&QEMU, &args, log)?;
+    match timeout(LAUNCH, greeting(&mut launched)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => {
+            let status = launched.ended().await.map_err(Error::io("wait for", QEMU.name))?;
+            let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            let messages = text.get(command_line as usize..).unwrap_or_default();
+            Err(reason_of_end(vm, &status, &process::tail(messages, MESSAGES_TAIL)))
+        }
+        Ok(Err(error)) => {
+            launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
+            Err(Error::io("read the greeting of", QEMU.name)(error))
+        }
+        Err(_) => {
+            launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
+            Err(Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH })
+        }
+    }
+}
+
+/// Waits for QMP's greeting on standard output; false if QEMU closed it first. Other lines are QEMU's chatter.
+async fn greeting(launched: &mut Launched) -> std::io::Result<bool> {
+    while let Some(line) = launched.first_line(MAX_GREETING).await? {
+        if line.starts_with("{\"QMP\"") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn reason_of_end(vm: &VmHandle, status: &str, messages: &str) -> Error {
+    match ports::refused(&vm.machine, messages) {
+        Some(forward) => ports::in_use(forward, ports::holder(forward)),
+        None if messages.is_empty() => Error::ProcessEnded { detail: Some(status.to_owned()) },
+        None => Error::ProcessEnded { detail: Some(format!("{status}: {messages}")) },
+    }
+}
+
+fn create_log(work: &WorkDir) -> Result<File> {
+    let path = qemu_log(work);
+    let log = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let log = log.map_err(Error::io("create", &path))?;
+    log.set_permissions(PermissionsExt::from_mode(0o600)).map_err(Error::io("set the mode of", &path))?;
+    Ok(log)
+}
