@@ -6,5 +6,24 @@
 //!                         providers ──▶ observed  ┘
 //! ```
 
+pub mod apply;
+pub mod change;
 pub mod desired;
+pub mod diff;
+pub mod document;
+pub mod fields;
+pub mod graph;
+pub mod observed;
+pub mod plan;
+pub mod recorded;
+pub mod step;
 pub mod vmfile;
+
+pub use change::{Action, Change, FieldChange};
+pub use desired::{Desired, DesiredVm, Power, Until};
+pub use document::PlanDocument;
+pub use graph::{StepGraph, StepId};
+pub use observed::{Observed, Sight, refresh};
+pub use plan::{Inputs, Plan, PlanError, Summary};
+pub use recorded::RecordedVm;
+pub use step::{Step, StepKind};

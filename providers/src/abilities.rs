@@ -65,8 +65,13 @@ pub trait GuestAccess: Send + Sync {
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Checks what can be checked before anything is made.
+/// Checks and tells what can be known before anything is made.
 pub trait Preflight: Send + Sync {
+    /// The handle that names everything which `prepare` will make, in [`VmState::Preparing`]. Touches nothing.
+    ///
+    /// It is recorded before `prepare` begins, so that what a cut-off `prepare` left can be destroyed.
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle>;
+
     /// Fails if `spec` cannot work on this host: a missing program, a fixed port that is taken, a network that
     /// this backend does not have. It makes and changes nothing.
     fn preflight(&self, spec: &VmSpec) -> impl Future<Output = Result<()>> + Send;

@@ -1,5 +1,380 @@
-//! noop backend.
+//! The remembering fake: machines that exist only as files, for tests, dry runs and learning.
+//!
+//! A world is a folder. Every machine is `vms/NAME/machine.json`; what was done is appended to `events.log`, one
+//! `OPERATION NAME` a line; and `script.json`, if present, tells operations to fail or to take time:
+//!
+//! ```json
+//! [{ "op": "start", "vm": "web", "fail": "no luck", "times": 1 }, { "op": "prepare", "delay-ms": 20 }]
+//! ```
+//!
+//! Drift is made by editing or removing a machine's file, by hand or with [`NoopBackend::edit`].
 
-/// NoopBackend.
-#[derive(Debug)]
-pub struct NoopBackend;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::error::{Error, Result};
+use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
+use crate::provision::{OutputLine, OutputStream, ProvisionStep};
+use crate::spec::{InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+
+/// A world of fake machines, kept in a folder.
+#[derive(Debug, Clone)]
+pub struct NoopBackend {
+    vms_dir: PathBuf,
+    world: PathBuf,
+}
+
+/// What the world remembers of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FakeMachine {
+    /// The instance.
+    pub id: InstanceId,
+    /// What it does.
+    pub state: VmState,
+    /// Its hardware now; differs from the recorded one when somebody changed it behind our back.
+    pub machine: Machine,
+    /// Whether a seed was attached.
+    pub seed: bool,
+    /// Labels of the provisioning steps that were run, in order, over the machine's whole life.
+    pub provisioned: Vec<String>,
+}
+
+/// One line of the script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Rule {
+    /// The operation it is about, as named in `events.log`.
+    pub op: String,
+    /// The machine it is about; every machine if absent.
+    #[serde(default)]
+    pub vm: Option<String>,
+    /// Fails the operation with this message, before it has any effect.
+    #[serde(default)]
+    pub fail: Option<String>,
+    /// Lets the operation take this many milliseconds before it has its effect.
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// Applies to this many operations only; to all of them if absent.
+    #[serde(default)]
+    pub times: Option<u32>,
+}
+
+impl NoopBackend {
+    /// A world whose machines are in `vms_dir` and whose script and log are in `world`.
+    ///
+    /// Nothing is touched until a machine is prepared.
+    pub fn new(vms_dir: impl Into<PathBuf>, world: impl Into<PathBuf>) -> Self {
+        Self { vms_dir: vms_dir.into(), world: world.into() }
+    }
+
+    /// Replaces the script.
+    pub fn script(&self, rules: &[Rule]) -> Result<()> {
+        let path = self.world.join("script.json");
+        fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
+        write_json(&path, &rules)
+    }
+
+    /// The log of operations that took effect, oldest first.
+    pub fn events(&self) -> Result<Vec<String>> {
+        let path = self.world.join("events.log");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Error::io("read", path)(error)),
+        }
+    }
+
+    /// What the world remembers of the machine `name`, if it exists.
+    pub fn machine(&self, name: &str) -> Result<Option<FakeMachine>> {
+        load(&self.vms_dir.join(name).join("machine.json"))
+    }
+
+    /// Changes a machine behind the tool's back: drift. A machine that does not exist stays so.
+    pub fn edit(&self, name: &str, change: impl FnOnce(&mut FakeMachine)) -> Result<()> {
+        let path = self.vms_dir.join(name).join("machine.json");
+        let Some(mut machine) = load(&path)? else { return Ok(()) };
+        change(&mut machine);
+        write_json(&path, &machine)
+    }
+
+    fn file(&self, vm: &VmHandle) -> PathBuf {
+        vm.work_dir.join("machine.json")
+    }
+
+    fn find(&self, vm: &VmHandle) -> Result<Option<FakeMachine>> {
+        let found: Option<FakeMachine> = load(&self.file(vm))?;
+        match found {
+            Some(machine) if machine.id != vm.id => {
+                Err(Error::Foreign { path: vm.work_dir.clone(), found: machine.id.to_string() })
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Waits and fails as the script says.
+    async fn rehearse(&self, op: &str, vm: &str) -> Result<()> {
+        let rules: Vec<Rule> = load(&self.world.join("script.json"))?.unwrap_or_default();
+        for (index, rule) in rules.iter().enumerate() {
+            let concerned = rule.op == op && rule.vm.as_deref().is_none_or(|name| name == vm);
+            if !concerned || !self.take_turn(index, rule.times)? {
+                continue;
+            }
+            if rule.delay_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(rule.delay_ms)).await;
+            }
+            if let Some(message) = &rule.fail {
+                return Err(Error::Scripted(message.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Uses up one of a rule's turns. Creating a file is what makes a turn exclusive between processes.
+    fn take_turn(&self, rule: usize, times: Option<u32>) -> Result<bool> {
+        let Some(times) = times else { return Ok(true) };
+        for turn in 0..times {
+            let path = self.world.join(format!("used-{rule}-{turn}"));
+            match fs::File::create_new(&path) {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("create", path)(error)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn log(&self, op: &str, vm: &str) -> Result<()> {
+        let path = self.world.join("events.log");
+        fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
+        let mut file =
+            fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        file.write_all(format!("{op} {vm}\n").as_bytes()).map_err(Error::io("write", path))
+    }
+
+    /// Brings a machine from one power state to another; nothing happens if it is there already.
+    async fn transition(
+        &self,
+        op: &'static str,
+        vm: &VmHandle,
+        from: &[VmState],
+        to: VmState,
+    ) -> Result<VmHandle> {
+        let Some(mut machine) = self.find(vm)? else {
+            return Err(Error::InvalidState { action: op, state: VmState::Destroyed });
+        };
+        if machine.state != to {
+            if !from.contains(&machine.state) {
+                return Err(Error::InvalidState { action: op, state: machine.state });
+            }
+            self.rehearse(op, vm.name.as_str()).await?;
+            machine.state = to;
+            if op == "start" {
+                machine.machine = vm.machine.clone();
+            }
+            write_json(&self.file(vm), &machine)?;
+            self.log(op, vm.name.as_str())?;
+        }
+        Ok(handle_of(vm, &machine))
+    }
+}
+
+impl Hypervisor for NoopBackend {
+    async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
+        let handle = VmHandle { state: VmState::Prepared, ..self.handle(spec)? };
+        if let Some(machine) = self.find(&handle)? {
+            return Ok(handle_of(&handle, &machine));
+        }
+        self.rehearse("prepare", spec.name.as_str()).await?;
+        fs::create_dir_all(&handle.work_dir).map_err(Error::io("create folder", &handle.work_dir))?;
+        let machine = FakeMachine {
+            id: spec.id,
+            state: VmState::Prepared,
+            machine: spec.machine.clone(),
+            seed: spec.cloud_init.is_some(),
+            provisioned: Vec::new(),
+        };
+        write_json(&self.file(&handle), &machine)?;
+        self.log("prepare", spec.name.as_str())?;
+        Ok(handle)
+    }
+
+    async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
+        let from = [VmState::Prepared, VmState::Stopped, VmState::Failed];
+        if self.find(vm)?.is_some_and(|machine| machine.state == VmState::Suspended) {
+            return self.state_of(vm);
+        }
+        self.transition("start", vm, &from, VmState::Running).await
+    }
+
+    async fn stop(&self, vm: &VmHandle, _timeout: Duration) -> Result<VmHandle> {
+        match self.find(vm)? {
+            Some(machine) if machine.state == VmState::Prepared => Ok(handle_of(vm, &machine)),
+            _ => {
+                let from = [VmState::Running, VmState::Suspended, VmState::Failed];
+                self.transition("stop", vm, &from, VmState::Stopped).await
+            }
+        }
+    }
+
+    async fn suspend(&self, vm: &VmHandle) -> Result<VmHandle> {
+        self.transition("suspend", vm, &[VmState::Running], VmState::Suspended).await
+    }
+
+    async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
+        self.transition("resume", vm, &[VmState::Suspended], VmState::Running).await
+    }
+
+    async fn destroy(&self, vm: VmHandle) -> Result<()> {
+        if self.find(&vm)?.is_none() {
+            return Ok(());
+        }
+        self.rehearse("destroy", vm.name.as_str()).await?;
+        fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
+        self.log("destroy", vm.name.as_str())
+    }
+
+    async fn state(&self, vm: &VmHandle) -> Result<VmState> {
+        Ok(self.find(vm)?.map_or(VmState::Destroyed, |machine| machine.state))
+    }
+
+    async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
+        match self.find(vm)? {
+            Some(machine) if machine.state == VmState::Running => Ok("127.0.0.1".to_owned()),
+            found => Err(Error::InvalidState {
+                action: "ask for the address of",
+                state: found.map_or(VmState::Destroyed, |machine| machine.state),
+            }),
+        }
+    }
+
+    fn console_endpoint(&self, _vm: &VmHandle) -> Result<ConsoleEndpoint> {
+        Ok(ConsoleEndpoint::None)
+    }
+}
+
+impl NoopBackend {
+    fn state_of(&self, vm: &VmHandle) -> Result<VmHandle> {
+        let machine = self.find(vm)?;
+        machine
+            .map(|machine| handle_of(vm, &machine))
+            .ok_or(Error::InvalidState { action: "look at", state: VmState::Destroyed })
+    }
+}
+
+impl Inspect for NoopBackend {
+    async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        self.rehearse("inspect", vm.name.as_str()).await?;
+        let Some(machine) = self.find(vm)? else {
+            let handle = VmHandle { state: VmState::Destroyed, runtime: None, ..vm.clone() };
+            return Ok(Inspection {
+                state: VmState::Destroyed,
+                handle,
+                vcpus: None,
+                memory_mib: None,
+                missing: vec![self.file(vm)],
+                problems: Vec::new(),
+            });
+        };
+        let live = matches!(machine.state, VmState::Running | VmState::Suspended);
+        Ok(Inspection {
+            state: machine.state,
+            handle: handle_of(vm, &machine),
+            vcpus: live.then_some(machine.machine.vcpus),
+            memory_mib: live.then_some(machine.machine.memory_mib),
+            missing: Vec::new(),
+            problems: Vec::new(),
+        })
+    }
+}
+
+impl Reconfigure for NoopBackend {
+    async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
+        let Some(mut machine) = self.find(vm)? else {
+            return Err(Error::InvalidState { action: "change", state: VmState::Destroyed });
+        };
+        let live = matches!(machine.state, VmState::Running | VmState::Suspended);
+        if live && vm.machine != spec.machine {
+            return Err(Error::InvalidState { action: "change the hardware of", state: machine.state });
+        }
+        self.rehearse("update", vm.name.as_str()).await?;
+        machine.machine = spec.machine.clone();
+        write_json(&self.file(vm), &machine)?;
+        self.log("update", vm.name.as_str())?;
+        let changed = VmHandle { machine: spec.machine.clone(), ssh: spec.ssh.clone(), ..vm.clone() };
+        Ok(handle_of(&changed, &machine))
+    }
+}
+
+impl Preflight for NoopBackend {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        Ok(VmHandle::of(spec, self.vms_dir.join(spec.name.as_str())))
+    }
+
+    async fn preflight(&self, spec: &VmSpec) -> Result<()> {
+        self.rehearse("preflight", spec.name.as_str()).await
+    }
+}
+
+impl GuestAccess for NoopBackend {
+    async fn wait_ready(&self, vm: &VmHandle, _timeout: Duration) -> Result<()> {
+        match self.state(vm).await? {
+            VmState::Running => {
+                self.rehearse("ready", vm.name.as_str()).await?;
+                self.log("ready", vm.name.as_str())
+            }
+            state => Err(Error::InvalidState { action: "wait for", state }),
+        }
+    }
+
+    async fn provision(
+        &self,
+        vm: &VmHandle,
+        step: &ProvisionStep,
+        output: &mpsc::Sender<OutputLine>,
+    ) -> Result<()> {
+        let Some(mut machine) = self.find(vm)?.filter(|machine| machine.state == VmState::Running) else {
+            return Err(Error::InvalidState { action: "provision", state: self.state(vm).await? });
+        };
+        self.rehearse("provision", vm.name.as_str()).await?;
+        let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
+        // Nobody listening is no failure of the step.
+        let _ = output.send(line).await;
+        machine.provisioned.push(step.label.clone());
+        write_json(&self.file(vm), &machine)?;
+        self.log(&format!("provision-{}", step.number), vm.name.as_str())
+    }
+}
+
+fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
+    let runtime = matches!(machine.state, VmState::Running | VmState::Suspended).then(|| Runtime {
+        pid: 0,
+        accel: "none".to_owned(),
+        vnc: None,
+        forwards: vm.machine.nics.iter().flat_map(|nic| nic.forwards.clone()).collect(),
+    });
+    VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
+}
+
+fn load<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::io("understand", path)(error.into()))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io("write", path)(error.into()))?;
+    let part = path.with_extension("part");
+    fs::write(&part, bytes).map_err(Error::io("write", &part))?;
+    fs::rename(&part, path).map_err(Error::io("rename", part))
+}

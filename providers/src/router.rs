@@ -1,5 +1,124 @@
-//! router backend.
+//! One hypervisor that hands every call to the backend that the tag names.
 
-/// RouterHypervisor.
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::error::{Error, Result};
+use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
+use crate::noop::NoopBackend;
+use crate::provision::{OutputLine, ProvisionStep};
+use crate::qemu::QemuBackend;
+use crate::spec::{BackendTag, VmHandle, VmSpec, VmState};
+
+/// Dispatches on [`BackendTag`].
+///
+/// Adding a backend takes a struct with the traits, a tag, and an arm in this file.
 #[derive(Debug)]
-pub struct RouterHypervisor;
+pub struct RouterHypervisor {
+    noop: NoopBackend,
+    qemu: QemuBackend,
+}
+
+impl RouterHypervisor {
+    /// A router over the given backends.
+    pub fn new(noop: NoopBackend, qemu: QemuBackend) -> Self {
+        Self { noop, qemu }
+    }
+}
+
+/// Calls the same method on the backend that `$tag` names.
+macro_rules! dispatch {
+    ($self:ident, $tag:expr, $backend:ident => $call:expr) => {
+        match $tag {
+            BackendTag::Noop => {
+                let $backend = &$self.noop;
+                $call
+            }
+            BackendTag::Qemu => {
+                let $backend = &$self.qemu;
+                $call
+            }
+            BackendTag::Propolis => Err(Error::BackendUnavailable {
+                backend: BackendTag::Propolis,
+                reason: "it is not part of this release".to_owned(),
+            }),
+        }
+    };
+}
+
+impl Hypervisor for RouterHypervisor {
+    async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
+        dispatch!(self, spec.backend, backend => backend.prepare(spec).await)
+    }
+
+    async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
+        dispatch!(self, vm.backend, backend => backend.start(vm).await)
+    }
+
+    async fn stop(&self, vm: &VmHandle, timeout: Duration) -> Result<VmHandle> {
+        dispatch!(self, vm.backend, backend => backend.stop(vm, timeout).await)
+    }
+
+    async fn suspend(&self, vm: &VmHandle) -> Result<VmHandle> {
+        dispatch!(self, vm.backend, backend => backend.suspend(vm).await)
+    }
+
+    async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
+        dispatch!(self, vm.backend, backend => backend.resume(vm).await)
+    }
+
+    async fn destroy(&self, vm: VmHandle) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.destroy(vm).await)
+    }
+
+    async fn state(&self, vm: &VmHandle) -> Result<VmState> {
+        dispatch!(self, vm.backend, backend => backend.state(vm).await)
+    }
+
+    async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
+        dispatch!(self, vm.backend, backend => backend.guest_ip(vm).await)
+    }
+
+    fn console_endpoint(&self, vm: &VmHandle) -> Result<ConsoleEndpoint> {
+        dispatch!(self, vm.backend, backend => backend.console_endpoint(vm))
+    }
+}
+
+impl Inspect for RouterHypervisor {
+    async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        dispatch!(self, vm.backend, backend => backend.inspect(vm).await)
+    }
+}
+
+impl Reconfigure for RouterHypervisor {
+    async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
+        dispatch!(self, vm.backend, backend => backend.reconfigure(vm, spec).await)
+    }
+}
+
+impl Preflight for RouterHypervisor {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        dispatch!(self, spec.backend, backend => backend.handle(spec))
+    }
+
+    async fn preflight(&self, spec: &VmSpec) -> Result<()> {
+        dispatch!(self, spec.backend, backend => backend.preflight(spec).await)
+    }
+}
+
+impl GuestAccess for RouterHypervisor {
+    async fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.wait_ready(vm, timeout).await)
+    }
+
+    async fn provision(
+        &self,
+        vm: &VmHandle,
+        step: &ProvisionStep,
+        output: &mpsc::Sender<OutputLine>,
+    ) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.provision(vm, step, output).await)
+    }
+}

@@ -24,6 +24,11 @@ impl Address {
         Self(format!("vm.{name}"))
     }
 
+    /// The address of an image, by its digest's hexadecimal digits.
+    pub fn image(hex: &str) -> Self {
+        Self(format!("image.{hex}"))
+    }
+
     /// The name without its kind: `web` of `vm.web`.
     pub fn name(&self) -> &str {
         self.0.split_once('.').map_or(self.0.as_str(), |(_, name)| name)

@@ -1,0 +1,57 @@
+//! Carries out one step through a provider.
+
+use tokio::sync::mpsc;
+use vmctl_providers::image::ImageCache;
+use vmctl_providers::provision::{OutputLine, ProvisionStep};
+use vmctl_providers::{Error, GuestAccess, Hypervisor, Inspect, Preflight, Reconfigure, VmHandle, VmSpec};
+
+use crate::desired::DesiredImage;
+use crate::step::{READY_TIMEOUT, STOP_TIMEOUT};
+
+/// Everything that a plan needs of a hypervisor.
+pub trait Host: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + 'static {}
+
+impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + 'static> Host for T {}
+
+/// One step with all it needs.
+#[derive(Debug)]
+pub(super) enum Effect {
+    FetchImage(DesiredImage),
+    Prepare(Box<VmSpec>),
+    Update(Box<VmHandle>, Box<VmSpec>),
+    Start(Box<VmHandle>),
+    Resume(Box<VmHandle>),
+    Ready(Box<VmHandle>),
+    Provision(Box<VmHandle>, Box<ProvisionStep>),
+    Suspend(Box<VmHandle>),
+    Stop(Box<VmHandle>),
+    Destroy(Box<VmHandle>),
+}
+
+/// Runs the effect to its end. Returns the machine's new handle where there is one.
+pub(super) async fn run<H: Host>(
+    host: &H,
+    images: &ImageCache,
+    effect: Effect,
+    output: &mpsc::Sender<OutputLine>,
+) -> Result<Option<VmHandle>, Error> {
+    match effect {
+        Effect::FetchImage(image) => {
+            let images = images.clone();
+            let import = move || images.import(&image.source, &image.identity);
+            match tokio::task::spawn_blocking(import).await {
+                Ok(result) => result.map(|_| None).map_err(Error::from),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        Effect::Prepare(spec) => host.prepare(&spec).await.map(Some),
+        Effect::Update(vm, spec) => host.reconfigure(&vm, &spec).await.map(Some),
+        Effect::Start(vm) => host.start(&vm).await.map(Some),
+        Effect::Resume(vm) => host.resume(&vm).await.map(Some),
+        Effect::Ready(vm) => host.wait_ready(&vm, READY_TIMEOUT).await.map(|()| None),
+        Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
+        Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
+        Effect::Stop(vm) => host.stop(&vm, STOP_TIMEOUT).await.map(Some),
+        Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
+    }
+}

@@ -1,0 +1,24 @@
+//! Carries out a plan: hands steps to providers, journals each before and after, and decides nothing new.
+//!
+//! ```text
+//!            ┌───────────── ends of steps ─────────────┐
+//!            ▼                                         │
+//!   executor (owner of records) ── commit ── spawn ──▶ effects ──▶ providers
+//!            │        ▲
+//!            ▼        │ what may start, what is skipped
+//!          events   dispatcher
+//! ```
+//!
+//! The executor alone touches the store. Whatever ended and whatever begins is one durable commit, so the cost of
+//! a sync is shared by all steps that move at the same time.
+
+mod dispatch;
+mod effect;
+mod executor;
+mod outcome;
+mod records;
+
+pub use dispatch::Limits;
+pub use effect::Host;
+pub use executor::{Control, Executor};
+pub use outcome::{ApplyError, Event, Failure, Report};

@@ -1,0 +1,161 @@
+//! What an apply tells while it runs and when it ends.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vmctl_providers::Error;
+use vmctl_providers::provision::OutputLine;
+use vmctl_state::{Address, Outcome, StoreError};
+
+use crate::graph::{CycleError, StepId};
+use crate::recorded::RecordError;
+use crate::step::Step;
+
+/// Something that happened during an apply.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A step began; it is journalled already.
+    Started(StepId),
+    /// A step ended well.
+    Done {
+        /// Which.
+        id: StepId,
+        /// How long it took.
+        elapsed: Duration,
+        /// What people should know of it, such as a stop that needed force.
+        note: Option<String>,
+    },
+    /// A step failed.
+    Failed {
+        /// Which.
+        id: StepId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A step will not run.
+    Skipped {
+        /// Which.
+        id: StepId,
+        /// The step whose failure is the reason.
+        because: StepId,
+    },
+    /// A guest printed a line.
+    Output {
+        /// Which machine.
+        address: Address,
+        /// What it printed.
+        line: OutputLine,
+    },
+    /// No new steps are started, because the user asked to stop.
+    Draining,
+}
+
+/// Why a step failed, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Machine-readable class.
+    pub kind: String,
+    /// What was attempted, with what.
+    pub message: String,
+    /// The causes below it, outermost first.
+    pub chain: Vec<String>,
+    /// What to do next.
+    pub help: Option<String>,
+    /// Last lines of the guest's output.
+    pub tail: Vec<String>,
+}
+
+impl Failure {
+    /// A step whose code panicked: a bug that is reported like any failure, so that other steps go on.
+    pub(super) fn panicked(detail: String) -> Self {
+        Self {
+            kind: "bug".to_owned(),
+            message: format!("the step panicked: {detail}"),
+            chain: Vec::new(),
+            help: Some(
+                "this is a bug in vmctl; everything else went on, and the next plan looks again".to_owned(),
+            ),
+            tail: Vec::new(),
+        }
+    }
+
+    /// The form that is journalled.
+    pub(super) fn outcome(&self) -> Outcome {
+        Outcome::Failed { kind: self.kind.clone(), message: self.message.clone(), chain: self.chain.clone() }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let mut chain = Vec::new();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            chain.push(error.to_string());
+            cause = error.source();
+        }
+        let tail = if let Error::Provision { tail, .. } = error { tail.clone() } else { Vec::new() };
+        Self {
+            kind: error.kind().as_str().to_owned(),
+            message: error.to_string(),
+            chain,
+            help: error.help(),
+            tail,
+        }
+    }
+}
+
+/// What an apply did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Steps that ended well.
+    pub done: Vec<StepId>,
+    /// Steps that failed, and why.
+    pub failed: Vec<(StepId, Failure)>,
+    /// Steps that were skipped, and the failed step that is the reason.
+    pub skipped: Vec<(StepId, StepId)>,
+    /// Steps that were cut off; what became of them is unknown.
+    pub abandoned: Vec<StepId>,
+    /// Steps that were not begun because the user asked to stop.
+    pub not_begun: Vec<StepId>,
+    /// Whether the user asked to stop.
+    pub interrupted: bool,
+}
+
+impl Report {
+    /// Whether everything that was planned was done.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty()
+            && self.skipped.is_empty()
+            && self.abandoned.is_empty()
+            && self.not_begun.is_empty()
+    }
+}
+
+/// An apply could not be carried on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The state could not be written. Steps that ran were waited for; the next plan looks at what they did.
+    #[error("cannot record what was done")]
+    Store(#[from] StoreError),
+    /// A record is not understood.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The steps wait for each other.
+    #[error(transparent)]
+    Cycle(#[from] CycleError),
+    /// The state moved since the plan was made.
+    #[error("the plan was made for serial {planned} of the state, which is at serial {found} now")]
+    Stale {
+        /// Serial of the plan.
+        planned: u64,
+        /// Serial of the state.
+        found: u64,
+    },
+    /// Something that the plan needs is not there; nothing was done.
+    #[error("{} of the planned machines cannot be made on this host", .0.len())]
+    Preflight(Vec<(Address, Failure)>),
+    /// A step refers to a machine that neither the plan nor the state knows: a bug of the planner.
+    #[error("`{0}` has nothing to act on; this is a bug in vmctl")]
+    Unknown(Step),
+}

@@ -1,0 +1,133 @@
+//! Steps and their order. The only module that names petgraph.
+
+use petgraph::Direction;
+use petgraph::algo::toposort;
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde::{Deserialize, Serialize};
+
+use crate::step::Step;
+
+/// Number of a step within its graph; steps are numbered in the order in which they were added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(pub usize);
+
+/// A cycle was found where none can be: a bug of the planner.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the steps of this plan wait for each other (at `{at}`); this is a bug in vmctl")]
+pub struct CycleError {
+    /// One step of the cycle.
+    pub at: String,
+}
+
+/// Steps, and for each what must be done before.
+#[derive(Debug, Clone, Default)]
+pub struct StepGraph {
+    graph: DiGraph<Step, ()>,
+}
+
+impl StepGraph {
+    /// Adds a step that waits for nothing yet.
+    pub fn add(&mut self, step: Step) -> StepId {
+        StepId(self.graph.add_node(step).index())
+    }
+
+    /// Lets `later` wait for `earlier`. Saying so twice is the same as once.
+    pub fn order(&mut self, earlier: StepId, later: StepId) {
+        self.graph.update_edge(NodeIndex::new(earlier.0), NodeIndex::new(later.0), ());
+    }
+
+    /// Number of steps.
+    pub fn len(&self) -> usize {
+        self.graph.node_count()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.graph.node_count() == 0
+    }
+
+    /// The step with this number.
+    ///
+    /// # Panics
+    /// If `id` is of another graph.
+    pub fn step(&self, id: StepId) -> &Step {
+        &self.graph[NodeIndex::new(id.0)]
+    }
+
+    /// All steps, by number.
+    pub fn steps(&self) -> impl Iterator<Item = (StepId, &Step)> {
+        self.graph.node_indices().map(|index| (StepId(index.index()), &self.graph[index]))
+    }
+
+    /// What `id` waits for, by number.
+    pub fn before(&self, id: StepId) -> Vec<StepId> {
+        self.neighbours(id, Direction::Incoming)
+    }
+
+    /// What waits for `id`, by number.
+    pub fn after(&self, id: StepId) -> Vec<StepId> {
+        self.neighbours(id, Direction::Outgoing)
+    }
+
+    /// All steps in an order in which they could be done one by one.
+    pub fn sequence(&self) -> Result<Vec<StepId>, CycleError> {
+        let order = toposort(&self.graph, None)
+            .map_err(|cycle| CycleError { at: self.graph[cycle.node_id()].to_string() })?;
+        Ok(order.into_iter().map(|index| StepId(index.index())).collect())
+    }
+
+    /// For each step, the number of steps on the longest path from it to the end, itself included.
+    pub fn remaining(&self) -> Result<Vec<usize>, CycleError> {
+        let mut remaining = vec![1; self.len()];
+        for id in self.sequence()?.into_iter().rev() {
+            let longest = self.after(id).into_iter().map(|next| remaining[next.0]).max().unwrap_or(0);
+            remaining[id.0] = longest + 1;
+        }
+        Ok(remaining)
+    }
+
+    fn neighbours(&self, id: StepId, direction: Direction) -> Vec<StepId> {
+        let mut ids: Vec<_> = self
+            .graph
+            .neighbors_directed(NodeIndex::new(id.0), direction)
+            .map(|index| StepId(index.index()))
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmctl_providers::InstanceId;
+    use vmctl_state::Address;
+
+    use super::*;
+    use crate::step::StepKind;
+
+    fn step(name: &str) -> Step {
+        let instance = InstanceId(uuid::Uuid::nil());
+        Step { kind: StepKind::Start, address: Address::vm(name), instance, label: None }
+    }
+
+    #[test]
+    fn longest_path_counts_the_step_itself() {
+        let mut graph = StepGraph::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| graph.add(step(name)));
+        graph.order(a, b);
+        graph.order(b, c);
+        graph.order(a, d);
+        assert_eq!(graph.remaining(), Ok(vec![3, 2, 1, 1]));
+        assert_eq!((graph.before(c), graph.after(a)), (vec![b], vec![b, d]));
+    }
+
+    #[test]
+    fn cycle_is_an_error_and_names_a_step() {
+        let mut graph = StepGraph::default();
+        let (a, b) = (graph.add(step("a")), graph.add(step("b")));
+        graph.order(a, b);
+        graph.order(b, a);
+        assert!(graph.sequence().is_err());
+    }
+}

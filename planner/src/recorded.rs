@@ -1,0 +1,108 @@
+//! The planner's form of a recorded machine: what was asked for when it was made, with digests for contents.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vmctl_providers::image::ImageIdentity;
+use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, SshConfig, VmHandle};
+use vmctl_state::{Address, Record};
+
+use crate::desired::{DesiredVm, Power, Until};
+
+/// What was asked for, as remembered. Compared field by field with what is asked for now.
+///
+/// Provisioning is not part of it: a record lists the steps that really ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedVm {
+    /// Backend that owns it.
+    pub backend: BackendTag,
+    /// Path of the image, as the VMFile named it.
+    pub image_source: PathBuf,
+    /// What the image was.
+    pub image: ImageIdentity,
+    /// Number of virtual CPUs.
+    pub vcpus: u16,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Size of the root disk in bytes, if one was asked for.
+    pub disk_bytes: Option<u64>,
+    /// Network cards, in order.
+    pub networks: Vec<NetworkConfig>,
+    /// Forwards asked for.
+    pub forwards: Vec<Forward>,
+    /// What the seed says.
+    pub cloud_init: Option<RecordedCloudInit>,
+    /// How vmctl logs in.
+    pub ssh: Option<SshConfig>,
+    /// Desired power state.
+    pub power: Power,
+    /// Machines that come first.
+    pub depends_on: BTreeMap<Name, Until>,
+}
+
+/// What the seed says, with a digest for the user's own user-data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedCloudInit {
+    /// Host name.
+    pub hostname: String,
+    /// Login user.
+    pub user: String,
+    /// Public keys that may log in.
+    pub authorized_keys: Vec<String>,
+    /// Digest of the user's own user-data.
+    pub user_data: Option<Digest>,
+}
+
+impl From<&DesiredVm> for RecordedVm {
+    fn from(vm: &DesiredVm) -> Self {
+        Self {
+            backend: vm.backend,
+            image_source: vm.image.source.clone(),
+            image: vm.image.identity.clone(),
+            vcpus: vm.vcpus,
+            memory_mib: vm.memory_mib,
+            disk_bytes: vm.disk_bytes,
+            networks: vm.networks.clone(),
+            forwards: vm.forwards.clone(),
+            cloud_init: vm.cloud_init.as_ref().map(|config| RecordedCloudInit {
+                hostname: config.hostname.clone(),
+                user: config.user.clone(),
+                authorized_keys: config.authorized_keys.clone(),
+                user_data: config.user_data.as_ref().map(|data| Digest::of(data.expose())),
+            }),
+            ssh: vm.ssh.clone(),
+            power: vm.power,
+            depends_on: vm.depends_on.clone(),
+        }
+    }
+}
+
+/// A record whose content this version does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the record of `{address}` cannot be understood; it may have been written by another version of vmctl"
+)]
+pub struct RecordError {
+    /// Whose record.
+    pub address: Address,
+    /// What the decoder says.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// Decodes the planner's part of a record.
+pub fn spec_of(record: &Record) -> Result<RecordedVm, RecordError> {
+    RecordedVm::deserialize(&record.spec)
+        .map_err(|source| RecordError { address: record.address.clone(), source })
+}
+
+/// Decodes the provider's part of a record.
+pub fn handle_of(record: &Record) -> Result<Option<VmHandle>, RecordError> {
+    record
+        .handle
+        .as_ref()
+        .map(VmHandle::deserialize)
+        .transpose()
+        .map_err(|source| RecordError { address: record.address.clone(), source })
+}

@@ -1,0 +1,89 @@
+//! Units of execution.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vmctl_providers::InstanceId;
+use vmctl_state::Address;
+
+/// How long a guest may take to power down before it is forced. The same as Vagrant's and libvirt-guests' order
+/// of magnitude; a stop that needs force says so.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a guest may take from start to a working login. Emulated guests need minutes.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// Brings an image into the cache; one step per image, shared.
+    FetchImage,
+    /// Allocates a machine.
+    Prepare,
+    /// Takes over changed settings.
+    Update,
+    /// Boots a machine.
+    Start,
+    /// Lets paused vCPUs run on.
+    Resume,
+    /// Waits for a working login.
+    Ready,
+    /// Runs one provisioning step, by number from 1.
+    Provision(usize),
+    /// Pauses the vCPUs.
+    Suspend,
+    /// Powers a machine down.
+    Stop,
+    /// Removes a machine and all its files.
+    Destroy,
+}
+
+impl StepKind {
+    /// The kind's name in journal, JSON and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FetchImage => "fetch-image",
+            Self::Prepare => "prepare",
+            Self::Update => "update",
+            Self::Start => "start",
+            Self::Resume => "resume",
+            Self::Ready => "ready",
+            Self::Provision(_) => "provision",
+            Self::Suspend => "suspend",
+            Self::Stop => "stop",
+            Self::Destroy => "destroy",
+        }
+    }
+
+    /// Whether the host is busy booting a guest while the step runs.
+    pub fn is_boot(self) -> bool {
+        matches!(self, Self::Start | Self::Resume | Self::Ready)
+    }
+}
+
+/// One step: what is done to what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it does.
+    pub kind: StepKind,
+    /// What it is done to.
+    pub address: Address,
+    /// The instance it is done to; nil for an image.
+    pub instance: InstanceId,
+    /// For a provisioning step, what it is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, &self.label) {
+            (StepKind::Provision(number), Some(label)) => {
+                write!(f, "{}: provision {number} ({label})", self.address)
+            }
+            (kind, _) => write!(f, "{}: {}", self.address, kind.name()),
+        }
+    }
+}
