@@ -1,6 +1,14 @@
-//! Key pairs of one machine: its login user's and its sshd's.
+//! Key pairs of one machine (its login user's and its sshd's), and checks of keys that people bring.
+
+use std::path::{Path, PathBuf};
+
+use russh::keys::ssh_key::{self, LineEnding};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 
 use crate::spec::Secret;
+
+/// Largest key file that is read; the longest real ones have a few KiB.
+const MAX_KEY_FILE: u64 = 64 * 1024;
 
 /// A generated ed25519 key pair.
 #[derive(Debug, Clone)]
@@ -11,7 +19,253 @@ pub struct KeyPair {
     pub public: String,
 }
 
+/// Why a key cannot be used. No variant carries key material.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The file could not be read.
+    #[error("cannot read key file `{path}`", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The private key is protected by a passphrase.
+    #[error("private key `{path}` is protected by a passphrase", path = path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The private key's algorithm cannot be used to log in.
+    #[error("private key `{path}` is of type {algorithm}, which is not supported", path = path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Its algorithm, as ssh names it.
+        algorithm: String,
+    },
+    /// A public key where a private one belongs.
+    #[error("`{path}` is a public key, a private key is needed here", path = path.display())]
+    IsPublic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds no private key in a known form.
+    #[error("`{path}` is no private key: {reason}", path = path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A private key where a public one belongs.
+    #[error("this is a private key, a public key is needed here")]
+    IsPrivate,
+    /// A line that is no public key.
+    #[error("line {line} is no public key: {reason}")]
+    PublicLine {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing but empty lines and comments.
+    #[error("there is no public key in it")]
+    NoPublicKey,
+}
+
+impl KeyError {
+    /// What to do next, where there is something to do.
+    pub fn help(&self) -> Option<String> {
+        let text = match self {
+            Self::Io { .. } => "the path is relative to the VMFile, and `~` is your home folder",
+            Self::Encrypted { .. } => {
+                "use a key without a passphrase, or leave the setting out: each machine gets a key of its own"
+            }
+            Self::Unsupported { .. } => "use an ed25519 key: ssh-keygen -t ed25519",
+            Self::IsPublic { .. } => "name the file without `.pub`",
+            Self::NotAKey { .. } => "make one with: ssh-keygen -t ed25519",
+            Self::IsPrivate => {
+                "name the file that ends in `.pub`; what is written here is put into the guest's seed"
+            }
+            Self::PublicLine { .. } | Self::NoPublicKey => {
+                "a public key is one line such as `ssh-ed25519 AAAA… name`, as in a `.pub` file"
+            }
+        };
+        Some(text.to_owned())
+    }
+}
+
 /// Generates an ed25519 pair from the system's random source.
 pub fn generate(comment: &str) -> KeyPair {
-    KeyPair { private: Secret::default(), public: comment.to_owned() }
+    let mut key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
+        .expect("an ed25519 key is made of random bytes alone");
+    key.set_comment(comment);
+    let private = key.to_openssh(LineEnding::LF).expect("an unencrypted ed25519 key has an OpenSSH form");
+    let public = key.public_key().to_openssh().expect("an ed25519 key has an OpenSSH form");
+    KeyPair { private: Secret::new(private.as_str()), public }
+}
+
+/// The `authorized_keys` line that belongs to the private key in the file `path`.
+pub fn public_of(path: &Path) -> Result<String, KeyError> {
+    let not_a_key =
+        |error: ssh_key::Error| KeyError::NotAKey { path: path.into(), reason: error.to_string() };
+    load_private(path)?.public_key().to_openssh().map_err(not_a_key)
+}
+
+/// Checks the text of a public key file, and returns its keys, one line each.
+///
+/// Empty lines and comments are left out; options before a key (`restrict ssh-ed25519 …`) are kept.
+pub fn check_public(text: &str) -> Result<Vec<String>, KeyError> {
+    if text.contains("PRIVATE KEY-----") {
+        return Err(KeyError::IsPrivate);
+    }
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let refuse = |reason: String| KeyError::PublicLine { line: index + 1, reason };
+        if line.chars().any(char::is_control) {
+            return Err(refuse("it contains control characters".to_owned()));
+        }
+        parse_authorized(line).map_err(|error| refuse(error.to_string()))?;
+        keys.push(line.to_owned());
+    }
+    if keys.is_empty() { Err(KeyError::NoPublicKey) } else { Ok(keys) }
+}
+
+/// Parses a line of `authorized_keys` (sshd(8)): a key with its comment, perhaps after options.
+fn parse_authorized(line: &str) -> Result<PublicKey, ssh_key::Error> {
+    line.parse::<PublicKey>().or_else(|error| {
+        // Options end at the first blank outside double quotes.
+        let mut quoted = false;
+        let end = line.find(|c| {
+            quoted ^= c == '"';
+            c == ' ' && !quoted
+        });
+        end.and_then(|end| line[end..].trim_start().parse().ok()).ok_or(error)
+    })
+}
+
+/// Reads a private key that this program can log in with.
+pub(crate) fn load_private(path: &Path) -> Result<PrivateKey, KeyError> {
+    let text = read_key_file(path)?;
+    if !text.contains("PRIVATE KEY-----") {
+        return Err(match text.trim().parse::<PublicKey>() {
+            Ok(_) => KeyError::IsPublic { path: path.into() },
+            Err(_) => KeyError::NotAKey {
+                path: path.into(),
+                reason: "it has no `BEGIN … PRIVATE KEY` line".into(),
+            },
+        });
+    }
+    let unsupported = |algorithm: String| KeyError::Unsupported { path: path.into(), algorithm };
+    if text.contains("BEGIN RSA PRIVATE KEY") {
+        return Err(unsupported("ssh-rsa".to_owned()));
+    }
+    let key = russh::keys::decode_secret_key(&text, None).map_err(|error| match error {
+        russh::keys::Error::KeyIsEncrypted => KeyError::Encrypted { path: path.into() },
+        other => KeyError::NotAKey { path: path.into(), reason: other.to_string() },
+    })?;
+    match key.algorithm() {
+        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(key),
+        other => Err(unsupported(other.to_string())),
+    }
+}
+
+fn read_key_file(path: &Path) -> Result<String, KeyError> {
+    let io = |source| KeyError::Io { path: path.into(), source };
+    let size = std::fs::metadata(path).map_err(io)?;
+    if !size.is_file() {
+        return Err(KeyError::NotAKey { path: path.into(), reason: "it is no regular file".into() });
+    }
+    if size.len() > MAX_KEY_FILE {
+        let reason = format!("{} bytes are too many for a key", size.len());
+        return Err(KeyError::NotAKey { path: path.into(), reason });
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    String::from_utf8(bytes)
+        .map_err(|_| KeyError::NotAKey { path: path.into(), reason: "it is not a text file".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    #[test]
+    fn generated_pair_is_openssh_text_and_belongs_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = generate("vm@web");
+        assert!(pair.private.expose().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"));
+        assert!(pair.private.expose().ends_with("-----END OPENSSH PRIVATE KEY-----\n"));
+        assert!(pair.public.starts_with("ssh-ed25519 AAAA") && pair.public.ends_with(" vm@web"));
+        let path = write(&folder, "id", pair.private.expose());
+        assert_eq!(public_of(&path).unwrap(), pair.public);
+        assert_eq!(check_public(&pair.public).unwrap().join("\n"), pair.public);
+        assert_ne!(generate("vm@web").public, pair.public);
+    }
+
+    #[test]
+    fn pairs_reveal_nothing_when_printed() {
+        let pair = generate("x");
+        let inside = pair.private.expose().lines().nth(1).unwrap().to_owned();
+        assert!(!format!("{pair:?}").contains(&inside));
+    }
+
+    #[test]
+    fn unusable_private_keys_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = generate("x");
+        let encrypted = russh::keys::decode_secret_key(pair.private.expose(), None)
+            .unwrap()
+            .encrypt(&mut russh::keys::key::safe_rng(), "secret")
+            .unwrap()
+            .to_openssh(LineEnding::LF)
+            .unwrap();
+        let cases = [
+            ("enc", encrypted.as_str(), "Encrypted"),
+            ("pub", &pair.public, "IsPublic"),
+            ("text", "hello\n", "NotAKey"),
+            ("empty", "", "NotAKey"),
+            ("rsa", "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "Unsupported"),
+            (
+                "torn",
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n-----END OPENSSH PRIVATE KEY-----\n",
+                "NotAKey",
+            ),
+        ];
+        for (name, text, variant) in cases {
+            let path = write(&folder, name, text);
+            let error = public_of(&path).unwrap_err();
+            assert!(format!("{error:?}").starts_with(variant), "{name}: {error:?}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert!(error.help().is_some());
+        }
+        assert!(matches!(public_of(folder.path()), Err(KeyError::NotAKey { .. })));
+        assert!(matches!(public_of(&folder.path().join("missing")), Err(KeyError::Io { .. })));
+    }
+
+    #[test]
+    fn public_key_files_are_checked_line_by_line() {
+        let (one, two) = (generate("a b: c # d").public, generate("").public);
+        let options = r#"restrict,command="echo a b""#;
+        let text = format!("# mine\n\n{one}\r\n  {options} {two}\n");
+        assert_eq!(check_public(&text).unwrap(), [one.clone(), format!("{options} {two}")]);
+        let bad = format!("{one}\nssh-ed25519 nonsense\n");
+        assert!(matches!(check_public(&bad), Err(KeyError::PublicLine { line: 2, .. })));
+        assert!(matches!(check_public("# nothing\n"), Err(KeyError::NoPublicKey)));
+        assert!(matches!(check_public(generate("x").private.expose()), Err(KeyError::IsPrivate)));
+        let control = format!("{one}\u{1b}[2J");
+        assert!(matches!(check_public(&control), Err(KeyError::PublicLine { line: 1, .. })));
+    }
 }

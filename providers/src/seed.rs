@@ -1,7 +1,28 @@
 //! The NoCloud seed: a small FAT volume labelled CIDATA.
+//!
+//! What goes into it is built as values and serialised once; no YAML is ever joined from text. Every string is
+//! quoted, so that no reader, of YAML 1.1 or 1.2, takes a host name such as `on` or `1e3` for something else.
+//!
+//! | file | what |
+//! |---|---|
+//! | `meta-data` | instance id, host name |
+//! | `user-data` | our cloud-config, or the user's own text byte for byte |
+//! | `vendor-data` | our cloud-config if `user-data` is the user's own; cloud-init merges the two |
+
+use std::io::{Cursor, Write};
+
+use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyPair;
 use crate::spec::{CloudInitConfig, InstanceId};
+
+/// Smallest volume; FAT12 needs no more.
+const MIN_VOLUME: usize = 1 << 20;
+
+/// What a volume has besides the content of its files: FAT, root folder, cluster slack.
+const VOLUME_OVERHEAD: usize = 64 << 10;
 
 /// Why the seed could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +31,57 @@ pub enum SeedError {
     /// The volume could not be written.
     #[error("cannot write the seed volume")]
     Volume(#[source] std::io::Error),
+    /// A value that no guest can use.
+    #[error("the seed's {field} {problem}")]
+    Field {
+        /// Which value.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A value that has no YAML form.
+    #[error("cannot serialise the seed's {file}: {reason}")]
+    Serialise {
+        /// Which file of the seed.
+        file: &'static str,
+        /// The serialiser's answer.
+        reason: String,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct MetaData<'a> {
+    instance_id: String,
+    local_hostname: &'a str,
+}
+
+/// The part of cloud-config that logging in needs.
+#[derive(Serialize)]
+struct CloudConfig<'a> {
+    hostname: &'a str,
+    preserve_hostname: bool,
+    ssh_pwauth: bool,
+    disable_root: bool,
+    users: [User<'a>; 1],
+    ssh_keys: HostKeys<'a>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    name: &'a str,
+    groups: &'a str,
+    /// Debian's `useradd` would give `/bin/sh`, which has neither history nor completion.
+    shell: &'a str,
+    sudo: &'a str,
+    lock_passwd: bool,
+    ssh_authorized_keys: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct HostKeys<'a> {
+    ed25519_private: &'a str,
+    ed25519_public: &'a str,
 }
 
 /// Builds the seed volume: the bytes of the disk that the guest sees. Same input, same bytes.
@@ -22,6 +94,284 @@ pub fn volume(
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<Vec<u8>, SeedError> {
-    let _ = (id, config, user, host);
-    Ok(Vec::new())
+    fat_volume(&files(id, config, user, host)?).map_err(SeedError::Volume)
+}
+
+type SeedFile = (&'static str, Vec<u8>);
+
+/// The files of the seed, in the order in which they are written.
+fn files(
+    id: InstanceId,
+    config: &CloudInitConfig,
+    user: &KeyPair,
+    host: &KeyPair,
+) -> Result<Vec<SeedFile>, SeedError> {
+    check("host name", &config.hostname)?;
+    check("user", &config.user)?;
+    for key in &config.authorized_keys {
+        check("authorized key", key)?;
+    }
+    let meta = MetaData { instance_id: id.to_string(), local_hostname: &config.hostname };
+    let meta = yaml("meta-data", &meta)?.into_bytes();
+    let ours = cloud_config(config, user, host)?.into_bytes();
+    Ok(match &config.user_data {
+        None => vec![("meta-data", meta), ("user-data", ours)],
+        Some(text) => {
+            vec![("meta-data", meta), ("user-data", text.expose().into()), ("vendor-data", ours)]
+        }
+    })
+}
+
+fn cloud_config(config: &CloudInitConfig, user: &KeyPair, host: &KeyPair) -> Result<String, SeedError> {
+    let given = config.authorized_keys.iter().map(String::as_str);
+    let content = CloudConfig {
+        hostname: &config.hostname,
+        preserve_hostname: false,
+        ssh_pwauth: false,
+        disable_root: true,
+        users: [User {
+            name: &config.user,
+            groups: "sudo",
+            shell: "/bin/bash",
+            sudo: "ALL=(ALL) NOPASSWD:ALL",
+            lock_passwd: true,
+            ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
+        }],
+        ssh_keys: HostKeys { ed25519_private: host.private.expose(), ed25519_public: &host.public },
+    };
+    Ok(format!("#cloud-config\n{}", yaml("cloud-config", &content)?))
+}
+
+/// Control characters never are part of a name or key; they would act on whoever prints them.
+fn check(field: &'static str, text: &str) -> Result<(), SeedError> {
+    if text.is_empty() {
+        return Err(SeedError::Field { field, problem: "is empty" });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(SeedError::Field { field, problem: "contains control characters" });
+    }
+    Ok(())
+}
+
+fn yaml(file: &'static str, content: &impl Serialize) -> Result<String, SeedError> {
+    let options = serde_saphyr::ser_options! { quote_all: true };
+    serde_saphyr::to_string_with_options(content, options)
+        .map_err(|error| SeedError::Serialise { file, reason: error.to_string() })
+}
+
+fn fat_volume(files: &[SeedFile]) -> std::io::Result<Vec<u8>> {
+    let mut hash = Sha256::new();
+    for (name, content) in files {
+        hash.update(name);
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content);
+    }
+    let [a, b, c, d, ..] = <[u8; 32]>::from(hash.finalize());
+    let content: usize = files.iter().map(|(_, content)| content.len()).sum();
+    let size = (content + content / 16 + VOLUME_OVERHEAD).max(MIN_VOLUME).next_multiple_of(64 << 10);
+    let mut disk = Cursor::new(vec![0; size]);
+    // Both places of the label are written, the boot sector and the root folder: readers differ in which they trust.
+    let options =
+        FormatVolumeOptions::new().volume_label(*b"CIDATA     ").volume_id(u32::from_le_bytes([a, b, c, d]));
+    fatfs::format_volume(&mut disk, options)?;
+    let volume = FileSystem::new(&mut disk, FsOptions::new())?;
+    for (name, content) in files {
+        let mut file = volume.root_dir().create_file(name)?;
+        file.truncate()?;
+        file.write_all(content)?;
+        file.flush()?;
+    }
+    volume.unmount()?;
+    Ok(disk.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+    use crate::keys::generate;
+    use crate::spec::Secret;
+
+    const ID: InstanceId = InstanceId(uuid::Uuid::from_u128(0x1234));
+
+    fn config(hostname: &str, user: &str, keys: &[&str]) -> CloudInitConfig {
+        CloudInitConfig {
+            hostname: hostname.to_owned(),
+            user: user.to_owned(),
+            authorized_keys: keys.iter().map(ToString::to_string).collect(),
+            user_data: None,
+        }
+    }
+
+    fn read(volume: &[u8]) -> BTreeMap<String, String> {
+        let mut disk = Cursor::new(volume.to_vec());
+        let volume = FileSystem::new(&mut disk, FsOptions::new()).unwrap();
+        assert_eq!(volume.volume_label(), "CIDATA");
+        assert_eq!(volume.read_volume_label_from_root_dir().unwrap().as_deref(), Some("CIDATA"));
+        let entries = volume.root_dir().iter().map(Result::unwrap);
+        entries
+            .map(|entry| {
+                let mut text = String::new();
+                entry.to_file().read_to_string(&mut text).unwrap();
+                (entry.file_name(), text)
+            })
+            .collect()
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct ReadConfig {
+        hostname: String,
+        users: Vec<ReadUser>,
+        ssh_keys: BTreeMap<String, String>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct ReadUser {
+        name: String,
+        shell: String,
+        sudo: String,
+        ssh_authorized_keys: Vec<String>,
+    }
+
+    const TOP_LEVEL: [&str; 6] =
+        ["disable_root", "hostname", "preserve_hostname", "ssh_keys", "ssh_pwauth", "users"];
+
+    #[test]
+    fn volume_carries_both_files_under_their_names() {
+        let (user, host) = (generate("vm@web"), generate("web"));
+        let files = read(&volume(ID, &config("web", "vm", &[]), &user, &host).unwrap());
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "user-data"]);
+        let meta: BTreeMap<String, String> = serde_saphyr::from_str(&files["meta-data"]).unwrap();
+        assert_eq!(meta["instance-id"], ID.to_string());
+        assert_eq!(meta["local-hostname"], "web");
+        assert!(files["user-data"].starts_with("#cloud-config\n"));
+        let read: ReadConfig = serde_saphyr::from_str(&files["user-data"]).unwrap();
+        assert_eq!(read.users[0].ssh_authorized_keys, [user.public]);
+        assert_eq!(read.users[0].sudo, "ALL=(ALL) NOPASSWD:ALL");
+        assert_eq!(read.ssh_keys["ed25519_private"], host.private.expose());
+        assert_eq!(read.ssh_keys["ed25519_public"], host.public);
+    }
+
+    #[test]
+    fn same_input_gives_same_bytes_and_other_input_another_volume_id() {
+        let (user, host) = (generate("u"), generate("h"));
+        let make = |hostname| volume(ID, &config(hostname, "vm", &[]), &user, &host).unwrap();
+        assert_eq!(make("web"), make("web"));
+        // The volume id is at offset 39 of a FAT12 or FAT16 boot sector.
+        assert_ne!(make("web")[39..43], make("db")[39..43]);
+    }
+
+    #[test]
+    fn own_user_data_is_passed_byte_for_byte_and_ours_becomes_vendor_data() {
+        let (user, host) = (generate("u"), generate("h"));
+        let text = "#!/bin/sh\necho 'half a line: [', \ttab\r\n\u{fffd}";
+        let config =
+            CloudInitConfig { user_data: Some(Secret::new(text)), ..config("web", "vm", &["ssh-x y"]) };
+        let files = read(&volume(ID, &config, &user, &host).unwrap());
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "user-data", "vendor-data"]);
+        assert_eq!(files["user-data"], text);
+        let read: ReadConfig = serde_saphyr::from_str(&files["vendor-data"]).unwrap();
+        assert_eq!(read.users[0].ssh_authorized_keys, [user.public, "ssh-x y".to_owned()]);
+    }
+
+    #[test]
+    fn volume_grows_with_its_content() {
+        let (user, host) = (generate("u"), generate("h"));
+        let small = volume(ID, &config("web", "vm", &[]), &user, &host).unwrap();
+        assert_eq!(small.len(), MIN_VOLUME);
+        for size in [900 << 10, 5 << 20, 40 << 20] {
+            let text = "x".repeat(size);
+            let config = CloudInitConfig { user_data: Some(Secret::new(text)), ..config("web", "vm", &[]) };
+            let files = read(&volume(ID, &config, &user, &host).unwrap());
+            assert_eq!(files["user-data"].len(), size);
+        }
+    }
+
+    #[test]
+    fn control_characters_and_empty_names_are_refused_by_field() {
+        let (user, host) = (generate("u"), generate("h"));
+        let refused = |config| volume(ID, &config, &user, &host).unwrap_err().to_string();
+        let control = "contains control characters";
+        assert_eq!(refused(config("web\nruncmd:", "vm", &[])), format!("the seed's host name {control}"));
+        assert_eq!(refused(config("web", "vm\0", &[])), format!("the seed's user {control}"));
+        assert_eq!(refused(config("web", "vm\u{9b}2J", &[])), format!("the seed's user {control}"));
+        assert_eq!(refused(config("web", "vm", &["a\nb"])), format!("the seed's authorized key {control}"));
+        assert_eq!(refused(config("", "vm", &[])), "the seed's host name is empty");
+    }
+
+    #[test]
+    fn words_that_yaml_takes_for_something_else_stay_strings() {
+        let (user, host) = (generate("u"), generate("h"));
+        let words = [
+            "yes",
+            "on",
+            "null",
+            "~",
+            "123",
+            "1e3",
+            "0x1f",
+            "12:30:45",
+            "2020-01-01",
+            " lead",
+            "trail ",
+            "a: b",
+            "a #b",
+            "#",
+            "- x",
+            "[x",
+            "{x: y}",
+            "&a",
+            "*a",
+            "!!int",
+            "|",
+            ">",
+            "'",
+            "\"",
+            "\\n",
+            "%YAML",
+            "@",
+            "`",
+            "---",
+            "...",
+            "<<",
+            "ü€😀",
+            "\u{2028}",
+            "\u{feff}",
+            "${x}",
+            "key:",
+        ];
+        for word in words {
+            let text = cloud_config(&config(word, word, &[word]), &user, &host).unwrap();
+            let read: ReadConfig = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!((read.hostname.as_str(), read.users[0].name.as_str()), (word, word));
+            assert_eq!(read.users[0].ssh_authorized_keys[1], word);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back_as_it_was_and_adds_no_key(
+            hostname in "\\PC+", name in "\\PC+", keys in proptest::collection::vec("\\PC+", 0..4)
+        ) {
+            let (user, host) = (generate("u"), generate("h"));
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let files = files(ID, &config(&hostname, &name, &keys), &user, &host).unwrap();
+            let texts: Vec<&str> = files.iter().map(|(_, text)| std::str::from_utf8(text).unwrap()).collect();
+            let meta: BTreeMap<String, String> = serde_saphyr::from_str(texts[0]).unwrap();
+            prop_assert_eq!(&meta["local-hostname"], &hostname);
+            prop_assert_eq!(meta.len(), 2);
+            let all: BTreeMap<String, IgnoredAny> = serde_saphyr::from_str(texts[1]).unwrap();
+            prop_assert_eq!(all.keys().collect::<Vec<_>>(), TOP_LEVEL);
+            let read: ReadConfig = serde_saphyr::from_str(texts[1]).unwrap();
+            prop_assert_eq!(read.hostname, hostname);
+            prop_assert_eq!(&read.users[0].name, &name);
+            prop_assert_eq!(&read.users[0].ssh_authorized_keys[1..], keys.as_slice());
+        }
+    }
 }
