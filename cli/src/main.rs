@@ -1,2 +1,61 @@
-//! vmctl.
-fn main() {}
+//! `vmctl`: plan and apply for virtual machines.
+//!
+//! This crate parses, prints, asks and exits; it decides nothing about machines.
+//!
+//! ```text
+//! args ─▶ env (surroundings) ─▶ context (project, places, backends) ─▶ commands ─▶ ui (text, JSON)
+//!                                                                         └──────▶ error (text, exit code)
+//! ```
+
+mod args;
+mod commands;
+mod context;
+mod env;
+mod error;
+mod logging;
+mod machines;
+mod progress;
+mod render;
+mod stdin;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use crate::env::Settings;
+use crate::error::{CliError, Exit};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::usage(&error).into(),
+    };
+    ui::choose_color(cli.global.color);
+    let exit = run(cli).unwrap_or_else(|error| {
+        error.print();
+        error.exit_code()
+    });
+    exit.into()
+}
+
+/// Carries one command out.
+fn run(cli: Cli) -> Result<Exit, CliError> {
+    let settings = Settings::read(&cli.global)?;
+    logging::start(settings.log_filter.as_deref(), cli.global.verbose);
+    let ctx = Context { settings, options: cli.global };
+    match cli.command {
+        Command::Plan(args) => commands::plan::run(&ctx, &args),
+        Command::Apply(args) => commands::apply::run(&ctx, &args),
+        Command::List(args) => commands::list::run(&ctx, &args),
+        Command::Status(args) => commands::status::run(&ctx, &args),
+        Command::Ssh(args) => commands::ssh::run(&ctx, &args),
+        Command::Exec(args) => commands::exec::run(&ctx, &args),
+        Command::Console(args) => commands::console::run(&ctx, &args),
+        Command::Log(args) => commands::log::run(&ctx, &args),
+        Command::Validate(args) => commands::validate::run(&ctx, &args),
+        Command::Doctor(args) => commands::doctor::run(&ctx, &args),
+    }
+}

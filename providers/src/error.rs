@@ -112,6 +112,47 @@ pub enum Error {
         /// Name and pid of the holder, where the host tells.
         holder: Option<String>,
     },
+    /// A port of the host cannot be bound for another reason than being taken.
+    #[error("cannot bind {address} on this host")]
+    Bind {
+        /// Address and port.
+        address: String,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A path cannot serve its purpose.
+    #[error("`{path}` cannot be used: {reason}", path = path.display())]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// Why, as a clause.
+        reason: String,
+    },
+    /// A disk is asked to be smaller than what it holds.
+    #[error("a disk of {asked} bytes is smaller than {least} bytes, the size of {what}")]
+    DiskTooSmall {
+        /// Size asked for.
+        asked: u64,
+        /// Smallest possible size.
+        least: u64,
+        /// What has that size: "its image", "the existing disk".
+        what: &'static str,
+    },
+    /// The image under an overlay is not the one that the overlay was made on.
+    #[error("the base image `{path}` changed: {what}", path = path.display())]
+    BaseChanged {
+        /// The image file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+    /// Another client holds the monitor.
+    #[error("QEMU's monitor `{socket}` is busy: another program is connected to it", socket = socket.display())]
+    MonitorBusy {
+        /// The monitor's socket.
+        socket: PathBuf,
+    },
     /// Something did not happen within its deadline.
     #[error("{what} did not happen within {after:?}")]
     Timeout {
@@ -172,7 +213,11 @@ impl Error {
                 ErrorKind::Host
             }
             Self::InvalidState { .. } => ErrorKind::InvalidState,
-            Self::Foreign { .. } | Self::PortInUse { .. } => ErrorKind::InUse,
+            Self::Foreign { .. } | Self::PortInUse { .. } | Self::MonitorBusy { .. } => ErrorKind::InUse,
+            Self::Bind { .. }
+            | Self::Unusable { .. }
+            | Self::DiskTooSmall { .. }
+            | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Image(_) | Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
@@ -193,6 +238,13 @@ impl Error {
             Self::Foreign { .. } => Some(
                 "two projects must not share one data folder entry; choose another project name".to_owned(),
             ),
+            Self::BaseChanged { .. } => Some(
+                "put the original image back, or replace the machine so that it is made from the new one"
+                    .to_owned(),
+            ),
+            Self::MonitorBusy { .. } => {
+                Some("disconnect the other client, or connect it to the guest's console instead".to_owned())
+            }
             Self::Ssh(error) => error.help(),
             Self::Image(error) => error.help(),
             _ => None,

@@ -313,19 +313,7 @@ impl Reconfigure for NoopBackend {
 
 impl Preflight for NoopBackend {
     fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
-        Ok(VmHandle {
-            id: spec.id,
-            project: spec.project.clone(),
-            name: spec.name.clone(),
-            backend: spec.backend,
-            work_dir: self.vms_dir.join(spec.name.as_str()),
-            machine: spec.machine.clone(),
-            seed: spec.cloud_init.is_some(),
-            ssh: spec.ssh.clone(),
-            state: VmState::Preparing,
-            runtime: None,
-            forced_stop: None,
-        })
+        Ok(VmHandle::of(spec, self.vms_dir.join(spec.name.as_str())))
     }
 
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {

@@ -1,4 +1,33 @@
 //! The only door to other programs.
+//!
+//! Three kinds of children, each with its own function, because they die differently:
+//! - [`helper`] runs to its end under a deadline and dies with us;
+//! - [`machine`] is launched into a session of its own and outlives us;
+//! - [`hand_over`] replaces this process.
+//!
+//! Processes that were started earlier, perhaps by another run, are reached through [`Process`], which exists only
+//! for a process that was proved to be the expected one.
+
+mod identity;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::fs::Access;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout};
+
+use crate::error::{Error, Result};
+
+pub use identity::{Holder, Process};
+
+/// How much of a failed helper's standard error is kept: its last lines tell why it failed.
+const STDERR_TAIL: usize = 4096;
 
 /// A helper program that failed: what was run, how it ended, what it said.
 #[derive(Debug, thiserror::Error)]
@@ -10,4 +39,209 @@ pub struct CommandError {
     pub status: String,
     /// Tail of its standard error.
     pub stderr: String,
+}
+
+/// A program of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// What it is called in PATH.
+    pub name: &'static str,
+    /// Debian's package that holds it.
+    pub package: &'static str,
+}
+
+impl Program {
+    /// Finds it in PATH; [`Error::ProgramMissing`] if it is not there.
+    pub fn locate(&self) -> Result<PathBuf> {
+        find_program(self.name)
+            .ok_or_else(|| Error::ProgramMissing { program: self.name.to_owned(), package: self.package })
+    }
+}
+
+/// Gives a process a session of its own. QEMU's `-daemonize` would do so too, but its sandbox then forbids the
+/// very calls (fork, setsid) that the denial of new processes and privileges is about.
+const SETSID: Program = Program { name: "setsid", package: "util-linux" };
+
+/// Finds a program in PATH as a shell would: the first executable file of that name.
+#[expect(clippy::disallowed_methods, reason = "PATH decides which program runs, so its reading belongs here")]
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .filter_map(|folder| std::path::absolute(folder.join(name)).ok())
+        .find(|file| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok())
+}
+
+/// Runs a program to its end and returns its standard output.
+///
+/// It gets no standard input. It is killed if the deadline passes ([`Error::Timeout`]) or the future is dropped.
+/// A failure is an [`Error::Command`] with command line, status and the tail of standard error.
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+pub async fn helper<S: AsRef<OsStr>>(program: &Program, args: &[S], deadline: Duration) -> Result<Vec<u8>> {
+    let path = program.locate()?;
+    let mut command = tokio::process::Command::new(&path);
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(deadline, command.output())
+        .await
+        .map_err(|_| Error::Timeout { what: format!("the end of `{}`", program.name), after: deadline })?
+        .map_err(Error::io("run", &path))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(Error::Command(CommandError {
+        command: quote(program.name, args),
+        status: describe(output.status),
+        stderr: tail(&output.stderr, STDERR_TAIL),
+    }))
+}
+
+/// A machine that was launched just now: still our child, so that the reason of an early end is known.
+///
+/// Dropping it lets the machine go on alone.
+#[derive(Debug)]
+pub struct Launched {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// Launches a program that outlives us: own session, no standard input, messages to `log`.
+///
+/// Its standard output is a pipe for a first sign of life ([`Launched::first_line`]); it must bear that the pipe is
+/// closed afterwards. It starts in `/` so that it pins no folder.
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+pub fn machine(program: &Program, args: &[OsString], log: File) -> Result<Launched> {
+    let path = program.locate()?;
+    let setsid = SETSID.locate()?;
+    let mut child = tokio::process::Command::new(&setsid)
+        .arg(&path)
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(Error::io("run", &setsid))?;
+    let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+    Ok(Launched { child, stdout: BufReader::new(stdout) })
+}
+
+impl Launched {
+    /// Waits for one line on standard output, at most `limit` bytes of it; `None` if the program closed it first.
+    pub async fn first_line(&mut self, limit: u64) -> io::Result<Option<String>> {
+        let mut line = Vec::new();
+        let read = (&mut self.stdout).take(limit).read_until(b'\n', &mut line).await?;
+        Ok((read > 0).then(|| String::from_utf8_lossy(&line).trim_end().to_owned()))
+    }
+
+    /// Waits until the program ends, and says how.
+    pub async fn ended(&mut self) -> io::Result<String> {
+        self.child.wait().await.map(describe)
+    }
+
+    /// Kills a program that gave no sign of life, and waits for its end.
+    pub async fn kill(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+}
+
+/// Replaces this process by `program`; returns only if that failed.
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+pub fn hand_over<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> io::Error {
+    std::process::Command::new(program).args(args).exec()
+}
+
+/// A command line for reading: words with anything but plain characters are put in single quotes.
+pub fn quote<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    let word = |text: &str| {
+        if !text.is_empty() && text.chars().all(plain) {
+            text.to_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    std::iter::once(word(program))
+        .chain(args.iter().map(|arg| word(&arg.as_ref().to_string_lossy())))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The last `limit` bytes of `text`, from the start of a line if possible, without control characters.
+pub(crate) fn tail(text: &[u8], limit: usize) -> String {
+    let mut start = text.len().saturating_sub(limit);
+    if start > 0
+        && let Some(line_end) = text[start..].iter().position(|byte| *byte == b'\n')
+    {
+        start += line_end + 1;
+    }
+    let text = String::from_utf8_lossy(&text[start..]);
+    let text: String = text.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).collect();
+    text.trim().to_owned()
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SH: Program = Program { name: "sh", package: "dash" };
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn helper_returns_its_output() {
+        assert_eq!(helper(&SH, &["-c", "echo hi; echo no >&2"], LONG).await.unwrap(), b"hi\n");
+    }
+
+    #[tokio::test]
+    async fn failed_helper_tells_command_status_and_stderr() {
+        let error = helper(&SH, &["-c", "echo 'it broke' >&2; exit 3"], LONG).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r"`sh -c 'echo '\''it broke'\'' >&2; exit 3'` failed with exit code 3: it broke"
+        );
+    }
+
+    #[tokio::test]
+    async fn helper_killed_by_a_signal_says_so() {
+        let error = helper(&SH, &["-c", "kill -9 $$"], LONG).await.unwrap_err();
+        assert!(error.to_string().ends_with("failed with signal 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn helper_that_hangs_ends_at_its_deadline() {
+        let error = helper(&SH, &["-c", "sleep 600"], Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn missing_program_names_its_package() {
+        let program = Program { name: "vmctl-no-such-program", package: "some-package" };
+        let error = helper::<&str>(&program, &[], LONG).await.unwrap_err();
+        assert_eq!(error.to_string(), "`vmctl-no-such-program` was not found in PATH");
+        assert!(error.help().unwrap().contains("some-package"));
+    }
+
+    #[tokio::test]
+    async fn machine_has_a_session_of_its_own_and_no_input() {
+        let log = tempfile::tempfile().unwrap();
+        let script = "read x; echo $? $(cut -d' ' -f1,6 /proc/$$/stat)".into();
+        let mut launched = machine(&SH, &["-c".into(), script], log).unwrap();
+        let line = launched.first_line(100).await.unwrap().unwrap();
+        let [read, pid, session] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        assert_eq!((read, pid), ("1", session));
+        assert_eq!(launched.ended().await.unwrap(), "exit code 0");
+    }
+
+    #[test]
+    fn tail_keeps_whole_lines_and_drops_control_characters() {
+        assert_eq!(tail(b"one\ntwo\nthree\n", 9), "three");
+        assert_eq!(tail(b"\x1b[31mred\x07\xff\n", 100), "[31mred\u{fffd}");
+    }
 }

@@ -423,6 +423,23 @@ pub struct VmHandle {
 }
 
 impl VmHandle {
+    /// The handle of a machine that is about to be made in `work_dir`.
+    pub fn of(spec: &VmSpec, work_dir: PathBuf) -> Self {
+        Self {
+            id: spec.id,
+            project: spec.project.clone(),
+            name: spec.name.clone(),
+            backend: spec.backend,
+            work_dir,
+            machine: spec.machine.clone(),
+            seed: spec.cloud_init.is_some(),
+            ssh: spec.ssh.clone(),
+            state: VmState::Preparing,
+            runtime: None,
+            forced_stop: None,
+        }
+    }
+
     /// The host port that leads to the guest's sshd, while the machine runs.
     pub fn ssh_port(&self) -> Option<u16> {
         let forwards = &self.runtime.as_ref()?.forwards;

@@ -109,7 +109,7 @@ impl<H: Host> Executor<H> {
         for intent in &snapshot.open {
             run.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
         }
-        run.to_the_end(store).await
+        run.drive(store).await
     }
 }
 
@@ -130,7 +130,7 @@ struct Run<'a, H> {
 }
 
 impl<H: Host> Run<'_, H> {
-    async fn to_the_end(mut self, store: &mut dyn Store) -> Result<Report, ApplyError> {
+    async fn drive(mut self, store: &mut dyn Store) -> Result<Report, ApplyError> {
         let control = self.executor.control.clone();
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
         let mut fatal = None;

@@ -1,112 +1,65 @@
-//! The QEMU backend.
+//! The QEMU backend: machines as detached QEMU processes.
+//!
+//! Two folders belong to a machine. Its *work folder* ([`crate::workdir::WorkDir`]) lasts from prepare to destroy
+//! and holds a [`Manifest`] that says whose it is; nothing is removed that such a manifest does not claim. Its
+//! [`RuntimeDir`] lasts from start to stop and holds the sockets and the pidfile, on a path short enough for them.
+//!
+//! ```text
+//!   prepare            start                          suspend
+//!  ─────────▶ Prepared ─────▶ Running ◀──────────────────────▶ Suspended
+//!                               │  ▲        resume                │
+//!                          stop │  │ start                        │ stop (resumed, then powered down)
+//!                               ▼  │                              │
+//!                             Stopped ◀───────────────────────────┘      destroy: from anywhere, to nothing
+//! ```
+//!
+//! Nothing about a live machine is believed because it was once written down. Whether it lives is asked of the
+//! kernel (QEMU's lock on its pidfile, with the instance's UUID on the command line), what it does is asked of its
+//! monitor. Thus a machine whose launcher was killed, or that was started by an earlier run, is simply found.
+//!
+//! The backend alone, without the rest of vmctl:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use vmctl_providers::{Hypervisor, QemuBackend, Result, VmSpec, qemu::{AccelChoice, QemuConfig}};
+//!
+//! async fn boot_once(spec: &VmSpec) -> Result<()> {
+//!     let qemu = QemuBackend::new(QemuConfig {
+//!         vms_dir: "/var/lib/example/vms".into(),
+//!         runtime_dir: "/run/example".into(),
+//!         accel: AccelChoice::Auto,
+//!     });
+//!     let vm = qemu.prepare(spec).await?;
+//!     let vm = qemu.start(&vm).await?;
+//!     let vm = qemu.stop(&vm, Duration::from_secs(60)).await?;
+//!     qemu.destroy(vm).await
+//! }
+//! ```
+//!
+//! Where to read on: [`argv()`] is the command line, [`accel`] the choice of accelerator, `start` and `stop` the two
+//! ends of a process's life, `look` the questions, `qmp` the monitor.
 
-use std::path::PathBuf;
+pub mod accel;
+pub mod argv;
+pub mod manifest;
+pub mod places;
 
-/// Where a [`QemuBackend`] keeps its files and how it runs machines.
-#[derive(Debug, Clone)]
-pub struct QemuConfig {
-    /// Folder that holds one folder per machine of one project.
-    pub vms_dir: PathBuf,
-    /// Private folder on a short path for sockets; made with mode 0700, refused if somebody else owns it.
-    pub runtime_dir: PathBuf,
-    /// Which accelerator to use.
-    pub accel: AccelChoice,
-}
+mod backend;
+mod guest;
+mod look;
+mod ports;
+mod preflight;
+mod prepare;
+mod qmp;
+mod reconfigure;
+mod start;
+mod stop;
+mod usernet;
+mod version;
 
-/// Which accelerator to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccelChoice {
-    /// KVM where it really works, else TCG.
-    #[default]
-    Auto,
-    /// KVM or an error.
-    Kvm,
-    /// Emulation.
-    Tcg,
-}
-
-/// Runs machines as detached QEMU processes.
-#[derive(Debug)]
-pub struct QemuBackend {
-    config: QemuConfig,
-}
-
-impl QemuBackend {
-    /// A backend with the given places. Nothing is touched until a machine is prepared.
-    pub fn new(config: QemuConfig) -> Self {
-        Self { config }
-    }
-
-    /// The places it was made with.
-    pub fn config(&self) -> &QemuConfig {
-        &self.config
-    }
-}
-
-use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
-use crate::error::{Error, Result};
-use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
-use crate::provision::{OutputLine, ProvisionStep};
-use crate::spec::{BackendTag, VmHandle, VmSpec, VmState};
-use std::time::Duration;
-use tokio::sync::mpsc;
-
-fn later<T>() -> Result<T> {
-    Err(Error::BackendUnavailable { backend: BackendTag::Qemu, reason: "it is not built yet".to_owned() })
-}
-
-impl Hypervisor for QemuBackend {
-    async fn prepare(&self, _: &VmSpec) -> Result<VmHandle> {
-        later()
-    }
-    async fn start(&self, _: &VmHandle) -> Result<VmHandle> {
-        later()
-    }
-    async fn stop(&self, _: &VmHandle, _: Duration) -> Result<VmHandle> {
-        later()
-    }
-    async fn suspend(&self, _: &VmHandle) -> Result<VmHandle> {
-        later()
-    }
-    async fn resume(&self, _: &VmHandle) -> Result<VmHandle> {
-        later()
-    }
-    async fn destroy(&self, _: VmHandle) -> Result<()> {
-        later()
-    }
-    async fn state(&self, _: &VmHandle) -> Result<VmState> {
-        later()
-    }
-    async fn guest_ip(&self, _: &VmHandle) -> Result<String> {
-        later()
-    }
-    fn console_endpoint(&self, _: &VmHandle) -> Result<ConsoleEndpoint> {
-        later()
-    }
-}
-impl Inspect for QemuBackend {
-    async fn inspect(&self, _: &VmHandle) -> Result<Inspection> {
-        later()
-    }
-}
-impl Reconfigure for QemuBackend {
-    async fn reconfigure(&self, _: &VmHandle, _: &VmSpec) -> Result<VmHandle> {
-        later()
-    }
-}
-impl Preflight for QemuBackend {
-    fn handle(&self, _: &VmSpec) -> Result<VmHandle> {
-        later()
-    }
-    async fn preflight(&self, _: &VmSpec) -> Result<()> {
-        later()
-    }
-}
-impl GuestAccess for QemuBackend {
-    async fn wait_ready(&self, _: &VmHandle, _: Duration) -> Result<()> {
-        later()
-    }
-    async fn provision(&self, _: &VmHandle, _: &ProvisionStep, _: &mpsc::Sender<OutputLine>) -> Result<()> {
-        later()
-    }
-}
+pub use accel::{Accel, AccelChoice, HostFacts};
+pub use argv::argv;
+pub use backend::{QEMU, QEMU_IMG, QemuBackend, QemuConfig};
+pub use manifest::Manifest;
+pub use places::RuntimeDir;
+pub use version::version;

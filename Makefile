@@ -1,0 +1,50 @@
+# What people and CI call; the work is in tests/setup, tests/images and cargo.
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+IMAGES := $(or $(VMCTL_TEST_IMAGES),$(CURDIR)/.cache/images)
+DEMO   := examples/two-tier
+VMCTL  := $(TARGET)/debug/vmctl
+
+.DEFAULT_GOAL := help
+.PHONY: help setup images images-debian build demo demo-down check test bench install clean
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## install with apt-get what is missing on this machine (no-op when all is there)
+	@tests/setup
+
+images: setup ## build the tiny guest's image into .cache/images
+	@tests/images/build-tiny-guest "$(IMAGES)"
+
+images-debian: ## build a Debian 12 cloud image too (root, a few minutes)
+	@tests/setup --debian
+	@tests/images/build-debian-cloud "$(IMAGES)"
+
+build: setup ## build vmctl
+	cargo build --locked --package vmctl
+
+demo: build images ## plan and apply two machines on this host, and show what to do next
+	@examples/demo "$(VMCTL)" "$(DEMO)"
+
+demo-down: ## remove what `make demo` made
+	"$(VMCTL)" apply --file $(DEMO)/VMFile.kdl --destroy --yes
+
+check: setup ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+test: setup images check ## everything: lints, unit tests, end-to-end tests with real guests
+	cargo build --locked --package vmctl
+	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_TEST_IMAGES="$(IMAGES)" cargo test --locked --workspace
+
+bench: setup images ## time to ssh of vmctl against a bare script with the same QEMU arguments
+	cargo build --locked --release --package vmctl --package vmctl-tests
+	VMCTL_BIN="$(abspath $(TARGET)/release/vmctl)" VMCTL_TEST_IMAGES="$(IMAGES)" "$(TARGET)/release/vmctl-bench" $(BENCH)
+
+install: setup ## install vmctl with cargo, built for speed
+	cargo install --locked --path cli
+
+clean: ## remove what was built, and the images
+	cargo clean
+	rm -rf .cache

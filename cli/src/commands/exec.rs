@@ -1,0 +1,167 @@
+//! `exec`: runs a command in a machine and passes its exit code on.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use vmctl_providers::provision::OutputStream;
+use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
+
+use super::ssh::target;
+use crate::args::ExecArgs;
+use crate::context::{Context, small_runtime};
+use crate::error::{CliError, Exit, stdout_failed};
+use crate::{machines, stdin};
+
+/// How long a running machine may take to let us in; it may have been started a moment ago.
+const LOGIN: Duration = Duration::from_secs(60);
+
+/// Runs the command.
+pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
+    let machine = machines::one(ctx, Some(&args.name))?;
+    let target = target(&machine, machine.live()?)?;
+    let line = shell_line(&args.command);
+    small_runtime()?.block_on(async {
+        let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let session = tokio::select! {
+            session = Session::wait_for(&target, LOGIN) => session?,
+            _ = interrupt.recv() => return Ok(Exit::Interrupted),
+            _ = terminate.recv() => return Ok(Exit::Interrupted),
+        };
+        let status = tokio::select! {
+            status = carry(&session, &line) => status?,
+            _ = interrupt.recv() => return Ok(abandoned(ctx, &args.name)),
+            _ = terminate.recv() => return Ok(abandoned(ctx, &args.name)),
+        };
+        session.close().await;
+        Ok(Exit::Passed(code(&status)))
+    })
+}
+
+/// Runs one line in the guest with our standard streams.
+async fn carry(session: &Session, line: &str) -> Result<ExitStatus, CliError> {
+    let mut running = session.start(line).await?;
+    let feeding = feed(running.input());
+    tokio::pin!(feeding);
+    let mut input_open = true;
+    loop {
+        tokio::select! {
+            piece = running.next() => match piece? {
+                Some((stream, bytes)) => show(stream, &bytes)?,
+                None => return Ok(running.finish().await?),
+            },
+            fed = &mut feeding, if input_open => {
+                fed?;
+                input_open = false;
+            }
+        }
+    }
+}
+
+/// Passes standard input on; a terminal is none of the command's business.
+async fn feed(input: Input) -> Result<(), CliError> {
+    if !io::stdin().is_terminal() {
+        let mut pieces: mpsc::Receiver<io::Result<Vec<u8>>> = stdin::pieces();
+        while let Some(piece) = pieces.recv().await {
+            let piece = piece.map_err(|error| CliError::new("cannot read standard input").because(&error))?;
+            if unless_over(input.send(&piece).await)?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+    unless_over(input.end().await).map(|_| ())
+}
+
+/// A command that ended, or a connection that did, takes no more input; its output tells which it was.
+fn unless_over(sent: Result<(), SshError>) -> Result<Option<()>, CliError> {
+    match sent {
+        Ok(()) => Ok(Some(())),
+        Err(SshError::Lost(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Output of the command, as it is.
+fn show(stream: OutputStream, bytes: &[u8]) -> Result<(), CliError> {
+    match stream {
+        OutputStream::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+        }
+        OutputStream::Stderr => io::stderr()
+            .lock()
+            .write_all(bytes)
+            .map_err(|error| CliError::new("cannot write to standard error").because(&error)),
+    }
+}
+
+fn abandoned(ctx: &Context, name: &str) -> Exit {
+    ctx.note(&format!("Interrupted; the command may go on in `{name}`."));
+    Exit::Interrupted
+}
+
+/// The words as one line for a shell that hands them to the command as they are.
+fn shell_line(words: &[String]) -> String {
+    words.iter().map(|word| ssh::quote(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// The code a shell would give: 128 and the number of the signal, if a signal ended the command.
+fn code(status: &ExitStatus) -> u8 {
+    /// Names that SSH knows (RFC 4254, section 6.10) and what Linux calls them by number.
+    const SIGNALS: [(&str, u8); 13] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("ABRT", 6),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+    ];
+    match status {
+        ExitStatus::Code(code) => u8::try_from(*code).unwrap_or(u8::MAX),
+        ExitStatus::Signal(name) => {
+            SIGNALS.iter().find(|(known, _)| known == name).map_or(u8::MAX, |(_, number)| 128 + number)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_reach_the_command_as_they_are() {
+        let words = ["printf", "%s\n", "it's", "$HOME", "", "a b", "`id`", "ü"].map(str::to_owned);
+        assert_eq!(
+            shell_line(&words),
+            r"'printf' '%s
+' 'it'\''s' '$HOME' '' 'a b' '`id`' 'ü'"
+        );
+    }
+
+    #[test]
+    fn end_of_the_command_becomes_our_exit_code() {
+        let signal = |name: &str| ExitStatus::Signal(name.to_owned());
+        let cases = [
+            (ExitStatus::Code(0), 0),
+            (ExitStatus::Code(7), 7),
+            (ExitStatus::Code(255), 255),
+            (ExitStatus::Code(70_000), 255),
+            (signal("KILL"), 137),
+            (signal("TERM"), 143),
+            (signal("strange@example"), 255),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(code(&status), expected, "{status:?}");
+        }
+    }
+}

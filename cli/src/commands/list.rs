@@ -1,0 +1,95 @@
+//! `list`: the machines of a project, as they are now.
+
+use serde::Serialize;
+
+use super::JSON_FORMAT;
+use crate::args::ListArgs;
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::machines::{self, Facts, Machine};
+use crate::ui::{self, Table};
+
+#[derive(Serialize)]
+struct Document {
+    format: u32,
+    /// The project that was asked about; absent if all were.
+    project: Option<String>,
+    vms: Vec<Facts>,
+}
+
+/// Runs the command.
+pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
+    let asked = if args.all_projects { None } else { ctx.project()? };
+    let projects = match &asked {
+        Some(project) => vec![project.clone()],
+        None => ctx.projects()?.into_iter().collect(),
+    };
+    let mut found = Vec::new();
+    for project in &projects {
+        found.extend(machines::all(ctx, project)?);
+    }
+    if args.json {
+        let vms = found.iter().map(Machine::facts).collect();
+        let project = asked.map(|project| project.to_string());
+        ui::print_json(&Document { format: JSON_FORMAT, project, vms })?;
+    } else if found.is_empty() {
+        let place = asked.map(|project| format!(" in project `{project}`")).unwrap_or_default();
+        ctx.note(&format!("No VMs{place}. `vmctl apply` makes those that the VMFile describes."));
+    } else {
+        ui::print(&table(&found, args.all_projects))?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// The machines as a table; several projects get a column of their own.
+fn table(machines: &[Machine], with_project: bool) -> String {
+    let headings = ["PROJECT", "NAME", "STATE", "BACKEND", "VCPUS", "MEM", "SSH", "PID"];
+    let from = usize::from(!with_project);
+    let mut table = Table::new(&headings[from..]);
+    for machine in machines {
+        let facts = machine.facts();
+        let ssh = facts.ssh.as_ref().map(|ssh| format!("{}@{}:{}", ssh.user, ssh.address, ssh.port));
+        let cells = [
+            facts.project,
+            facts.name,
+            machine.state_and_remarks(),
+            facts.backend,
+            or_dash(facts.vcpus),
+            or_dash(facts.memory_mib.map(ui::mebibytes)),
+            or_dash(ssh),
+            or_dash(facts.pid),
+        ];
+        table.row(cells.into_iter().skip(from));
+    }
+    table.render()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use vmctl_providers::VmState;
+
+    use super::*;
+    use crate::machines::samples;
+
+    #[test]
+    fn table_shows_what_is_seen_beside_what_is_recorded() {
+        let machines = [
+            samples::half_made("cache"),
+            samples::machine("db", VmState::Failed),
+            samples::unreachable("queue"),
+            samples::machine("web", VmState::Running),
+        ];
+        insta::assert_snapshot!(table(&machines, false), @r"
+        NAME   STATE                         BACKEND  VCPUS  MEM    SSH                 PID
+        cache  preparing (tainted)           qemu     -      -      -                   -
+        db     failed (recorded as running)  qemu     2      2 GiB  -                   -
+        queue  unreachable                   qemu     2      2 GiB  -                   -
+        web    running                       qemu     2      2 GiB  vm@127.0.0.1:40022  4711
+        ");
+        assert!(table(&machines, true).starts_with("PROJECT  NAME "));
+    }
+}

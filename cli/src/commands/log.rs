@@ -1,0 +1,131 @@
+//! `log`: what a machine wrote to its console, and what provisioning printed.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use vmctl_providers::workdir::WorkDir;
+
+use crate::args::LogArgs;
+use crate::context::Context;
+use crate::error::{CliError, Exit, stdout_failed};
+use crate::{machines, ui};
+
+/// Longest piece of a line that is held in memory; a guest may write without ever ending a line.
+const PIECE: u64 = 64 * 1024;
+
+/// Block in which a file is searched backwards.
+const BLOCK: u64 = 64 * 1024;
+
+/// Runs the command. A log that does not exist yet is no error.
+pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
+    let (address, work_dir) = machines::work_dir(ctx, &args.name)?;
+    let files = WorkDir::new(work_dir);
+    let both = args.console == args.provision;
+    let logs = [
+        (args.console || both, "console", files.console_log()),
+        (args.provision || both, "provisioning", files.provision_log()),
+    ];
+    for (_, kind, path) in logs.iter().filter(|(wanted, ..)| *wanted) {
+        match File::open(path) {
+            Ok(file) => {
+                let title = both.then(|| format!("==> {kind} log <==\n"));
+                show(file, path, title.as_deref(), args)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                ctx.note(&format!("`{address}` has no {kind} log yet."));
+            }
+            Err(error) => return Err(unreadable(path, &error)),
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+/// Writes one log to stdout.
+fn show(mut file: File, path: &Path, title: Option<&str>, args: &LogArgs) -> Result<(), CliError> {
+    let start = if args.tail == 0 {
+        0
+    } else {
+        start_of_tail(&mut file, args.tail).map_err(|e| unreadable(path, &e))?
+    };
+    file.seek(SeekFrom::Start(start)).map_err(|error| unreadable(path, &error))?;
+    let mut log = BufReader::new(file);
+    let mut out = io::stdout().lock();
+    out.write_all(title.unwrap_or_default().as_bytes()).map_err(|error| stdout_failed(&error))?;
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let read =
+            (&mut log).take(PIECE).read_until(b'\n', &mut piece).map_err(|error| unreadable(path, &error))?;
+        if read == 0 {
+            return out.flush().map_err(|error| stdout_failed(&error));
+        }
+        let written = if args.raw {
+            out.write_all(&piece)
+        } else {
+            out.write_all(ui::visible_bytes(&piece).as_bytes())
+        };
+        written.map_err(|error| stdout_failed(&error))?;
+    }
+}
+
+/// Offset at which the last `lines` lines begin; a last line without an end counts.
+fn start_of_tail(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut wanted = lines;
+    let mut end = length;
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        file.seek(SeekFrom::Start(start))?;
+        block.clear();
+        file.take(end - start).read_to_end(&mut block)?;
+        for (index, byte) in block.iter().enumerate().rev() {
+            let next = start + index as u64 + 1;
+            // The end of the last line separates nothing.
+            if *byte == b'\n' && next < length {
+                wanted -= 1;
+                if wanted == 0 {
+                    return Ok(next);
+                }
+            }
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> CliError {
+    CliError::new(format!("cannot read `{}`", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn tail_counts_lines_from_the_end() {
+        let cases: [(&str, usize, &str); 6] = [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nlogin: ", 2, "b\nlogin: "),
+            ("a\nb\n", 2, "a\nb\n"),
+            ("a\n", 5, "a\n"),
+            ("\n\n\n", 1, "\n"),
+            ("", 1, ""),
+        ];
+        for (text, lines, tail) in cases {
+            let start = start_of_tail(&mut Cursor::new(text), lines).unwrap();
+            assert_eq!(&text[start as usize..], tail, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tail_is_found_across_blocks() {
+        let long = "x".repeat(usize::try_from(BLOCK).unwrap() * 2);
+        let text = format!("first\n{long}\nlast\n");
+        let start = start_of_tail(&mut Cursor::new(&text), 2).unwrap();
+        assert_eq!(start, 6);
+    }
+}

@@ -1,0 +1,15 @@
+//! One file per command. Each gathers facts, lets a pure function put them into words, and writes.
+
+pub(crate) mod apply;
+pub(crate) mod console;
+pub(crate) mod doctor;
+pub(crate) mod exec;
+pub(crate) mod list;
+pub(crate) mod log;
+pub(crate) mod plan;
+pub(crate) mod ssh;
+pub(crate) mod status;
+pub(crate) mod validate;
+
+/// Version of every JSON document that reading commands print; fields may be added within one version.
+pub(crate) const JSON_FORMAT: u32 = 1;

@@ -1,0 +1,234 @@
+//! `status`: everything known about one machine.
+
+use serde::Serialize;
+use vmctl_providers::{Forward, NetworkConfig, Nic};
+
+use super::JSON_FORMAT;
+use crate::args::StatusArgs;
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::machines::{self, Facts};
+use crate::ui::{self, LABEL};
+
+#[derive(Serialize)]
+struct Document {
+    format: u32,
+    vm: Facts,
+}
+
+/// Runs the command. It succeeds whatever the machine does.
+pub(crate) fn run(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
+    let machine = machines::one(ctx, Some(&args.name))?;
+    let facts = machine.facts();
+    if args.json {
+        ui::print_json(&Document { format: JSON_FORMAT, vm: facts })?;
+    } else {
+        ui::print(&text(&facts, machine.state_and_remarks()))?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// The facts, one a line; what is not known has no line.
+fn text(facts: &Facts, state: String) -> String {
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let mut rows: Vec<(&str, Option<String>)> = vec![
+        ("Name", Some(facts.name.clone())),
+        ("Project", Some(facts.project.clone())),
+        ("ID", Some(facts.id.clone())),
+        ("Backend", Some(facts.backend.clone())),
+        ("State", Some(state)),
+        ("Recorded", Some(facts.recorded.to_owned())),
+        ("Unreachable", facts.unreachable.clone()),
+        ("Tainted", facts.tainted.clone()),
+        ("vCPUs", facts.vcpus.map(|n| n.to_string())),
+        ("Memory", facts.memory_mib.map(ui::mebibytes)),
+        ("Disk", facts.disk_bytes.map(ui::bytes)),
+        ("Image", facts.image.as_ref().map(|image| image.digest.to_string())),
+    ];
+    rows.extend(facts.networks.iter().map(|nic| ("Network", Some(network(nic)))));
+    rows.extend(facts.forwards.iter().map(|forward| ("Forward", Some(port(forward)))));
+    rows.extend([
+        ("Work folder", path(&facts.work_dir)),
+        ("Overlay", path(&facts.overlay)),
+        ("Seed", path(&facts.seed)),
+        ("PID", facts.pid.map(|pid| pid.to_string())),
+        ("Accelerator", facts.accel.clone()),
+        ("VNC", facts.vnc.clone()),
+        ("SSH", facts.ssh.as_ref().map(|ssh| ssh.command.clone())),
+    ]);
+    rows.extend(
+        facts.provisioned.iter().map(|step| {
+            ("Provisioned", Some(format!("step {} at {} ({})", step.step, step.at, step.digest)))
+        }),
+    );
+    rows.push(("Forced stop", facts.forced_stop.clone()));
+    rows.extend(facts.missing.iter().map(|gone| ("Missing", Some(gone.display().to_string()))));
+    rows.extend(facts.problems.iter().map(|problem| ("Problem", Some(problem.clone()))));
+    rows.push(("Created", Some(facts.created.to_string())));
+    rows.push(("Updated", Some(facts.updated.to_string())));
+
+    let width = rows.iter().map(|(label, _)| label.len() + 1).max().unwrap_or(0);
+    let mut text = String::new();
+    for (label, value) in rows {
+        if let Some(value) = value {
+            let label = format!("{label}:");
+            text.push_str(&format!("{LABEL}{label:width$}{LABEL:#}  {}\n", ui::visible(&value)));
+        }
+    }
+    text
+}
+
+fn network(nic: &Nic) -> String {
+    let kind = match &nic.network {
+        NetworkConfig::User => "user".to_owned(),
+        NetworkConfig::Tap { bridge } => format!("tap on bridge {bridge}"),
+        NetworkConfig::Vnic { name } => format!("vnic {name}"),
+        NetworkConfig::None => "none".to_owned(),
+    };
+    format!("{kind}, MAC {}", nic.mac)
+}
+
+fn port(forward: &Forward) -> String {
+    format!(
+        "{}/{} -> guest port {}",
+        std::net::SocketAddr::new(forward.host_address, forward.host_port),
+        forward.protocol.as_str(),
+        forward.guest_port
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use vmctl_providers::VmState;
+
+    use super::*;
+    use crate::machines::{Machine, samples};
+
+    fn shown(machine: &Machine) -> String {
+        let text = text(&machine.facts(), machine.state_and_remarks());
+        anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn running_machine_shows_everything() {
+        insta::assert_snapshot!(shown(&samples::machine("web", VmState::Running)), @r"
+        Name:         web
+        Project:      shop
+        ID:           00000000-0000-0000-0000-000000001234
+        Backend:      qemu
+        State:        running
+        Recorded:     running
+        vCPUs:        2
+        Memory:       2 GiB
+        Disk:         1 GiB
+        Image:        sha256:cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2
+        Network:      user, MAC 52:54:00:ab:cd:01
+        Forward:      127.0.0.1:40022/tcp -> guest port 22
+        Work folder:  /data/projects/shop/vms/web
+        Overlay:      /data/projects/shop/vms/web/overlay.qcow2
+        Seed:         /data/projects/shop/vms/web/seed.img
+        PID:          4711
+        Accelerator:  kvm
+        VNC:          unix:/run/vmctl/0/vnc.sock
+        SSH:          ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1
+        Provisioned:  step 1 at 1970-01-01T00:00:00Z (sha256:00)
+        Created:      1970-01-01T00:00:00Z
+        Updated:      1970-01-01T00:00:00Z
+        ");
+    }
+
+    #[test]
+    fn unknown_facts_have_no_line() {
+        insta::assert_snapshot!(shown(&samples::half_made("web")), @r"
+        Name:         web
+        Project:      shop
+        ID:           00000000-0000-0000-0000-000000001234
+        Backend:      qemu
+        State:        preparing (tainted)
+        Recorded:     preparing
+        Tainted:      the step `prepare` was cut short
+        Created:      1970-01-01T00:00:00Z
+        Updated:      1970-01-01T00:00:00Z
+        ");
+    }
+
+    #[test]
+    fn json_has_stable_names() {
+        let vm = samples::machine("web", VmState::Running).facts();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&Document { format: JSON_FORMAT, vm }).unwrap(), @r#"
+        {
+          "format": 1,
+          "vm": {
+            "name": "web",
+            "address": "vm.web",
+            "project": "shop",
+            "id": "00000000-0000-0000-0000-000000001234",
+            "backend": "qemu",
+            "state": "running",
+            "recorded": "running",
+            "unreachable": null,
+            "tainted": null,
+            "ready": true,
+            "vcpus": 2,
+            "memory_mib": 2048,
+            "disk_bytes": 1073741824,
+            "image": {
+              "path": "/data/images/base.qcow2",
+              "format": "qcow2",
+              "digest": "sha256:cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2",
+              "virtual_size": 1073741824
+            },
+            "networks": [
+              {
+                "mac": "52:54:00:ab:cd:01",
+                "network": {
+                  "kind": "user"
+                },
+                "forwards": [
+                  {
+                    "protocol": "tcp",
+                    "host_address": "127.0.0.1",
+                    "host_port": 0,
+                    "guest_port": 22
+                  }
+                ]
+              }
+            ],
+            "forwards": [
+              {
+                "protocol": "tcp",
+                "host_address": "127.0.0.1",
+                "host_port": 40022,
+                "guest_port": 22
+              }
+            ],
+            "work_dir": "/data/projects/shop/vms/web",
+            "overlay": "/data/projects/shop/vms/web/overlay.qcow2",
+            "seed": "/data/projects/shop/vms/web/seed.img",
+            "pid": 4711,
+            "accel": "kvm",
+            "vnc": "unix:/run/vmctl/0/vnc.sock",
+            "ssh": {
+              "user": "vm",
+              "address": "127.0.0.1",
+              "port": 40022,
+              "private_key": "/data/projects/shop/vms/web/id_ed25519",
+              "command": "ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1"
+            },
+            "provisioned": [
+              {
+                "step": 1,
+                "digest": "sha256:00",
+                "at": "1970-01-01T00:00:00Z"
+              }
+            ],
+            "forced_stop": null,
+            "missing": [],
+            "problems": [],
+            "created": "1970-01-01T00:00:00Z",
+            "updated": "1970-01-01T00:00:00Z"
+          }
+        }
+        "#);
+    }
+}

@@ -1,0 +1,218 @@
+//! Where a command works: data folder, VMFile, project, backends.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use tokio::runtime::{Builder, Runtime};
+use vmctl_planner::Desired;
+use vmctl_planner::vmfile::{self, LoadOptions};
+use vmctl_providers::image::ImageCache;
+use vmctl_providers::qemu::QemuConfig;
+use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
+use vmctl_state::{Holder, ProjectDir};
+
+use crate::args::GlobalArgs;
+use crate::env::Settings;
+use crate::error::CliError;
+use crate::ui;
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The surroundings.
+    pub(crate) settings: Settings,
+    /// The options that every command takes.
+    pub(crate) options: GlobalArgs,
+}
+
+impl Context {
+    /// Folder that holds one folder per project.
+    fn projects_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.settings.data_dir()?.join("projects"))
+    }
+
+    /// Folder of one project.
+    pub(crate) fn project_dir(&self, project: &Name) -> Result<ProjectDir, CliError> {
+        Ok(ProjectDir::new(self.projects_dir()?.join(project.as_str())))
+    }
+
+    /// All projects in the data folder.
+    pub(crate) fn projects(&self) -> Result<BTreeSet<Name>, CliError> {
+        let folder = self.projects_dir()?;
+        let failed = |error: io::Error| {
+            CliError::new(format!("cannot read folder `{}`", folder.display())).because(&error)
+        };
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut projects = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // What is no name or no folder was not made by us.
+            if let Some(name) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                && entry.path().is_dir()
+            {
+                projects.insert(name);
+            }
+        }
+        Ok(projects)
+    }
+
+    /// The VMFile: as told, else the nearest one from the working folder upwards.
+    fn find_vmfile(&self) -> Option<PathBuf> {
+        match &self.options.file {
+            Some(path) => Some(self.settings.cwd.join(path)),
+            None => vmfile::discover(&self.settings.cwd),
+        }
+    }
+
+    /// The VMFile, for commands that cannot do without.
+    pub(crate) fn vmfile(&self) -> Result<PathBuf, CliError> {
+        self.find_vmfile().ok_or_else(|| {
+            CliError::new(format!(
+                "no {} in `{}` or a parent folder",
+                vmfile::FILE_NAME,
+                self.settings.cwd.display()
+            ))
+            .help("change to the project's folder, or pass --file PATH".to_owned())
+        })
+    }
+
+    /// The image cache. Makes the data folder if there is none yet.
+    pub(crate) fn images(&self) -> Result<ImageCache, CliError> {
+        let data_dir = self.settings.data_dir()?;
+        make_private(data_dir)?;
+        Ok(ImageCache::new(data_dir.join("images")))
+    }
+
+    /// Reads the VMFile and everything it names.
+    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+        let path = self.vmfile()?;
+        let images = self.images()?;
+        let options = LoadOptions {
+            project: self.settings.project.clone(),
+            home: self.settings.home.clone(),
+            images: &images,
+        };
+        Ok(vmfile::load(&path, &options)?)
+    }
+
+    /// The project to look into, without needing a VMFile that can be loaded: images may be missing.
+    ///
+    /// `None` if nothing names a project and none exists.
+    pub(crate) fn project(&self) -> Result<Option<Name>, CliError> {
+        if let Some(name) = &self.settings.project {
+            return Ok(Some(name.clone()));
+        }
+        if let Some(path) = self.find_vmfile() {
+            return project_of(&path).map(Some);
+        }
+        only(self.projects()?)
+    }
+
+    /// The backends, with the places of one project. Nothing is touched.
+    pub(crate) fn hypervisor(&self, project: &ProjectDir) -> Result<RouterHypervisor, CliError> {
+        let noop = NoopBackend::new(project.vms(), project.path().join("noop"));
+        let qemu = QemuBackend::new(QemuConfig {
+            vms_dir: project.vms(),
+            runtime_dir: self.settings.runtime_dir()?.to_owned(),
+            accel: self.settings.accel,
+        });
+        Ok(RouterHypervisor::new(noop, qemu))
+    }
+
+    /// Tells people something that is no result, unless they asked for quiet.
+    pub(crate) fn note(&self, text: &str) {
+        ui::note(self.options.quiet, text);
+    }
+}
+
+/// The project of a VMFile: its folder's name.
+fn project_of(vmfile: &Path) -> Result<Name, CliError> {
+    let folder = vmfile.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    folder.parse().map_err(|error| {
+        CliError::new(format!("the folder's name, `{folder}`, is no project name"))
+            .because(&error)
+            .help("pass --project NAME".to_owned())
+    })
+}
+
+/// The one project there is; several need a choice.
+fn only(projects: BTreeSet<Name>) -> Result<Option<Name>, CliError> {
+    if projects.len() > 1 {
+        let names: Vec<&str> = projects.iter().map(Name::as_str).collect();
+        return Err(CliError::new(format!(
+            "no {} here or in a parent folder, and there are {} projects",
+            vmfile::FILE_NAME,
+            names.len()
+        ))
+        .help(format!("choose one with --project: {}", names.join(", "))));
+    }
+    Ok(projects.into_iter().next())
+}
+
+/// Who we are to others that want the same project.
+pub(crate) fn holder(command: &str) -> Holder {
+    let system = rustix::system::uname();
+    Holder {
+        command: format!("vmctl {command}"),
+        user: format!("uid {}", rustix::process::getuid().as_raw()),
+        host: system.nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        since: Timestamp::now(),
+    }
+}
+
+/// Makes a folder and its parents for us alone; one that exists stays as it is.
+pub(crate) fn make_private(folder: &Path) -> Result<(), CliError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        CliError::new(format!("cannot create folder `{}`", folder.display()))
+            .because(&error)
+            .help("choose another data folder with --data-dir or VMCTL_DATA_DIR".to_owned())
+    })
+}
+
+/// A runtime on this thread, for commands that ask and wait.
+pub(crate) fn small_runtime() -> Result<Runtime, CliError> {
+    started(Builder::new_current_thread().enable_all().build())
+}
+
+/// A runtime on several threads, for commands that do much at once.
+pub(crate) fn large_runtime() -> Result<Runtime, CliError> {
+    started(Builder::new_multi_thread().enable_all().build())
+}
+
+fn started(runtime: io::Result<Runtime>) -> Result<Runtime, CliError> {
+    runtime.map_err(|error| CliError::new("cannot start the runtime").because(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<Name> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn single_project_is_chosen_without_being_named() {
+        assert_eq!(only(names(&[])).unwrap(), None);
+        assert_eq!(only(names(&["shop"])).unwrap().unwrap().as_str(), "shop");
+    }
+
+    #[test]
+    fn several_projects_need_a_choice() {
+        let error = only(names(&["shop", "blog"])).unwrap_err();
+        assert_eq!(
+            anstream::adapter::strip_str(&error.to_string()).to_string(),
+            "error: no VMFile.kdl here or in a parent folder, and there are 2 projects\n  \
+             help: choose one with --project: blog, shop\n"
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! The process's surroundings, read once: environment, home, working folder, user.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use vmctl_providers::qemu::AccelChoice;
+use vmctl_providers::{Name, NameError};
+
+use crate::args::GlobalArgs;
+use crate::error::Exit;
+
+/// Longest path of a Unix socket: `sun_path` has 108 bytes, the last is the terminator (unix(7)).
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
+
+/// What a machine's sockets add to the runtime folder: `/`, 16 digits of the instance, `/`, the longest file name.
+pub(crate) const SOCKET_TAIL: usize = 1 + 16 + 1 + "qmp-reserved.sock".len();
+
+/// Everything that comes from outside the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Home folder of the user, if there is one.
+    pub(crate) home: Option<PathBuf>,
+    /// The working folder.
+    pub(crate) cwd: PathBuf,
+    /// Project chosen by option or environment.
+    pub(crate) project: Option<Name>,
+    /// Accelerator chosen by environment.
+    pub(crate) accel: AccelChoice,
+    /// `RUST_LOG` as set.
+    pub(crate) log_filter: Option<String>,
+    data_dir: Result<PathBuf, SettingsError>,
+    runtime_dir: Result<PathBuf, SettingsError>,
+}
+
+impl Settings {
+    /// Reads this process's surroundings; options win over the environment.
+    pub(crate) fn read(options: &GlobalArgs) -> Result<Self, SettingsError> {
+        let host = Host {
+            uid: rustix::process::geteuid().as_raw(),
+            cwd: working_folder().map_err(|error| SettingsError::NoWorkingFolder(error.kind()))?,
+            owner: &|path| path.metadata().ok().filter(std::fs::Metadata::is_dir).map(|found| found.uid()),
+        };
+        Self::resolve(&variable, &host, options)
+    }
+
+    /// Decides from values alone.
+    fn resolve(
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+        host: &Host<'_>,
+        options: &GlobalArgs,
+    ) -> Result<Self, SettingsError> {
+        // Empty counts as unset: shells and CI systems set variables to nothing to switch them off.
+        let text = |name: &'static str| lookup(name).filter(|value| !value.is_empty());
+        let absolute = |name| text(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let word = |name: &'static str| text(name).map(|value| value.to_string_lossy().into_owned());
+
+        let home = absolute("HOME");
+        let data_dir = options
+            .data_dir
+            .clone()
+            .or_else(|| text("VMCTL_DATA_DIR").map(PathBuf::from))
+            .map(|path| host.cwd.join(path))
+            .or_else(|| absolute("XDG_DATA_HOME").map(|path| path.join("vmctl")))
+            .or_else(|| home.as_ref().map(|home| home.join(".local/share/vmctl")))
+            .ok_or(SettingsError::NoDataDir);
+        let runtime_dir = match text("VMCTL_RUNTIME_DIR") {
+            Some(path) => fitting(host.cwd.join(path)),
+            None => runtime_dir(absolute("XDG_RUNTIME_DIR"), data_dir.as_ref().ok(), host),
+        };
+        let project = match (&options.project, word("VMCTL_PROJECT")) {
+            (Some(name), _) => Some(name.clone()),
+            (None, Some(value)) => match value.parse() {
+                Ok(name) => Some(name),
+                Err(source) => return Err(SettingsError::BadProject { value, source }),
+            },
+            (None, None) => None,
+        };
+        let accel = match word("VMCTL_ACCEL").as_deref() {
+            None | Some("auto") => AccelChoice::Auto,
+            Some("kvm") => AccelChoice::Kvm,
+            Some("tcg") => AccelChoice::Tcg,
+            Some(other) => return Err(SettingsError::BadAccel(other.to_owned())),
+        };
+        let log_filter = word("RUST_LOG");
+        Ok(Self { home, cwd: host.cwd.clone(), project, accel, log_filter, data_dir, runtime_dir })
+    }
+
+    /// Folder of state, machines and images. It may not exist yet.
+    pub(crate) fn data_dir(&self) -> Result<&Path, SettingsError> {
+        self.data_dir.as_deref().map_err(Clone::clone)
+    }
+
+    /// Folder of sockets, short enough for them. It may not exist yet.
+    pub(crate) fn runtime_dir(&self) -> Result<&Path, SettingsError> {
+        self.runtime_dir.as_deref().map_err(Clone::clone)
+    }
+}
+
+/// What the environment says that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// Neither a setting nor a home.
+    #[error("no folder to keep data in: there is no home folder and no setting")]
+    NoDataDir,
+    /// Every candidate for sockets is too long.
+    #[error("no folder for sockets: `{path}` is too long, a socket's whole path has at most {MAX_SOCKET_PATH} bytes", path = .0.display())]
+    NoRuntimeDir(PathBuf),
+    /// Not even a candidate for sockets.
+    #[error("no folder for sockets: there is no runtime folder and no data folder")]
+    NothingForSockets,
+    /// The project's name is no name.
+    #[error("`VMCTL_PROJECT` holds `{value}`, which is no project name")]
+    BadProject {
+        /// What was set.
+        value: String,
+        /// Why it is no name.
+        source: NameError,
+    },
+    /// An unknown accelerator.
+    #[error("`VMCTL_ACCEL` holds `{0}`, expected auto, kvm or tcg")]
+    BadAccel(String),
+    /// The working folder cannot be told, for example because it was removed.
+    #[error("the working folder cannot be found: {0}")]
+    NoWorkingFolder(io::ErrorKind),
+}
+
+impl SettingsError {
+    /// What to do next.
+    pub(crate) fn help(&self) -> Option<String> {
+        match self {
+            Self::NoDataDir => Some("pass --data-dir, or set VMCTL_DATA_DIR or HOME".to_owned()),
+            Self::NoRuntimeDir(_) | Self::NothingForSockets => Some(
+                "set XDG_RUNTIME_DIR to a folder of your own with a short path, such as /run/user/$(id -u)"
+                    .to_owned(),
+            ),
+            Self::BadProject { .. } | Self::BadAccel(_) => None,
+            Self::NoWorkingFolder(_) => Some("change to a folder that exists".to_owned()),
+        }
+    }
+
+    /// The exit code it ends with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::BadProject { .. } | Self::BadAccel(_) => Exit::Usage,
+            Self::NoDataDir | Self::NoRuntimeDir(_) | Self::NothingForSockets | Self::NoWorkingFolder(_) => {
+                Exit::Error
+            }
+        }
+    }
+}
+
+/// Facts about the host that decide, as values.
+struct Host<'a> {
+    uid: u32,
+    cwd: PathBuf,
+    /// Owner of a folder, if it exists.
+    owner: &'a dyn Fn(&Path) -> Option<u32>,
+}
+
+/// The first folder for sockets that is ours and short enough.
+fn runtime_dir(
+    xdg: Option<PathBuf>,
+    data_dir: Option<&PathBuf>,
+    host: &Host<'_>,
+) -> Result<PathBuf, SettingsError> {
+    let ours = |path: &PathBuf| (host.owner)(path) == Some(host.uid);
+    let login = Some(PathBuf::from(format!("/run/user/{}", host.uid)));
+    let candidates = [
+        xdg.filter(&ours).map(|path| path.join("vmctl")),
+        (host.uid == 0).then(|| PathBuf::from("/run/vmctl")),
+        login.filter(&ours).map(|path| path.join("vmctl")),
+        data_dir.map(|path| path.join("run")),
+    ];
+    let mut refused = Err(SettingsError::NothingForSockets);
+    for candidate in candidates.into_iter().flatten() {
+        match fitting(candidate) {
+            Ok(path) => return Ok(path),
+            Err(error) => refused = Err(error),
+        }
+    }
+    refused
+}
+
+/// `path`, if sockets inside it keep within their limit.
+fn fitting(path: PathBuf) -> Result<PathBuf, SettingsError> {
+    if path.as_os_str().as_bytes().len() + SOCKET_TAIL <= MAX_SOCKET_PATH {
+        Ok(path)
+    } else {
+        Err(SettingsError::NoRuntimeDir(path))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks for the working folder")]
+fn working_folder() -> io::Result<PathBuf> {
+    std::env::current_dir()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settings of user `uid` with the given variables; the folders in `owned` belong to that user.
+    fn settings(uid: u32, variables: &[(&str, &str)], owned: &[&str]) -> Result<Settings, SettingsError> {
+        resolve(uid, variables, owned, &GlobalArgs::default())
+    }
+
+    fn resolve(
+        uid: u32,
+        variables: &[(&str, &str)],
+        owned: &[&str],
+        options: &GlobalArgs,
+    ) -> Result<Settings, SettingsError> {
+        let owner =
+            |path: &Path| Some(if owned.iter().any(|mine| Path::new(mine) == path) { uid } else { 4242 });
+        let host = Host { uid, cwd: PathBuf::from("/work"), owner: &owner };
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        Settings::resolve(&lookup, &host, options)
+    }
+
+    #[test]
+    fn data_folder_is_chosen_in_the_documented_order() {
+        let all = [("VMCTL_DATA_DIR", "/set"), ("XDG_DATA_HOME", "/xdg"), ("HOME", "/home/me")];
+        let chosen = |from: usize| settings(1000, &all[from..], &[]).unwrap().data_dir().unwrap().to_owned();
+        assert_eq!(
+            [chosen(0), chosen(1), chosen(2)],
+            [PathBuf::from("/set"), "/xdg/vmctl".into(), "/home/me/.local/share/vmctl".into()]
+        );
+        let options = GlobalArgs { data_dir: Some("rel".into()), ..GlobalArgs::default() };
+        let flag = resolve(1000, &all, &[], &options).unwrap();
+        assert_eq!(flag.data_dir().unwrap(), Path::new("/work/rel"));
+    }
+
+    #[test]
+    fn data_folder_is_never_guessed() {
+        for variables in [&[][..], &[("HOME", "")], &[("HOME", "rel"), ("XDG_DATA_HOME", "rel")]] {
+            let settings = settings(1000, variables, &[]).unwrap();
+            assert_eq!(settings.data_dir(), Err(SettingsError::NoDataDir));
+        }
+    }
+
+    #[test]
+    fn sockets_go_to_a_folder_of_our_own() {
+        let variables = [("XDG_RUNTIME_DIR", "/xdg"), ("HOME", "/home/me")];
+        let cases: [(u32, &[&str], &str); 5] = [
+            (1000, &["/xdg", "/run/user/1000"], "/xdg/vmctl"),
+            (1000, &["/run/user/1000"], "/run/user/1000/vmctl"),
+            (1000, &[], "/home/me/.local/share/vmctl/run"),
+            (0, &["/xdg"], "/xdg/vmctl"),
+            (0, &["/run/user/0"], "/run/vmctl"),
+        ];
+        for (uid, owned, expected) in cases {
+            let settings = settings(uid, &variables, owned).unwrap();
+            assert_eq!(settings.runtime_dir().unwrap(), Path::new(expected), "uid {uid}, own {owned:?}");
+        }
+    }
+
+    #[test]
+    fn socket_paths_keep_within_their_limit() {
+        let room = MAX_SOCKET_PATH - SOCKET_TAIL;
+        let of = |length: usize| format!("/{}", "d".repeat(length - 1));
+        let fits = of(room - "/run".len());
+        let settings_of = |dir: &str| settings(1000, &[("VMCTL_DATA_DIR", dir)], &[]).unwrap();
+        assert_eq!(settings_of(&fits).runtime_dir().unwrap(), Path::new(&format!("{fits}/run")));
+        let long = of(200);
+        assert_eq!(
+            settings_of(&long).runtime_dir(),
+            Err(SettingsError::NoRuntimeDir(PathBuf::from(format!("{long}/run"))))
+        );
+        // Root has a short folder whatever the data folder's length.
+        let root = settings(0, &[("VMCTL_DATA_DIR", &long)], &[]).unwrap();
+        assert_eq!(root.runtime_dir().unwrap(), Path::new("/run/vmctl"));
+    }
+
+    #[test]
+    fn option_wins_over_environment() {
+        let options = GlobalArgs { project: Some("flag".parse().unwrap()), ..GlobalArgs::default() };
+        let variables = [("VMCTL_PROJECT", "env")];
+        let chosen = |options| resolve(1000, &variables, &[], options).unwrap().project.unwrap().to_string();
+        assert_eq!([chosen(&options), chosen(&GlobalArgs::default())], ["flag", "env"]);
+    }
+
+    #[test]
+    fn unusable_values_are_named() {
+        let bad = settings(0, &[("VMCTL_ACCEL", "hvf")], &[]).unwrap_err();
+        assert_eq!(bad, SettingsError::BadAccel("hvf".to_owned()));
+        let bad = settings(0, &[("VMCTL_PROJECT", "../x")], &[]).unwrap_err();
+        assert!(matches!(bad, SettingsError::BadProject { .. }));
+        assert_eq!(bad.exit(), Exit::Usage);
+    }
+}

@@ -1,0 +1,192 @@
+//! What an apply shows while it runs: live lines on a terminal, plain lines elsewhere, JSON lines on request.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use vmctl_planner::apply::{Event, Failure};
+use vmctl_planner::{Plan, Step, StepId};
+
+use crate::error::{CliError, stdout_failed};
+use crate::ui::{self, BAD, DOUBTFUL, GOOD};
+
+/// How often a live line is drawn anew; twice the rate at which a spinner looks alive.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Version of the event lines.
+const EVENT_FORMAT: u32 = 1;
+
+/// Shows events.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// A live line per running step, and what is finished above them.
+    Live(MultiProgress, BTreeMap<StepId, ProgressBar>),
+    /// One line per event on stderr, with the time of day.
+    Plain,
+    /// One JSON object per event on stdout.
+    Json,
+    /// Failures only.
+    Quiet,
+}
+
+impl Progress {
+    /// The form that fits the options and the terminal.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        if json {
+            Self::Json
+        } else if quiet {
+            Self::Quiet
+        } else if io::stderr().is_terminal() {
+            Self::Live(MultiProgress::new(), BTreeMap::new())
+        } else {
+            Self::Plain
+        }
+    }
+
+    /// Shows one event. A closed stdout is an error; people who look away are not.
+    pub(crate) fn show(&mut self, plan: &Plan, event: &Event) -> Result<(), CliError> {
+        match self {
+            Self::Json => json_line(plan, event),
+            Self::Live(lines, bars) => {
+                live(lines, bars, plan, event);
+                Ok(())
+            }
+            Self::Plain => {
+                if let Some(text) = plain(plan, event) {
+                    let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+                    tell(&format!("{time} {text}"));
+                }
+                Ok(())
+            }
+            Self::Quiet => {
+                if let (Event::Failed { .. }, Some(text)) = (event, plain(plan, event)) {
+                    tell(&text);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes what is still drawn.
+    pub(crate) fn finish(&mut self) {
+        if let Self::Live(_, bars) = self {
+            for bar in std::mem::take(bars).into_values() {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+/// Writes a line to stderr; styles are kept where the stream takes them.
+pub(crate) fn tell(text: &str) {
+    // A stderr that cannot be written to leaves nobody to tell.
+    let _ = writeln!(ui::stderr(), "{text}");
+}
+
+fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &Plan, event: &Event) {
+    match event {
+        Event::Started(id) => {
+            let bar = lines.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed:.dim}") {
+                bar.set_style(style);
+            }
+            bar.set_message(ui::visible(&plan.graph.step(*id).to_string()));
+            bar.enable_steady_tick(REDRAW);
+            bars.insert(*id, bar);
+        }
+        Event::Done { id, .. } | Event::Failed { id, .. } => {
+            if let Some(bar) = bars.remove(id) {
+                bar.finish_and_clear();
+            }
+        }
+        Event::Skipped { .. } | Event::Output { .. } | Event::Draining => {}
+    }
+    if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
+        // Drawn through the same hand as the live lines, so that they stay below it.
+        lines.suspend(|| tell(&text));
+    }
+}
+
+/// The event as a line for people; lines of a failure follow it indented.
+fn plain(plan: &Plan, event: &Event) -> Option<String> {
+    let name = |id: &StepId| ui::visible(&plan.graph.step(*id).to_string());
+    Some(match event {
+        Event::Started(id) => format!("{} …", name(id)),
+        Event::Done { id, elapsed, note } => {
+            let note = note.as_ref().map(|note| format!(" ({})", ui::visible(note))).unwrap_or_default();
+            format!("{} {GOOD}done{GOOD:#} in {}{note}", name(id), seconds(*elapsed))
+        }
+        Event::Failed { id, failure } => {
+            format!("{} {BAD}failed{BAD:#}: {}", name(id), failure_text(failure))
+        }
+        Event::Skipped { id, because } => {
+            format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
+        }
+        Event::Output { address, line } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Draining => {
+            format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
+        }
+    })
+}
+
+/// Message, causes, tail and hint, one a line.
+fn failure_text(failure: &Failure) -> String {
+    let mut text = ui::visible(&failure.message);
+    for cause in &failure.chain {
+        text.push_str(&format!("\n    caused by: {}", ui::visible(cause)));
+    }
+    for line in &failure.tail {
+        text.push_str(&format!("\n    | {}", ui::visible(line)));
+    }
+    if let Some(help) = &failure.help {
+        text.push_str(&format!("\n    help: {}", ui::visible(help)));
+    }
+    text
+}
+
+/// A duration with one decimal: steps take from milliseconds to minutes.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    format!("{:.1} s", elapsed.as_secs_f64())
+}
+
+/// An event as a program reads it.
+#[derive(Serialize)]
+struct EventLine<'a> {
+    format: u32,
+    time: Timestamp,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<StepId>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    step: Option<&'a Step>,
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    detail: serde_json::Map<String, serde_json::Value>,
+}
+
+fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
+    let (name, id, detail) = match event {
+        Event::Started(id) => ("started", Some(*id), json!({})),
+        Event::Done { id, elapsed, note } => {
+            ("done", Some(*id), json!({ "seconds": elapsed.as_secs_f64(), "note": note }))
+        }
+        Event::Failed { id, failure } => ("failed", Some(*id), json!({ "failure": failure })),
+        Event::Skipped { id, because } => ("skipped", Some(*id), json!({ "because": because })),
+        Event::Output { address, line } => ("output", None, json!({ "address": address, "text": line.text })),
+        Event::Draining => ("draining", None, json!({})),
+    };
+    let serde_json::Value::Object(detail) = detail else { return Ok(()) };
+    let step = id.map(|id| plan.graph.step(id));
+    write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, detail })
+}
+
+/// Writes one JSON object as one line, at once.
+pub(crate) fn write_line(value: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| CliError::new("cannot write an event as JSON").because(&error))?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+}

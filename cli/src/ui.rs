@@ -1,0 +1,239 @@
+//! Writing for people and for programs: streams, tables, text that a terminal cannot misread.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::args::ColorWhen;
+use crate::error::{CliError, stdout_failed};
+
+/// Style of the word that announces a failure.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Style of the word that announces something doubtful.
+pub(crate) const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// Style of the word that announces success.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// Style of labels and headings.
+pub(crate) const LABEL: Style = Style::new().bold();
+
+/// Width assumed where the terminal does not tell.
+const DEFAULT_WIDTH: usize = 100;
+
+/// Decides about colour for this process; [`stdout`] and [`stderr`] follow it.
+pub(crate) fn choose_color(when: ColorWhen) {
+    match when {
+        ColorWhen::Auto => anstream::ColorChoice::Auto,
+        ColorWhen::Always => anstream::ColorChoice::Always,
+        ColorWhen::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Locked stdout that strips style codes where colour is off.
+pub(crate) fn stdout() -> AutoStream<StdoutLock<'static>> {
+    AutoStream::auto(io::stdout().lock())
+}
+
+/// Locked stderr that strips style codes where colour is off.
+pub(crate) fn stderr() -> AutoStream<StderrLock<'static>> {
+    AutoStream::auto(io::stderr().lock())
+}
+
+/// Whether style codes reach stderr.
+pub(crate) fn stderr_has_color() -> bool {
+    AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+}
+
+/// Columns of the terminal behind stderr.
+pub(crate) fn stderr_width() -> usize {
+    let stderr = io::stderr();
+    if !stderr.is_terminal() {
+        return DEFAULT_WIDTH;
+    }
+    match rustix::termios::tcgetwinsize(&stderr) {
+        Ok(size) if size.ws_col >= 40 => usize::from(size.ws_col),
+        _ => DEFAULT_WIDTH,
+    }
+}
+
+/// Writes `text` to stdout at once.
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    let mut out = stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+}
+
+/// Writes `value` to stdout as JSON with a final line end.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| CliError::new("cannot write JSON").because(&error))?;
+    // Bytes of JSON are data: no colour filter between them and the reader.
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+}
+
+/// Tells people something that is no result: on stderr, unless `quiet`.
+///
+/// A stderr that cannot be written to leaves nobody to tell.
+pub(crate) fn note(quiet: bool, text: &str) {
+    if !quiet {
+        let _ = writeln!(stderr(), "{}", visible(text));
+    }
+}
+
+/// Warns on stderr, quiet or not.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(stderr(), "{DOUBTFUL}warning{DOUBTFUL:#}: {}", visible(text));
+}
+
+/// Rows of left-aligned cells under headings.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings and no rows.
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| visible(&cell).replace('\n', " ")).collect());
+    }
+
+    /// The table as text; columns stand two spaces apart, and no line ends in a space.
+    pub(crate) fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, &width) in row.iter().zip(&widths) {
+                // Writing to a String cannot fail.
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// `text` with everything that could steer a terminal made visible; line ends and tabs stay.
+pub(crate) fn visible(text: &str) -> String {
+    visible_bytes(text.as_bytes())
+}
+
+/// Like [`visible`], for bytes that may be no UTF-8: strange bytes are shown as `\xNN`.
+pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        let mut chars = chunk.valid().chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\n' | '\t' => shown.push(c),
+                // A serial line ends its lines with both.
+                '\r' if chars.peek() == Some(&'\n') => {}
+                '\0'..='\x1f' => shown.extend(['^', char::from(c as u8 ^ 0x40)]),
+                '\x7f' => shown.push_str("^?"),
+                // C1 controls, and marks that turn the direction of writing.
+                '\u{80}'..='\u{9f}'
+                | '\u{61c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}' => {
+                    let _ = write!(shown, "\\u{{{:x}}}", u32::from(c));
+                }
+                _ => shown.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
+}
+
+/// An amount of memory or disk in the largest binary unit that shows it in full.
+pub(crate) fn mebibytes(mib: u64) -> String {
+    if mib != 0 && mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
+}
+
+/// A number of bytes, rounded down to one decimal of a binary unit.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match UNITS.iter().find(|(_, shift)| n >> shift > 0) {
+        Some((unit, shift)) => {
+            let tenths = (u128::from(n) * 10) >> shift;
+            if tenths.is_multiple_of(10) {
+                format!("{} {unit}", tenths / 10)
+            } else {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            }
+        }
+        None => format!("{n} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&["NAME", "STATE", "PID"]);
+        table.row(["web".into(), "running".into(), "17".into()]);
+        table.row(["a-longer-name".into(), "stopped".into(), "-".into()]);
+        insta::assert_snapshot!(table.render(), @r"
+        NAME           STATE    PID
+        web            running  17
+        a-longer-name  stopped  -
+        ");
+    }
+
+    #[test]
+    fn rows_keep_their_line_whatever_a_cell_holds() {
+        let mut table = Table::new(&["A"]);
+        table.row(["x\ny\u{1b}[31m".into()]);
+        assert_eq!(table.render(), "A\nx y^[[31m\n");
+    }
+
+    #[test]
+    fn controls_are_made_visible() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"plain\tok\n", "plain\tok\n"),
+            (b"line\r\n", "line\n"),
+            (b"over\rwrite", "over^Mwrite"),
+            (b"\x1b]0;title\x07", "^[]0;title^G"),
+            (b"\x7f", "^?"),
+            ("\u{9b}31m \u{202e}".as_bytes(), "\\u{9b}31m \\u{202e}"),
+            (b"caf\xe9 \xff", "caf\\xe9 \\xff"),
+            ("grün 日本".as_bytes(), "grün 日本"),
+        ];
+        for (bytes, shown) in cases {
+            assert_eq!(visible_bytes(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn sizes_are_exact_or_rounded_down() {
+        assert_eq!([512, 1024, 1536, 2048].map(mebibytes), ["512 MiB", "1 GiB", "1536 MiB", "2 GiB"]);
+        assert_eq!(
+            [0, 1023, 1024, 1_572_864, u64::MAX].map(bytes),
+            ["0 B", "1023 B", "1 KiB", "1.5 MiB", "16777215.9 TiB"]
+        );
+    }
+}

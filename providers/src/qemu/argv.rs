@@ -1,0 +1,333 @@
+//! QEMU's command line: one pure function.
+//!
+//! Nothing that a user writes can become an option. Devices, disks and networks go as JSON. Where QEMU 7.2 takes
+//! no JSON (`-chardev`, `-vnc`, `-name`) values stand in a comma list with their commas doubled. File names are
+//! stated as files of a stated format; nothing is probed and no prefix means a protocol.
+//!
+//! QEMU is not asked to daemonise: under the sandbox below it could not (fork and setsid are what `spawn=deny` and
+//! `elevateprivileges=deny` forbid), so the launcher gives it its session. It greets on its standard output through
+//! a third monitor once the sockets of the others are there; nothing is ever said to that one, and it is dead once
+//! the launcher closes the pipe.
+//! A build of QEMU without seccomp refuses `-sandbox` and says so.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::accel::Accel;
+use super::places::RuntimeDir;
+use crate::error::{Error, Result};
+use crate::spec::{BackendTag, Forward, ImageFormat, NetworkConfig, Nic, VmHandle};
+use crate::workdir::WorkDir;
+
+/// Memory for translated code, in MiB. The default, a quarter of guest memory up to 1 GiB, makes several emulated
+/// machines crowd a small host.
+const TCG_BUFFER_MIB: u32 = 256;
+
+/// The arguments with which QEMU runs `vm`.
+///
+/// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
+pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel) -> Result<Vec<OsString>> {
+    let mut args = Args::default();
+    machine(&mut args, vm, accel);
+    disks(&mut args, vm)?;
+    for (index, nic) in vm.machine.nics.iter().enumerate() {
+        network_card(&mut args, index, nic)?;
+    }
+    args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
+    args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
+    lines(&mut args, vm, run)?;
+    monitors(&mut args, run)?;
+    args.pair("-pidfile", text(&run.pidfile())?);
+    Ok(args.0)
+}
+
+fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
+    args.flag("-no-user-config").flag("-nodefaults");
+    args.pair(
+        "-name",
+        list(&[("guest", &format!("{}/{}", vm.project, vm.name)), ("process", &process_name(vm))]),
+    );
+    args.pair("-uuid", vm.id.to_string());
+    args.pair("-machine", "q35");
+    match accel {
+        Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
+        // Five-level paging only makes the guest's page walks longer under emulation.
+        Accel::Tcg(_) => args
+            .pair("-accel", format!("tcg,thread=multi,tb-size={TCG_BUFFER_MIB}"))
+            .pair("-cpu", "max,la57=off"),
+    };
+    args.pair("-smp", vm.machine.vcpus.to_string());
+    args.pair("-m", vm.machine.memory_mib.to_string());
+    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+}
+
+/// The root disk first, so that it is the guest's first disk; then the seed, on virtio-blk because Debian's cloud
+/// kernel has no driver for an emulated CD-ROM.
+fn disks(args: &mut Args, vm: &VmHandle) -> Result<()> {
+    let work = WorkDir::new(&vm.work_dir);
+    let image = &vm.machine.image;
+    let mut base = json!({
+        "node-name": "base",
+        "driver": image.format.as_str(),
+        "read-only": true,
+        "file": {"driver": "file", "filename": text(&image.path)?, "read-only": true},
+    });
+    if image.format == ImageFormat::Qcow2 {
+        // Whatever the image's header names: nothing below it is opened.
+        base["backing"] = Value::Null;
+    }
+    args.json(
+        "-blockdev",
+        &json!({
+            "node-name": "root",
+            "driver": "qcow2",
+            "discard": "unmap",
+            "file": {"driver": "file", "filename": text(&work.overlay())?, "discard": "unmap"},
+            "backing": base,
+        }),
+    );
+    args.device(&json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": "root", "bootindex": 0}));
+    if vm.seed {
+        args.json(
+            "-blockdev",
+            &json!({
+                "node-name": "seed",
+                "driver": "raw",
+                "read-only": true,
+                "file": {"driver": "file", "filename": text(&work.seed())?, "read-only": true},
+            }),
+        );
+        args.device(&json!({"driver": "virtio-blk-pci", "id": "seed-disk", "drive": "seed"}));
+    }
+    Ok(())
+}
+
+fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<()> {
+    match nic.network {
+        NetworkConfig::None => return Ok(()),
+        NetworkConfig::User => {}
+        NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } => return Err(unsupported(&nic.network)),
+    }
+    let netdev = netdev_id(index);
+    let forwards: Vec<Value> = nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect();
+    args.json("-netdev", &json!({"type": "user", "id": netdev, "hostfwd": forwards}));
+    // Without a boot ROM: nothing boots from the network, and the ROM file is a package of its own.
+    args.device(&json!({
+        "driver": "virtio-net-pci",
+        "id": format!("nic{index}"),
+        "netdev": netdev,
+        "mac": nic.mac.to_string(),
+        "romfile": "",
+    }));
+    Ok(())
+}
+
+/// Serial console, display, guest agent.
+fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
+    let log = WorkDir::new(&vm.work_dir).console_log();
+    let console = [("logfile", text(&log)?), ("logappend", "on")];
+    args.pair("-chardev", socket("console", text(&run.console())?, &console));
+    args.device(&json!({"driver": "isa-serial", "id": "serial0", "chardev": "console"}));
+
+    args.device(&json!({"driver": "VGA", "id": "video0"}));
+    args.pair("-display", "none").pair("-vnc", format!("unix:{}", doubled(text(&run.vnc())?)));
+
+    args.pair("-chardev", socket("agent", text(&run.guest_agent())?, &[]));
+    args.device(&json!({"driver": "virtio-serial-pci", "id": "channels"}));
+    args.device(&json!({
+        "driver": "virtserialport",
+        "bus": "channels.0",
+        "chardev": "agent",
+        "name": "org.qemu.guest_agent.0",
+    }));
+    Ok(())
+}
+
+fn monitors(args: &mut Args, run: &RuntimeDir) -> Result<()> {
+    args.pair("-chardev", socket("monitor", text(&run.monitor())?, &[]));
+    args.pair("-mon", "chardev=monitor,mode=control");
+    args.pair("-chardev", socket("reserved", text(&run.reserved_monitor())?, &[]));
+    args.pair("-mon", "chardev=reserved,mode=control");
+    args.pair("-chardev", "stdio,id=launch,signal=off");
+    args.pair("-mon", "chardev=launch,mode=control");
+    Ok(())
+}
+
+/// The error for a network that this backend does not have.
+pub(crate) fn unsupported(network: &NetworkConfig) -> Error {
+    let what = match network {
+        NetworkConfig::User => "a user network",
+        NetworkConfig::Tap { .. } => "a tap network",
+        NetworkConfig::Vnic { .. } => "a vnic network",
+        NetworkConfig::None => "no network",
+    };
+    Error::Unsupported { backend: BackendTag::Qemu, what: what.to_owned() }
+}
+
+/// The name of the netdev behind card number `index`.
+pub(crate) fn netdev_id(index: usize) -> String {
+    format!("net{index}")
+}
+
+/// A forward as QEMU's user network writes it.
+pub(crate) fn rule(forward: &Forward) -> String {
+    let Forward { protocol, host_address, host_port, guest_port } = forward;
+    format!("{}:{host_address}:{host_port}-:{guest_port}", protocol.as_str())
+}
+
+/// Linux keeps 15 bytes of a process name; the rest is cut.
+fn process_name(vm: &VmHandle) -> String {
+    format!("vmctl-{}", vm.name)
+}
+
+fn socket(id: &str, path: &str, more: &[(&str, &str)]) -> String {
+    let pairs = [("id", id), ("path", path), ("server", "on"), ("wait", "off")];
+    format!("socket,{}", list(&[&pairs, more].concat()))
+}
+
+/// A comma list of `key=value`; values keep their meaning whatever they hold.
+fn list(pairs: &[(&str, &str)]) -> String {
+    pairs.iter().map(|(key, value)| format!("{key}={}", doubled(value))).collect::<Vec<_>>().join(",")
+}
+
+fn doubled(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+/// A path as text: QEMU's JSON knows no other bytes.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .ok_or_else(|| Error::Unusable { path: path.to_owned(), reason: "it is not valid UTF-8".to_owned() })
+}
+
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.into());
+        self
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.push(option.into());
+        self.0.push(value.into());
+        self
+    }
+
+    fn json(&mut self, option: &str, value: &Value) -> &mut Self {
+        self.pair(option, value.to_string())
+    }
+
+    fn device(&mut self, value: &Value) -> &mut Self {
+        self.json("-device", value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::os::unix::ffi::OsStringExt;
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::super::manifest::{BaseFile, Manifest, tests::spec};
+    use super::*;
+    use crate::spec::{Protocol, VmState};
+
+    fn handle(work: &Path) -> VmHandle {
+        let base = BaseFile { size: 0, modified_ns: 0, inode: 0 };
+        Manifest::new(&spec(Path::new("/images/base.qcow2")), base).handle(
+            &WorkDir::new(work),
+            VmState::Prepared,
+            None,
+        )
+    }
+
+    fn lines_of(vm: &VmHandle, accel: &Accel) -> String {
+        let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
+        let args = argv(vm, &run, accel).unwrap();
+        let mut text = String::new();
+        for arg in args {
+            let arg = arg.into_string().unwrap();
+            if !text.is_empty() {
+                text.push(if arg.starts_with('-') { '\n' } else { ' ' });
+            }
+            text.push_str(&arg);
+        }
+        text
+    }
+
+    #[test]
+    fn emulated_machine_with_seed_and_forwards() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        vm.seed = true;
+        vm.machine.nics[0].forwards.push(Forward {
+            protocol: Protocol::Udp,
+            host_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            host_port: 5353,
+            guest_port: 53,
+        });
+        insta::assert_snapshot!(lines_of(&vm, &Accel::Tcg(None)));
+    }
+
+    #[test]
+    fn kvm_machine_without_network_on_a_raw_image_in_an_odd_folder() {
+        let mut vm = handle(Path::new("/data,a=b \"c\"/vms/web"));
+        vm.machine.nics[0].network = NetworkConfig::None;
+        vm.machine.image.format = ImageFormat::Raw;
+        insta::assert_snapshot!(lines_of(&vm, &Accel::Kvm));
+    }
+
+    #[test]
+    fn what_cannot_be_expressed_is_refused() {
+        let mut vm = handle(Path::new("/data"));
+        let run = RuntimeDir::new(Path::new("/run"), vm.id);
+        vm.machine.nics[0].network = NetworkConfig::Tap { bridge: "br0".to_owned() };
+        assert_eq!(
+            argv(&vm, &run, &Accel::Kvm).unwrap_err().to_string(),
+            "a tap network is not supported by the `qemu` backend"
+        );
+        vm.machine.nics.clear();
+        vm.work_dir = PathBuf::from(OsString::from_vec(b"/data\xff".to_vec()));
+        assert!(argv(&vm, &run, &Accel::Kvm).unwrap_err().to_string().ends_with("it is not valid UTF-8"));
+    }
+
+    proptest! {
+        /// Whatever a folder is called, no option appears or vanishes, and each value is found where it belongs.
+        #[test]
+        fn paths_are_values_and_nothing_else(name in "[^\0/]{1,40}") {
+            let vm = handle(&Path::new("/data").join(&name));
+            let run = RuntimeDir::new(Path::new("/run").join(&name).as_path(), vm.id);
+            let args = argv(&vm, &run, &Accel::Kvm).unwrap();
+            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm).unwrap();
+            prop_assert_eq!(args.len(), plain.len());
+
+            let values: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
+            let root: Value = serde_json::from_str(values.iter().find(|v| v.contains("overlay")).unwrap()).unwrap();
+            prop_assert_eq!(&root["file"]["filename"], &json!(format!("/data/{name}/overlay.qcow2")));
+            let console = values.iter().find(|v| v.starts_with("socket,id=console,")).unwrap();
+            let fields = split_list(console);
+            prop_assert_eq!(fields.len(), 7);
+            prop_assert_eq!(&fields[2], &format!("path=/run/{name}/5f8b1d2e00004000/console.sock"));
+            prop_assert_eq!(&fields[5], &format!("logfile=/data/{name}/console.log"));
+        }
+    }
+
+    /// Splits as QEMU does: at single commas; a doubled one is one comma of the value.
+    fn split_list(text: &str) -> Vec<String> {
+        let mut fields = vec![String::new()];
+        let mut rest = text.chars().peekable();
+        while let Some(c) = rest.next() {
+            if c == ',' && rest.next_if_eq(&',').is_none() {
+                fields.push(String::new());
+            } else if let Some(field) = fields.last_mut() {
+                field.push(c);
+            }
+        }
+        fields
+    }
+}

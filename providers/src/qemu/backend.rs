@@ -1,0 +1,159 @@
+//! The backend itself: its places, and which file answers which call.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::accel::AccelChoice;
+use super::guest::Sessions;
+use super::places::RuntimeDir;
+use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::error::Result;
+use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
+use crate::process::{Holder, Process, Program};
+use crate::provision::{OutputLine, ProvisionStep};
+use crate::spec::{InstanceId, VmHandle, VmSpec, VmState};
+use crate::workdir::WorkDir;
+use crate::{Error, Name};
+
+/// The program that runs machines.
+pub const QEMU: Program = Program { name: "qemu-system-x86_64", package: "qemu-system-x86" };
+
+/// The program that makes disks.
+pub const QEMU_IMG: Program = Program { name: "qemu-img", package: "qemu-utils" };
+
+/// Where a [`QemuBackend`] keeps its files and how it runs machines.
+#[derive(Debug, Clone)]
+pub struct QemuConfig {
+    /// Folder that holds one folder per machine of one project.
+    pub vms_dir: PathBuf,
+    /// Private folder on a short path for sockets; made with mode 0700, refused if somebody else owns it.
+    pub runtime_dir: PathBuf,
+    /// Which accelerator to use.
+    pub accel: AccelChoice,
+}
+
+/// Runs machines as detached QEMU processes.
+#[derive(Debug)]
+pub struct QemuBackend {
+    config: QemuConfig,
+    pub(super) sessions: Sessions,
+}
+
+impl QemuBackend {
+    /// A backend with the given places. Nothing is touched until a machine is prepared.
+    pub fn new(config: QemuConfig) -> Self {
+        Self { config, sessions: Sessions::default() }
+    }
+
+    /// The places it was made with.
+    pub fn config(&self) -> &QemuConfig {
+        &self.config
+    }
+
+    /// The folder of sockets of one instance, whether it exists or not.
+    pub fn runtime_dir(&self, id: InstanceId) -> RuntimeDir {
+        RuntimeDir::new(&self.config.runtime_dir, id)
+    }
+
+    pub(super) fn work_dir(&self, name: &Name) -> WorkDir {
+        WorkDir::new(self.config.vms_dir.join(name.as_str()))
+    }
+
+    /// Finds the live process of an instance: the one that holds the lock on its pidfile and carries its UUID.
+    pub(super) fn find(&self, id: InstanceId) -> Result<Option<Process>> {
+        let run = self.runtime_dir(id);
+        run.check_private()?;
+        let uuid = id.to_string();
+        let carries_uuid =
+            |args: &[String]| args.windows(2).any(|pair| pair[0] == "-uuid" && pair[1] == uuid);
+        match Process::holding(&run.pidfile(), carries_uuid).map_err(Error::io("examine", run.pidfile()))? {
+            Holder::Nobody => Ok(None),
+            Holder::Expected(process) => Ok(Some(process)),
+            Holder::Stranger(pid) => {
+                Err(Error::Foreign { path: run.pidfile(), found: format!("process {pid}") })
+            }
+        }
+    }
+
+    /// Removes the sockets and the pidfile that a process left behind, unless one of the instance lives.
+    pub(super) fn clean_up(&self, id: InstanceId) -> Result<()> {
+        if self.find(id)?.is_none() { self.runtime_dir(id).remove() } else { Ok(()) }
+    }
+}
+
+impl Hypervisor for QemuBackend {
+    async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
+        self.make(spec).await
+    }
+
+    async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
+        self.launch_or_adopt(vm).await
+    }
+
+    async fn stop(&self, vm: &VmHandle, timeout: Duration) -> Result<VmHandle> {
+        self.power_down(vm, timeout).await
+    }
+
+    async fn suspend(&self, vm: &VmHandle) -> Result<VmHandle> {
+        self.pause(vm).await
+    }
+
+    async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
+        self.unpause(vm).await
+    }
+
+    async fn destroy(&self, vm: VmHandle) -> Result<()> {
+        self.remove(&vm).await
+    }
+
+    async fn state(&self, vm: &VmHandle) -> Result<VmState> {
+        self.observe_state(vm).await
+    }
+
+    async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
+        self.address(vm)
+    }
+
+    fn console_endpoint(&self, vm: &VmHandle) -> Result<ConsoleEndpoint> {
+        Ok(ConsoleEndpoint::UnixSocket(self.runtime_dir(vm.id).console()))
+    }
+}
+
+impl Inspect for QemuBackend {
+    async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        self.look_closely(vm).await
+    }
+}
+
+impl Reconfigure for QemuBackend {
+    async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
+        self.take_over(vm, spec).await
+    }
+}
+
+impl Preflight for QemuBackend {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        Ok(VmHandle::of(spec, self.work_dir(&spec.name).path().to_owned()))
+    }
+
+    async fn preflight(&self, spec: &VmSpec) -> Result<()> {
+        self.check_feasible(spec)
+    }
+}
+
+impl GuestAccess for QemuBackend {
+    async fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> Result<()> {
+        self.log_in(vm, timeout).await.map(drop)
+    }
+
+    async fn provision(
+        &self,
+        vm: &VmHandle,
+        step: &ProvisionStep,
+        output: &mpsc::Sender<OutputLine>,
+    ) -> Result<()> {
+        self.run_step(vm, step, output).await
+    }
+}

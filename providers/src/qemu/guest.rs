@@ -1,0 +1,120 @@
+//! Logging in to the guest, with an eye on its process: if that ends, waiting is over.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::backend::QemuBackend;
+use super::look::state_at_rest;
+use super::places::{ensure_private_file, qemu_log, tail_of};
+use crate::error::{Error, Result};
+use crate::process::Process;
+use crate::provision::{self, OutputLine, ProvisionStep};
+use crate::spec::{BackendTag, InstanceId, VmHandle};
+use crate::ssh::{Session, SshTarget};
+use crate::workdir::WorkDir;
+
+/// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
+const LOGIN: Duration = Duration::from_secs(60);
+
+/// How much of the console and of QEMU's messages goes into an error.
+const TAIL: usize = 2048;
+
+/// Open logins, one per machine, so that readiness and all steps share one connection.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
+
+impl Sessions {
+    /// The login to the machine's process `pid`; one to an earlier process is of no use.
+    fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(&id).filter(|(of, _)| *of == pid).map(|(_, session)| Arc::clone(session))
+    }
+
+    fn keep(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(id, (pid, Arc::clone(session)));
+    }
+
+    /// Lets go of the login to a machine.
+    pub(super) fn forget(&self, id: InstanceId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
+impl QemuBackend {
+    /// See [`crate::GuestAccess::wait_ready`].
+    pub(super) async fn log_in(&self, vm: &VmHandle, patience: Duration) -> Result<Arc<Session>> {
+        let process = self.process_of(vm, "log in to")?;
+        let target = SshTarget::of(vm).ok_or_else(|| Error::Unsupported {
+            backend: BackendTag::Qemu,
+            what: "logging in to a machine without ssh settings or a forward to port 22".to_owned(),
+        })?;
+        let waiting = async { Ok(Session::wait_for(&target, patience).await?) };
+        let session = Arc::new(while_alive(vm, &process, waiting).await?);
+        self.sessions.keep(vm.id, process.pid(), &session);
+        Ok(session)
+    }
+
+    /// See [`crate::GuestAccess::provision`].
+    pub(super) async fn run_step(
+        &self,
+        vm: &VmHandle,
+        step: &ProvisionStep,
+        output: &mpsc::Sender<OutputLine>,
+    ) -> Result<()> {
+        let process = self.process_of(vm, "provision")?;
+        let log = WorkDir::new(&vm.work_dir).provision_log();
+        ensure_private_file(&log)?;
+        let session = match self.sessions.get(vm.id, process.pid()) {
+            Some(session) => session,
+            None => self.log_in(vm, LOGIN).await?,
+        };
+        let result = while_alive(vm, &process, provision::run(&session, step, &log, output)).await;
+        // A connection that failed is not used again; a command that failed says nothing against its connection.
+        if matches!(result, Err(Error::Ssh(_) | Error::ProcessEnded { .. })) {
+            self.sessions.forget(vm.id);
+        }
+        result
+    }
+
+    fn process_of(&self, vm: &VmHandle, action: &'static str) -> Result<Process> {
+        match self.find(vm.id)? {
+            Some(process) => Ok(process),
+            None => Err(Error::InvalidState { action, state: state_at_rest(vm)? }),
+        }
+    }
+}
+
+/// Does `work`, or says how the process ended if it ends before.
+async fn while_alive<T>(
+    vm: &VmHandle,
+    process: &Process,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        ended = process.exited() => {
+            ended.map_err(Error::io("wait for the process of", &vm.work_dir))?;
+            Err(Error::ProcessEnded { detail: last_words(vm)? })
+        }
+    }
+}
+
+/// What the guest wrote last on its console, and what QEMU said.
+fn last_words(vm: &VmHandle) -> Result<Option<String>> {
+    let work = WorkDir::new(&vm.work_dir);
+    let parts = [
+        ("its messages end with", tail_of(&qemu_log(&work), TAIL)?),
+        ("its console ends with", tail_of(&work.console_log(), TAIL)?),
+    ];
+    let told: Vec<String> = parts
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(title, text)| format!("{title}\n{text}"))
+        .collect();
+    Ok((!told.is_empty()).then(|| told.join("\n")))
+}

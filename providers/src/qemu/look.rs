@@ -1,0 +1,218 @@
+//! Questions about a machine, and the two small commands that pause it and let it go on.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::backend::QemuBackend;
+use super::manifest::{Manifest, Owner};
+use super::qmp::Monitor;
+use super::usernet;
+use crate::abilities::Inspection;
+use crate::error::{Error, Result};
+use crate::process::Process;
+use crate::spec::{BackendTag, Forward, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
+use crate::workdir::WorkDir;
+
+/// How long a monitor may take to greet. Other vmctl processes hold it for milliseconds at a time.
+const GREETING: Duration = Duration::from_secs(3);
+
+/// How long the reserved monitor may take to show that QEMU itself is well.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+impl QemuBackend {
+    /// See [`crate::Hypervisor::state`].
+    pub(super) async fn observe_state(&self, vm: &VmHandle) -> Result<VmState> {
+        match self.live_state(vm.id).await? {
+            Some((_, state)) => Ok(state),
+            None => state_at_rest(vm),
+        }
+    }
+
+    /// The live process of an instance and what it does; `None` if there is none, or none any more.
+    pub(super) async fn live_state(&self, id: InstanceId) -> Result<Option<(Process, VmState)>> {
+        let Some(process) = self.find(id)? else { return Ok(None) };
+        let asked = async { self.monitor(id, &process).await?.state().await };
+        match asked.await {
+            Ok(state) => Ok(Some((process, state))),
+            // It ended while it was asked.
+            Err(_) if self.find(id)?.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Connects to the everyday monitor, and tells a busy one from a QEMU that does not answer at all.
+    pub(super) async fn monitor(&self, id: InstanceId, process: &Process) -> Result<Monitor> {
+        let run = self.runtime_dir(id);
+        let connected = async {
+            match Monitor::connect(&run.monitor(), GREETING).await {
+                Err(Error::Timeout { .. })
+                    if Monitor::connect(&run.reserved_monitor(), SIGN_OF_LIFE).await.is_ok() =>
+                {
+                    Err(Error::MonitorBusy { socket: run.monitor() })
+                }
+                result => result,
+            }
+        };
+        tokio::select! {
+            result = connected => result,
+            ended = process.exited() => {
+                ended.map_err(Error::io("wait for", run.pidfile()))?;
+                Err(Error::ProcessEnded { detail: None })
+            }
+        }
+    }
+
+    /// See [`crate::Inspect::inspect`].
+    pub(super) async fn look_closely(&self, vm: &VmHandle) -> Result<Inspection> {
+        let mut seen = Inspection {
+            state: VmState::Destroyed,
+            handle: vm.clone(),
+            vcpus: None,
+            memory_mib: None,
+            missing: Vec::new(),
+            problems: Vec::new(),
+        };
+        seen.handle.runtime = None;
+        match self.live_state(vm.id).await? {
+            None => seen.state = state_at_rest(vm)?,
+            Some((process, state)) => {
+                seen.state = state;
+                let mut monitor = self.monitor(vm.id, &process).await?;
+                seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
+                seen.memory_mib = Some(monitor.memory().await? >> 20);
+                seen.handle.runtime = Some(self.runtime_facts(vm, &process, &mut monitor).await?);
+            }
+        }
+        seen.handle.state = seen.state;
+        if seen.state != VmState::Destroyed {
+            self.look_at_files(vm, &mut seen)?;
+        }
+        Ok(seen)
+    }
+
+    fn look_at_files(&self, vm: &VmHandle, seen: &mut Inspection) -> Result<()> {
+        let work = WorkDir::new(&vm.work_dir);
+        let needed = [Some(work.overlay()), vm.seed.then(|| work.seed())];
+        seen.missing = needed.into_iter().flatten().filter(|path| !path.exists()).collect();
+        match Manifest::owner(&work, vm.id)? {
+            Owner::Ours(manifest) => match manifest.check_base() {
+                Ok(()) => {}
+                Err(error @ Error::BaseChanged { .. }) => seen.problems.push(error.to_string()),
+                Err(error) => return Err(error),
+            },
+            Owner::Missing => seen.problems.push("its folder is gone, its process is not".to_owned()),
+            Owner::Vacant => seen.problems.push("its folder has no manifest".to_owned()),
+            Owner::Other(found) => seen.problems.push(format!("its folder belongs to {found}")),
+        }
+        Ok(())
+    }
+
+    /// The facts of a live process. What QEMU cannot tell (why it is emulated) is kept from the handle.
+    pub(super) async fn runtime_facts(
+        &self,
+        vm: &VmHandle,
+        process: &Process,
+        monitor: &mut Monitor,
+    ) -> Result<Runtime> {
+        let run = self.runtime_dir(vm.id);
+        let accel = match &vm.runtime {
+            Some(known) if known.pid == process.pid() => known.accel.clone(),
+            _ => accel_of(&process.arguments().map_err(Error::io("examine", run.pidfile()))?),
+        };
+        Ok(Runtime {
+            pid: process.pid(),
+            accel,
+            vnc: Some(format!("unix:{}", run.vnc().display())),
+            forwards: bound_forwards(vm, monitor).await?,
+        })
+    }
+
+    /// See [`crate::Hypervisor::suspend`].
+    pub(super) async fn pause(&self, vm: &VmHandle) -> Result<VmHandle> {
+        let (process, state, mut monitor) = self.awake(vm, "suspend").await?;
+        match state {
+            VmState::Suspended => {}
+            VmState::Running => monitor.pause().await?,
+            state => return Err(Error::InvalidState { action: "suspend", state }),
+        }
+        self.handle_of_live(vm, &process, &mut monitor).await
+    }
+
+    /// See [`crate::Hypervisor::resume`]. A machine that QEMU stopped for want of disk space goes on, too.
+    pub(super) async fn unpause(&self, vm: &VmHandle) -> Result<VmHandle> {
+        let (process, state, mut monitor) = self.awake(vm, "resume").await?;
+        match state {
+            VmState::Running => {}
+            VmState::Suspended | VmState::Failed => monitor.unpause().await?,
+            state => return Err(Error::InvalidState { action: "resume", state }),
+        }
+        self.handle_of_live(vm, &process, &mut monitor).await
+    }
+
+    async fn awake(&self, vm: &VmHandle, action: &'static str) -> Result<(Process, VmState, Monitor)> {
+        let Some((process, state)) = self.live_state(vm.id).await? else {
+            return Err(Error::InvalidState { action, state: state_at_rest(vm)? });
+        };
+        let monitor = self.monitor(vm.id, &process).await?;
+        Ok((process, state, monitor))
+    }
+
+    /// The handle of a live machine, brought up to date.
+    pub(super) async fn handle_of_live(
+        &self,
+        vm: &VmHandle,
+        process: &Process,
+        monitor: &mut Monitor,
+    ) -> Result<VmHandle> {
+        Ok(VmHandle {
+            state: monitor.state().await?,
+            runtime: Some(self.runtime_facts(vm, process, monitor).await?),
+            forced_stop: None,
+            ..vm.clone()
+        })
+    }
+
+    /// See [`crate::Hypervisor::guest_ip`]: through QEMU's user network a guest is reached by its forwards.
+    pub(super) fn address(&self, vm: &VmHandle) -> Result<String> {
+        if vm.machine.nics.iter().any(|nic| nic.network == NetworkConfig::User) {
+            return Ok(Ipv4Addr::LOCALHOST.to_string());
+        }
+        let what = "reaching a machine without a user network".to_owned();
+        Err(Error::Unsupported { backend: BackendTag::Qemu, what })
+    }
+}
+
+/// What a machine without a process is.
+pub(super) fn state_at_rest(vm: &VmHandle) -> Result<VmState> {
+    match Manifest::owner(&WorkDir::new(&vm.work_dir), vm.id)? {
+        Owner::Ours(manifest) => Ok(manifest.state_at_rest()),
+        Owner::Missing | Owner::Vacant | Owner::Other(_) => Ok(VmState::Destroyed),
+    }
+}
+
+async fn bound_forwards(vm: &VmHandle, monitor: &mut Monitor) -> Result<Vec<Forward>> {
+    if vm.machine.nics.iter().all(|nic| nic.forwards.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let table = monitor.user_network().await?;
+    Ok(usernet::resolve(&vm.machine, usernet::parse(&table)))
+}
+
+/// The accelerator on a command line, without its options.
+fn accel_of(args: &[String]) -> String {
+    let value = args.windows(2).find(|pair| pair[0] == "-accel").map(|pair| pair[1].as_str());
+    value.and_then(|value| value.split(',').next()).unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accelerator_is_read_from_the_command_line() {
+        let args = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(accel_of(&args("qemu -accel tcg,thread=multi -cpu max")), "tcg");
+        assert_eq!(accel_of(&args("qemu -accel kvm")), "kvm");
+        assert_eq!(accel_of(&args("qemu -accel")), "unknown");
+    }
+}

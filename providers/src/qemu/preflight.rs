@@ -1,0 +1,93 @@
+//! What can be said about a spec before anything is made.
+
+use super::argv::{text, unsupported};
+use super::backend::{QEMU, QEMU_IMG, QemuBackend};
+use super::ports;
+use crate::error::{Error, Result};
+use crate::spec::{BackendTag, Machine, NetworkConfig, VmSpec};
+
+impl QemuBackend {
+    /// See [`crate::Preflight::preflight`].
+    pub(super) fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
+        QEMU.locate()?;
+        QEMU_IMG.locate()?;
+        self.check_expressible(spec)?;
+        let own_pid = self.find(spec.id)?.map(|process| process.pid());
+        ports::check_free(&spec.machine, own_pid)
+    }
+
+    /// What no host could do: a network that this backend lacks, a disk below its image, an unusable path.
+    pub(super) fn check_expressible(&self, spec: &VmSpec) -> Result<()> {
+        check_networks(&spec.machine)?;
+        check_disk(&spec.machine)?;
+        text(self.work_dir(&spec.name).path())?;
+        text(&spec.machine.image.path)?;
+        let run = self.runtime_dir(spec.id);
+        text(run.path())?;
+        run.check_length()
+    }
+}
+
+fn check_networks(machine: &Machine) -> Result<()> {
+    for nic in &machine.nics {
+        match nic.network {
+            NetworkConfig::User | NetworkConfig::None => {}
+            NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } => return Err(unsupported(&nic.network)),
+        }
+        if nic.forwards.iter().any(|forward| forward.host_address.is_ipv6()) {
+            let what = "a forward from an IPv6 address of the host".to_owned();
+            return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
+        }
+    }
+    Ok(())
+}
+
+fn check_disk(machine: &Machine) -> Result<()> {
+    let least = machine.image.virtual_size;
+    match machine.disk_bytes {
+        Some(asked) if asked < least => Err(Error::DiskTooSmall { asked, least, what: "its image" }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::manifest::tests::spec;
+    use super::super::{AccelChoice, QemuConfig};
+    use super::*;
+    use crate::spec::Forward;
+
+    fn check(change: impl FnOnce(&mut VmSpec)) -> Result<(), String> {
+        let config = QemuConfig {
+            vms_dir: "/data/vms".into(),
+            runtime_dir: "/run/vmctl".into(),
+            accel: AccelChoice::Tcg,
+        };
+        let mut spec = spec(Path::new("/images/base"));
+        change(&mut spec);
+        QemuBackend::new(config).check_expressible(&spec).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_no_host_could_do_is_refused() {
+        assert_eq!(check(|_| {}), Ok(()));
+        assert_eq!(
+            check(|spec| spec.machine.disk_bytes = Some(1 << 30)),
+            Err("a disk of 1073741824 bytes is smaller than 3221225472 bytes, the size of its image"
+                .to_owned())
+        );
+        assert_eq!(
+            check(|spec| spec.machine.nics[0].network = NetworkConfig::Vnic { name: "net0".to_owned() }),
+            Err("a vnic network is not supported by the `qemu` backend".to_owned())
+        );
+        assert_eq!(
+            check(|spec| spec.machine.nics[0]
+                .forwards
+                .push(Forward { host_address: [0, 0, 0, 0, 0, 0, 0, 1].into(), ..Forward::SSH })),
+            Err("a forward from an IPv6 address of the host is not supported by the `qemu` backend"
+                .to_owned())
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! Bringing an existing machine to another spec on the same disk.
+
+use std::ffi::OsString;
+
+use super::backend::{QEMU_IMG, QemuBackend};
+use super::manifest::{Manifest, Owner};
+use super::prepare::QEMU_IMG_DEADLINE;
+use crate::error::{Error, Result};
+use crate::process::helper;
+use crate::spec::{BackendTag, Machine, VmHandle, VmSpec, VmState};
+use crate::workdir::WorkDir;
+
+impl QemuBackend {
+    /// See [`crate::Reconfigure::reconfigure`].
+    pub(super) async fn take_over(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
+        self.check_expressible(spec)?;
+        let work = WorkDir::new(&vm.work_dir);
+        let mut manifest = match Manifest::owner(&work, vm.id)? {
+            Owner::Ours(manifest) if manifest.prepared => *manifest,
+            Owner::Ours(_) | Owner::Vacant => return invalid(VmState::Preparing),
+            Owner::Missing => return invalid(VmState::Destroyed),
+            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
+        };
+        if manifest.machine.image.digest != spec.machine.image.digest {
+            let what = "changing the image of an existing machine".to_owned();
+            return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
+        }
+        // The overlay stays on the file that it was made on, wherever else there are copies of it.
+        let wanted = Machine { image: manifest.machine.image.clone(), ..spec.machine.clone() };
+        let live = self.live_state(vm.id).await?;
+        if manifest.machine != wanted {
+            if let Some((_, state)) = live {
+                return invalid(state);
+            }
+            if let Some(bytes) = disk_growth(&manifest.machine, &wanted)? {
+                grow(&work, bytes).await?;
+            }
+        }
+        manifest.machine = wanted;
+        manifest.ssh = spec.ssh.clone();
+        manifest.store(&work)?;
+        let (state, runtime) = match live {
+            Some((_, state)) => (state, vm.runtime.clone()),
+            None => (manifest.state_at_rest(), None),
+        };
+        Ok(VmHandle { forced_stop: vm.forced_stop.clone(), ..manifest.handle(&work, state, runtime) })
+    }
+}
+
+fn invalid(state: VmState) -> Result<VmHandle> {
+    Err(Error::InvalidState { action: "reconfigure", state })
+}
+
+/// The size to which the disk must grow, if it must. It never shrinks: that needs another machine.
+fn disk_growth(now: &Machine, wanted: &Machine) -> Result<Option<u64>> {
+    let size = |machine: &Machine| machine.disk_bytes.unwrap_or(machine.image.virtual_size);
+    let (least, asked) = (size(now), size(wanted));
+    if asked < least {
+        return Err(Error::DiskTooSmall { asked, least, what: "the existing disk" });
+    }
+    Ok((asked > least).then_some(asked))
+}
+
+async fn grow(work: &WorkDir, bytes: u64) -> Result<()> {
+    let mut args: Vec<OsString> = ["resize", "-q", "-f", "qcow2"].into_iter().map(Into::into).collect();
+    args.push(work.overlay().into());
+    args.push(bytes.to_string().into());
+    helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::manifest::tests::spec;
+    use super::*;
+
+    #[test]
+    fn disk_grows_stays_or_is_refused() {
+        let now = spec(Path::new("/image")).machine;
+        let with = |disk_bytes| Machine { disk_bytes, ..now.clone() };
+        assert_eq!(disk_growth(&now, &with(Some(4 << 30))).unwrap(), Some(4 << 30));
+        assert_eq!(disk_growth(&now, &with(None)).unwrap(), None);
+        let error = disk_growth(&with(Some(4 << 30)), &now).unwrap_err().to_string();
+        assert!(
+            error.ends_with("is smaller than 4294967296 bytes, the size of the existing disk"),
+            "{error}"
+        );
+    }
+}

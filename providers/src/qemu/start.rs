@@ -1,0 +1,165 @@
+//! Launching a machine's process, or finding that it runs.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::accel::{Accel, decide, probe, second_choice};
+use super::argv::argv;
+use super::backend::{QEMU, QemuBackend};
+use super::manifest::{Manifest, Owner};
+use super::places::{RuntimeDir, ensure_private_file, qemu_log};
+use super::ports;
+use super::qmp::Monitor;
+use crate::error::{Error, Result};
+use crate::process::{self, Launched, Process};
+use crate::spec::{Runtime, VmHandle, VmState};
+use crate::workdir::WorkDir;
+
+/// How long QEMU may take from launch to its first answer. It takes 0.1 s on an idle host; reserving a large memory on a
+/// crowded one takes longer.
+const LAUNCH: Duration = Duration::from_secs(60);
+
+/// How long a QEMU that does not answer may take to end by itself before it is killed.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Longest line looked at on QEMU's standard output while waiting for its greeting.
+const MAX_GREETING: u64 = 1 << 16;
+
+/// How much of QEMU's messages goes into an error.
+const MESSAGES_TAIL: usize = 4096;
+
+impl QemuBackend {
+    /// See [`crate::Hypervisor::start`].
+    ///
+    /// Two processes may start one machine at the same time: QEMU takes the lock on its pidfile before it touches
+    /// a socket or a disk, so one of them fails at that lock and adopts the other's machine.
+    pub(super) async fn launch_or_adopt(&self, vm: &VmHandle) -> Result<VmHandle> {
+        if let Some(process) = self.find(vm.id)? {
+            return self.adopt(vm, &process).await;
+        }
+        let work = WorkDir::new(&vm.work_dir);
+        startable(&work, vm)?;
+        let run = self.runtime_dir(vm.id);
+        run.create()?;
+        ensure_private_file(&work.console_log())?;
+        let launched = self.launch_accelerated(vm, &work, &run).await;
+        let Some(process) = self.find(vm.id)? else {
+            self.clean_up(vm.id)?;
+            launched?;
+            return Err(Error::ProcessEnded { detail: None });
+        };
+        let mut vm = vm.clone();
+        // If the launch failed, the process is one that somebody else launched meanwhile.
+        if let Ok(accel) = launched {
+            run.close_sockets_to_others()?;
+            let (pid, accel) = (process.pid(), accel.to_string());
+            vm.runtime = Some(Runtime { pid, accel, vnc: None, forwards: Vec::new() });
+        }
+        self.adopt(&vm, &process).await
+    }
+
+    /// Tells everything about a machine that runs already, and remembers that it ran.
+    async fn adopt(&self, vm: &VmHandle, process: &Process) -> Result<VmHandle> {
+        let mut monitor = self.monitor(vm.id, process).await?;
+        let handle = self.handle_of_live(vm, process, &mut monitor).await?;
+        let work = WorkDir::new(&vm.work_dir);
+        if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
+            && !manifest.started
+        {
+            manifest.started = true;
+            manifest.store(&work)?;
+        }
+        Ok(handle)
+    }
+
+    /// Launches with the accelerator that suits the host; once more without KVM if QEMU gave up with it.
+    async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
+        let choice = self.config().accel;
+        let accel = decide(choice, &probe())?;
+        let Err(error) = launch(vm, work, run, &accel).await else { return Ok(accel) };
+        let second = match &error {
+            Error::ProcessEnded { detail } => second_choice(choice, &accel, detail.as_deref()),
+            _ => None,
+        };
+        match second {
+            Some(accel) if self.find(vm.id)?.is_none() => launch(vm, work, run, &accel).await.map(|()| accel),
+            _ => Err(error),
+        }
+    }
+}
+
+/// Refuses to start what is not whole.
+fn startable(work: &WorkDir, vm: &VmHandle) -> Result<()> {
+    let refuse = |state| Err(Error::InvalidState { action: "start", state });
+    match Manifest::owner(work, vm.id)? {
+        Owner::Ours(manifest) if manifest.prepared => manifest.check_base(),
+        Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
+        Owner::Missing => refuse(VmState::Destroyed),
+        Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+    }
+}
+
+/// Runs QEMU and returns when its main loop answers.
+async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
+    let args = argv(vm, run, accel)?;
+    let path = qemu_log(work);
+    let mut log = create_log(work)?;
+    writeln!(log, "{}\n", process::quote(QEMU.name, &args)).map_err(Error::io("write", &path))?;
+    let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
+
+    let mut launched = process::machine(&QEMU, &args, log)?;
+    let failure = match timeout(LAUNCH, answers(&mut launched, run)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH },
+    };
+    // Nearly always it is about to end, and says why; what neither answers nor ends is ended.
+    match timeout(ENDING, launched.ended()).await {
+        Ok(status) => {
+            let status = status.map_err(Error::io("wait for", QEMU.name))?;
+            let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+            let messages = text.get(command_line as usize..).unwrap_or_default();
+            Err(reason_of_end(vm, &status, &process::tail(messages, MESSAGES_TAIL)))
+        }
+        Err(_) => {
+            launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
+            Err(failure)
+        }
+    }
+}
+
+/// Waits for the greeting on standard output, which says that the monitors' sockets are there, then for an answer.
+async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
+    loop {
+        match launched.first_line(MAX_GREETING).await.map_err(Error::io("read from", QEMU.name))? {
+            Some(line) if line.starts_with("{\"QMP\"") => break,
+            Some(chatter) => tracing::debug!(%chatter, "before QEMU's greeting"),
+            None => return Err(Error::Monitor("it was closed before it greeted".to_owned())),
+        }
+    }
+    let monitor = run.monitor();
+    tokio::select! {
+        connected = Monitor::connect(&monitor, LAUNCH) => connected.map(drop),
+        _ = launched.ended() => Err(Error::ProcessEnded { detail: None }),
+    }
+}
+
+fn reason_of_end(vm: &VmHandle, status: &str, messages: &str) -> Error {
+    match ports::refused(&vm.machine, messages) {
+        Some(forward) => ports::in_use(forward, ports::holder(forward)),
+        None if messages.is_empty() => Error::ProcessEnded { detail: Some(status.to_owned()) },
+        None => Error::ProcessEnded { detail: Some(format!("{status}: {messages}")) },
+    }
+}
+
+fn create_log(work: &WorkDir) -> Result<File> {
+    let path = qemu_log(work);
+    let log = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let log = log.map_err(Error::io("create", &path))?;
+    log.set_permissions(PermissionsExt::from_mode(0o600)).map_err(Error::io("set the mode of", &path))?;
+    Ok(log)
+}

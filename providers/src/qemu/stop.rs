@@ -1,0 +1,187 @@
+//! Ending a machine's process, gently or not, and removing a machine.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::backend::QemuBackend;
+use super::look::state_at_rest;
+use super::manifest::{Manifest, Owner};
+use super::places::{RuntimeDir, remove_file, remove_tree, sync_dir};
+use super::qmp::Monitor;
+use crate::error::{Error, Result};
+use crate::process::Process;
+use crate::spec::{VmHandle, VmState};
+use crate::workdir::WorkDir;
+
+/// How often the power button is pressed. A guest that has not booted far enough loses the press.
+const PRESS_AGAIN: Duration = Duration::from_secs(3);
+
+/// How long the reserved monitor may take to greet.
+const GREETING: Duration = Duration::from_secs(3);
+
+/// How long QEMU may take to end after each means of force. It flushes disks when it is told to quit.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// The means of force, from mild to certain.
+const FORCE: [Force; 3] = [Force::Quit, Force::Terminate, Force::Kill];
+
+#[derive(Debug, Clone, Copy)]
+enum Force {
+    Quit,
+    Terminate,
+    Kill,
+}
+
+impl Force {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::Terminate => "SIGTERM",
+            Self::Kill => "SIGKILL",
+        }
+    }
+}
+
+impl QemuBackend {
+    /// See [`crate::Hypervisor::stop`].
+    pub(super) async fn power_down(&self, vm: &VmHandle, patience: Duration) -> Result<VmHandle> {
+        let mut forced_stop = None;
+        if let Some(process) = self.find(vm.id)? {
+            let run = self.runtime_dir(vm.id);
+            if !ends_by_itself(&run, &process, patience).await? {
+                forced_stop = Some(force(&run, &process).await?.as_str().to_owned());
+            }
+        }
+        self.clean_up(vm.id)?;
+        self.sessions.forget(vm.id);
+        Ok(VmHandle { state: state_at_rest(vm)?, runtime: None, forced_stop, ..vm.clone() })
+    }
+
+    /// See [`crate::Hypervisor::destroy`]. The guest is not asked: its disk is about to go.
+    ///
+    /// The manifest goes last, so that what a crash leaves behind still has an owner.
+    pub(super) async fn remove(&self, vm: &VmHandle) -> Result<()> {
+        let work = WorkDir::new(&vm.work_dir);
+        let owner = Manifest::owner(&work, vm.id)?;
+        if let Some(process) = self.find(vm.id)? {
+            force(&self.runtime_dir(vm.id), &process).await?;
+        }
+        self.clean_up(vm.id)?;
+        self.sessions.forget(vm.id);
+        match owner {
+            Owner::Missing => Ok(()),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+            Owner::Vacant | Owner::Ours(_) => remove_work_dir(&work),
+        }
+    }
+}
+
+fn remove_work_dir(work: &WorkDir) -> Result<()> {
+    let manifest = work.manifest();
+    for entry in fs::read_dir(work.path()).map_err(Error::io("list folder", work.path()))? {
+        let path = entry.map_err(Error::io("list folder", work.path()))?.path();
+        if path != manifest {
+            remove_entry(&path)?;
+        }
+    }
+    remove_file(&manifest)?;
+    fs::remove_dir(work.path()).map_err(Error::io("remove folder", work.path()))?;
+    work.path().parent().map_or(Ok(()), sync_dir)
+}
+
+fn remove_entry(path: &Path) -> Result<()> {
+    let found = fs::symlink_metadata(path).map_err(Error::io("examine", path))?;
+    if found.is_dir() { remove_tree(path) } else { remove_file(path) }
+}
+
+/// Presses the power button until the process ends; false if it does not within `patience`, or cannot.
+async fn ends_by_itself(run: &RuntimeDir, process: &Process, patience: Duration) -> Result<bool> {
+    let pressing = async {
+        match keep_pressing(run).await {
+            Ok(()) => {}
+            // A monitor that fails may be about to end with its process: the wait for that goes on.
+            Err(error) => {
+                tracing::debug!(%error, pid = process.pid(), "cannot press the power button");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            ended = process.exited() => ended.map(|()| true),
+            () = pressing => Ok(false),
+        }
+    };
+    match timeout(patience, ended).await {
+        Ok(ended) => ended.map_err(Error::io("wait for", run.pidfile())),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Presses the power button again and again. Ends if that is of no use, because the machine failed.
+async fn keep_pressing(run: &RuntimeDir) -> Result<()> {
+    let mut monitor = Monitor::connect(&run.reserved_monitor(), GREETING).await?;
+    match monitor.state().await? {
+        VmState::Suspended => monitor.unpause().await?,
+        VmState::Failed => return Ok(()),
+        VmState::Preparing | VmState::Prepared | VmState::Running | VmState::Stopped | VmState::Destroyed => {
+        }
+    }
+    let mut ticks = interval(PRESS_AGAIN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        monitor.power_down().await?;
+    }
+}
+
+/// Ends the process by the mildest means that works, and says which.
+async fn force(run: &RuntimeDir, process: &Process) -> Result<Force> {
+    for means in FORCE {
+        if works(means, run, process).await? {
+            return Ok(means);
+        }
+    }
+    Err(Error::Timeout { what: format!("the end of process {} after SIGKILL", process.pid()), after: ENDING })
+}
+
+/// Tries one means of force; false if it could not be applied or the process did not end by it.
+async fn works(means: Force, run: &RuntimeDir, process: &Process) -> Result<bool> {
+    let applied = async {
+        match apply(means, run, process).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    tokio::select! {
+        ended = process.exited() => ended.map(|()| true).map_err(Error::io("wait for", run.pidfile())),
+        error = applied => {
+            tracing::debug!(%error, pid = process.pid(), means = means.as_str(), "cannot be applied");
+            Ok(false)
+        }
+        () = sleep(ENDING) => {
+            tracing::debug!(pid = process.pid(), means = means.as_str(), "has no effect");
+            Ok(false)
+        }
+    }
+}
+
+async fn apply(means: Force, run: &RuntimeDir, process: &Process) -> Result<()> {
+    let signalled = match means {
+        Force::Quit => return quit(run).await,
+        Force::Terminate => process.terminate(),
+        Force::Kill => process.kill(),
+    };
+    signalled.map_err(Error::io("signal", run.pidfile()))
+}
+
+async fn quit(run: &RuntimeDir) -> Result<()> {
+    let mut monitor = Monitor::connect(&run.reserved_monitor(), GREETING).await?;
+    if let Err(error) = monitor.quit().await {
+        tracing::debug!(%error, "QEMU may end before it answers");
+    }
+    Ok(())
+}

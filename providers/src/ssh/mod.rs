@@ -1,0 +1,65 @@
+//! The ssh client: readiness, commands, files.
+//!
+//! ```text
+//! wait_for ── fresh connections until a banner comes ── key exchange, host key, login ── Session
+//!                     ^                                            │
+//!                     └──── not ready: refused, lost, stalled ─────┘
+//! ```
+//!
+//! A [`Session`] is one connection; commands and uploads are channels on it and may run side by side. The guest's
+//! host key is checked before anything of ours is shown to it. The `ssh` program of the host is not used.
+
+mod connect;
+mod error;
+mod known_hosts;
+mod session;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+pub use error::SshError;
+pub use session::{ExitStatus, Input, Running, Session};
+
+use crate::spec::VmHandle;
+use crate::workdir::WorkDir;
+
+/// Where and how to log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshTarget {
+    /// Address of the host that leads to the guest's sshd.
+    pub address: SocketAddr,
+    /// Login user.
+    pub user: String,
+    /// Private key file.
+    pub private_key: PathBuf,
+    /// Known-hosts file of this machine alone; see [`crate::workdir::WorkDir::known_hosts`].
+    pub known_hosts: PathBuf,
+    /// The name under which `known_hosts` lists the guest (ssh's `HostKeyAlias`).
+    pub host_alias: String,
+}
+
+impl SshTarget {
+    /// The target of a running machine; `None` if it has no ssh settings or no forwarded port.
+    pub fn of(vm: &VmHandle) -> Option<Self> {
+        let ssh = vm.ssh.as_ref()?;
+        let port = vm.ssh_port()?;
+        let work_dir = WorkDir::new(&vm.work_dir);
+        Some(Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            user: ssh.user.clone(),
+            private_key: ssh.private_key.clone().unwrap_or_else(|| work_dir.user_key()),
+            known_hosts: work_dir.known_hosts(),
+            host_alias: format!("vmctl-{}", vm.id.short()),
+        })
+    }
+
+    /// The line of `known_hosts` that pins `public`, a line of a `.pub` file, as this guest's host key.
+    pub fn known_hosts_line(host_alias: &str, public: &str) -> String {
+        format!("{host_alias} {}\n", public.trim())
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
