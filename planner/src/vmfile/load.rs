@@ -10,9 +10,9 @@ use vmctl_providers::{Digest, Name};
 use super::ast::File;
 use super::files::{FileError, read_text};
 use super::report::{Fault, Problem, Report, locate};
-use super::resolve::{Surroundings, resolve};
+use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
-use super::{decode, source};
+use super::{decode, resolve, source};
 use crate::desired::{Desired, InputFile};
 
 /// Name of the file that is looked for.
@@ -75,7 +75,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         images: options.images,
         itself,
     };
-    let (desired, more) = resolve(&file, around);
+    let (desired, more) = resolve::resolve(&file, around);
     faults.extend(more);
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
@@ -83,6 +83,20 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         }
         _ => Err(Report::new(&shown, &text, faults)),
     }
+}
+
+/// The project that a VMFile belongs to. Reads nothing else: images and scripts may be missing.
+pub fn project(path: &Path) -> Result<Name, Report> {
+    let shown = path.display().to_string();
+    let text = read(path, &shown)?;
+    let folder = folder_of(path).map_err(|error| unreadable(&shown, &FileError::from(error)))?;
+    let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
+    let (file, faults) = decode::decode(&nodes);
+    // A project that is written, but not so that it can be used, must not be taken for the folder's.
+    if file.project.is_none() && nodes.iter().any(|node| node.name.value == decode::PROJECT_NODE) {
+        return Err(Report::new(&shown, &text, faults));
+    }
+    resolve::project(&file, None, &folder).map_err(|fault| Report::new(&shown, &text, vec![fault]))
 }
 
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report.

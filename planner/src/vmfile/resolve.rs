@@ -38,7 +38,7 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     files.note(&around.itself.path, around.itself.digest);
     let mut resolver =
         Resolver { files, images: around.images, identified: HashMap::new(), faults: Vec::new() };
-    let project = resolver.project(file, around.project, &around.folder);
+    let project = project(file, around.project, &around.folder).map_err(|fault| resolver.tell(fault)).ok();
     let (dependencies, faults) = depend::resolve(file);
     resolver.faults.extend(faults);
     resolver.host_ports(file);
@@ -58,6 +58,16 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     (desired, faults)
 }
 
+/// The project's name: as given, else as written, else the folder's.
+pub(super) fn project(file: &File, given: Option<Name>, folder: &Path) -> Result<Name, Fault> {
+    let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
+    written.or_else(|| name_of_folder(folder)).ok_or_else(|| {
+        Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
+            .at((0, 0).into(), "no `project` node in this file")
+            .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}"))
+    })
+}
+
 /// State of one run.
 pub(super) struct Resolver<'a> {
     pub(super) files: Files,
@@ -70,19 +80,6 @@ pub(super) struct Resolver<'a> {
 impl Resolver<'_> {
     pub(super) fn tell(&mut self, fault: Fault) {
         self.faults.push(fault);
-    }
-
-    fn project(&mut self, file: &File, given: Option<Name>, folder: &Path) -> Option<Name> {
-        let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
-        let project = written.or_else(|| name_of_folder(folder));
-        if project.is_none() {
-            self.tell(
-                Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
-                    .at((0, 0).into(), "no `project` node in this file")
-                    .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}")),
-            );
-        }
-        project
     }
 
     fn vm(&mut self, vm: &Vm, depends_on: BTreeMap<Name, Until>) -> Option<DesiredVm> {
