@@ -1,0 +1,172 @@
+//! One run of the binary.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ExitStatus};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::process;
+
+/// How long any run may take. Emulated guests on a busy host need a minute; a hang must not stop the whole suite.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// A run that goes on.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    what: String,
+    lines: Receiver<(Stream, String)>,
+    stdout: String,
+    stderr: String,
+    deadline: Instant,
+}
+
+/// A run that ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The command line, for messages.
+    pub what: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Takes over a child whose three streams are pipes, and gives it `input`.
+    pub(crate) fn new(mut child: Child, what: String, input: &str) -> Self {
+        let (sender, lines) = channel();
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        let input = input.to_owned();
+        // A command that does not read its input ends the pipe early; that is its right.
+        thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let streams: [(Stream, Box<dyn Read + Send>); 2] = [
+            (Stream::Stdout, Box::new(child.stdout.take().expect("stdout is a pipe"))),
+            (Stream::Stderr, Box::new(child.stderr.take().expect("stderr is a pipe"))),
+        ];
+        for (stream, pipe) in streams {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut pipe = BufReader::new(pipe);
+                let mut line = Vec::new();
+                while pipe.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                    // Whoever asked for the run gave up on it if nobody receives.
+                    if sender.send((stream, String::from_utf8_lossy(&line).into_owned())).is_err() {
+                        return;
+                    }
+                    line.clear();
+                }
+            });
+        }
+        let deadline = Instant::now() + PATIENCE;
+        Self { child, what, lines, stdout: String::new(), stderr: String::new(), deadline }
+    }
+
+    /// Waits for a line, of either stream, that `wanted` accepts. Panics if the run ends without it.
+    pub fn await_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
+        while let Some(line) = self.next_line() {
+            if wanted(&line) {
+                return line;
+            }
+        }
+        panic!("`{}` ended without the awaited line\n{}", self.what, self.so_far());
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(mut self) {
+        process::kill(self.child.id());
+        self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// Waits until it ended and closed its streams.
+    pub fn end(mut self) -> Ended {
+        while self.next_line().is_some() {}
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if !process::await_end(self.child.id(), left) {
+            self.give_up();
+        }
+        let status = self.child.wait().expect("a child can be waited for");
+        Ended { what: self.what, status, stdout: self.stdout, stderr: self.stderr }
+    }
+
+    fn next_line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+            Ok((stream, line)) => {
+                match stream {
+                    Stream::Stdout => self.stdout.push_str(&line),
+                    Stream::Stderr => self.stderr.push_str(&line),
+                }
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => self.give_up(),
+        }
+    }
+
+    fn give_up(&mut self) -> ! {
+        let state = match self.child.try_wait() {
+            Ok(Some(status)) => format!("ended ({status}), but something holds its output open"),
+            Ok(None) | Err(_) => "still runs".to_owned(),
+        };
+        process::kill(self.child.id());
+        panic!("`{}` {state} after {PATIENCE:?}\n{}", self.what, self.so_far());
+    }
+
+    fn so_far(&self) -> String {
+        format!("--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+}
+
+impl Ended {
+    /// The exit code; panics if a signal ended it.
+    pub fn code(&self) -> i32 {
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("`{}` ended by {}\n{}", self.what, self.status, self.text()))
+    }
+
+    /// Panics with everything it printed unless it ended with `code`.
+    pub fn expect(self, code: i32) -> Self {
+        let found = self.code();
+        assert_eq!(found, code, "exit code of `{}`\n{}", self.what, self.text());
+        self
+    }
+
+    /// Panics unless `words` stands in what it printed, on either stream.
+    pub fn says(self, words: &str) -> Self {
+        let found = self.flowing().contains(words);
+        assert!(found, "`{}` does not say {words:?}\n{}", self.what, self.text());
+        self
+    }
+
+    /// Both streams, for messages.
+    pub fn text(&self) -> String {
+        format!("--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+
+    /// Standard output as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("`{}` printed no JSON: {error}\n{}", self.what, self.text()))
+    }
+
+    /// Both streams with line breaks, indents and the frames of diagnostics turned to single spaces.
+    fn flowing(&self) -> String {
+        let frames =
+            |c: char| c.is_whitespace() || matches!(c, '│' | '·' | '╰' | '╭' | '─' | '×' | '▶' | '├');
+        let text = format!("{}\n{}", self.stdout, self.stderr);
+        text.split(frames).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+}

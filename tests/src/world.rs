@@ -1,0 +1,173 @@
+//! A throwaway place to run vmctl in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::slots::{self, Slots};
+use crate::vmctl::{Ended, Running};
+use crate::{process, surroundings};
+
+/// Variables that a run inherits; everything else is decided by the world.
+const INHERITED: [&str; 3] = ["PATH", "VMCTL_ACCEL", "RUST_BACKTRACE"];
+
+/// A project folder, a data folder and a runtime folder of its own.
+#[derive(Debug)]
+pub struct World {
+    folder: TempDir,
+    binary: PathBuf,
+    variables: BTreeMap<&'static str, OsString>,
+    _slots: Slots,
+}
+
+impl World {
+    /// Makes an empty world in which at most `guests` guests run at once; waits until so many may.
+    pub fn new(guests: usize) -> Self {
+        let slots = slots::take(guests);
+        let folder = tempfile::Builder::new().prefix("vmctl-").tempdir().expect("a temporary folder");
+        for name in ["home", "run", "shop"] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).expect("a folder in the temporary folder");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("its mode");
+        }
+        let mut variables = BTreeMap::new();
+        for name in INHERITED {
+            variables.extend(surroundings::inherited(name).map(|value| (name, value)));
+        }
+        variables.insert("HOME", folder.path().join("home").into());
+        variables.insert("TMPDIR", folder.path().into());
+        variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
+        variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
+        Self { folder, binary: surroundings::binary(), variables, _slots: slots }
+    }
+
+    /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.variables.get("VMCTL_DATA_DIR").map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// The runtime folder.
+    pub fn runtime(&self) -> PathBuf {
+        self.folder().join("run")
+    }
+
+    /// The folder of the VMFile; also the working folder of every run.
+    pub fn project(&self) -> PathBuf {
+        self.folder().join("shop")
+    }
+
+    /// Sets a variable for later runs.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.variables.insert(name, value.into());
+    }
+
+    /// Takes a variable from later runs.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    /// Writes a file of the project, folders included.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.project().join(name);
+        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder of the project");
+        fs::write(&path, text).expect("a file of the project");
+    }
+
+    /// Writes the VMFile; `TINY` in it becomes the path of the tiny image.
+    pub fn vmfile(&self, text: &str) {
+        let image = if text.contains("TINY") { surroundings::tiny_image() } else { PathBuf::new() };
+        self.write("VMFile.kdl", &text.replace("TINY", &image.display().to_string()));
+    }
+
+    /// Runs vmctl to its end.
+    pub fn vmctl(&self, arguments: &[&str]) -> Ended {
+        self.start(arguments).end()
+    }
+
+    /// Runs vmctl to its end with `input` on its standard input.
+    pub fn vmctl_with_input(&self, arguments: &[&str], input: &str) -> Ended {
+        self.spawn(arguments, input).end()
+    }
+
+    /// Starts vmctl.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        self.spawn(arguments, "")
+    }
+
+    fn spawn(&self, arguments: &[&str], input: &str) -> Running {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).current_dir(self.project());
+        command.env_clear().envs(&self.variables);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot run vmctl: {error}"));
+        Running::new(child, format!("vmctl {}", arguments.join(" ")), input)
+    }
+
+    /// What `plan --json` decides for each address, addresses that are left alone included.
+    pub fn decisions(&self) -> BTreeMap<String, String> {
+        let plan = self.vmctl(&["plan", "--json"]).expect(0).json();
+        let changes = plan["changes"].as_array().expect("a plan lists its changes");
+        changes.iter().map(|change| (text(&change["address"]), text(&change["action"]))).collect()
+    }
+
+    /// The VM called `name`, as `list --json` tells it.
+    pub fn vm(&self, name: &str) -> Value {
+        let list = self.vmctl(&["list", "--json"]).expect(0).json();
+        let vms = list["vms"].as_array().expect("a list of VMs");
+        let found = vms.iter().find(|vm| vm["name"] == name);
+        found.unwrap_or_else(|| panic!("`{name}` is not in {list:#}")).clone()
+    }
+
+    /// Names and states of all VMs, as `list --json` tells them.
+    pub fn states(&self) -> BTreeMap<String, String> {
+        let list = self.vmctl(&["list", "--json"]).expect(0).json();
+        let vms = list["vms"].as_array().expect("a list of VMs");
+        vms.iter().map(|vm| (text(&vm["name"]), text(&vm["state"]))).collect()
+    }
+
+    /// The process of a running VM.
+    pub fn pid(&self, name: &str) -> u32 {
+        let vm = self.vm(name);
+        let pid = vm["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        pid.unwrap_or_else(|| panic!("`{name}` has no process: {vm:#}"))
+    }
+
+    /// What a command in a guest printed; it must succeed.
+    pub fn exec(&self, name: &str, command: &str) -> String {
+        self.vmctl(&["exec", name, "--", "sh", "-c", command]).expect(0).stdout
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left = process::naming(self.folder());
+        for process in &left {
+            process::kill(process.pid);
+        }
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "the test left processes behind: {left:#?}");
+        }
+    }
+}
+
+/// A port of the loopback that nothing listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of the kernel's choice");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}

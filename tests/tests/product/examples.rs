@@ -1,0 +1,54 @@
+//! The examples do what their READMEs say.
+
+use vmctl_tests::world::free_port;
+use vmctl_tests::{World, leaks, surroundings};
+
+/// Copies an example into the world's project, with the image's path and the ports of this run.
+fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {
+    let from = surroundings::repository().join("examples").join(name);
+    let mut folders = vec![from.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            for (written, port) in ports {
+                text = text.replace(written, &port.to_string());
+            }
+            text = text.replace("../../.cache/images/tiny.qcow2", "TINY");
+            let file = path.strip_prefix(&from).unwrap().display().to_string();
+            if file == "VMFile.kdl" { world.vmfile(&text) } else { world.write(&file, &text) }
+        }
+    }
+}
+
+#[test]
+fn two_tier_web_reads_what_db_published() {
+    let world = World::new(2);
+    copy(&world, "two-tier", &[("18080", free_port()), ("18081", free_port())]);
+    world.vmctl(&["validate"]).expect(0);
+    world.vmctl(&["apply", "--yes"]).expect(0).says("fetched what db published");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    let page = world.exec("web", "wget -q -O - http://127.0.0.1/");
+    assert_eq!(page, "web read this from db:\nThe quick brown fox was here.\n");
+
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+}
+
+#[test]
+fn every_example_is_valid() {
+    let examples = surroundings::repository().join("examples");
+    for entry in examples.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let world = World::new(0);
+            copy(&world, path.file_name().unwrap().to_str().unwrap(), &[]);
+            world.vmctl(&["validate"]).expect(0);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The product as a user meets it: the binary, real guests, two processes at once.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
+
+mod bad_input;
+mod examples;
+mod interruption;
+mod life;
+mod provisioning;
+mod together;
