@@ -188,7 +188,7 @@ impl Session {
         Err(SshError::UploadRefused { destination: destination.to_owned(), reason })
     }
 
-    /// Whether the connection is known to be gone, so that a new login is needed.
+    /// Whether the connection is known to have ended; whoever keeps a session asks before using it again.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
