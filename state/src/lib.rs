@@ -7,11 +7,17 @@
 //! This crate knows nothing of hypervisors: handles and specs are opaque JSON values to it.
 
 pub mod error;
+mod files;
+mod guard;
+mod ledger;
+mod memory;
 pub mod project;
 pub mod record;
+mod sled_store;
 pub mod store;
 
-pub use error::StoreError;
-pub use project::{Holder, ProjectDir, Writer};
-pub use record::{Address, Intent, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
+pub use error::{StoreError, StoreErrorKind};
+pub use memory::MemoryStore;
+pub use project::{Holder, ProjectDir, Writer, projects, read};
+pub use record::{Address, Ended, Intent, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
 pub use store::{Entry, Store};
