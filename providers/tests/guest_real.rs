@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use vmctl_providers::image::ImageCache;
 use vmctl_providers::keys::{self, KeyPair};
 use vmctl_providers::provision::{self, OutputLine, OutputStream, ProvisionAction, ProvisionStep};
 use vmctl_providers::ssh::{ExitStatus, Session, SshError, SshTarget, quote};
-use vmctl_providers::{CloudInitConfig, Digest, Error, InstanceId, seed};
+use vmctl_providers::{CloudInitConfig, Digest, Error, ImageFormat, InstanceId, seed};
 
 /// Far more than a guest needs on a busy host; no test waits for it to pass.
 const LONG: Duration = Duration::from_secs(120);
@@ -154,6 +155,17 @@ async fn seeded_guest_is_reached_and_used() {
     let (key, host) = tokio::join!(another_key(&guest), another_host_key(&guest));
     assert!(matches!(key, SshError::AuthRefused { .. }), "{key:?}");
     assert!(matches!(host, SshError::HostKeyMismatch { .. }), "{host:?}");
+}
+
+#[test]
+fn tiny_image_is_identified_and_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = images().join("tiny.qcow2");
+    let cache = ImageCache::new(folder.path());
+    let identity = cache.identify(&source).unwrap();
+    assert_eq!(identity.format, ImageFormat::Qcow2);
+    let image = cache.import(&source, &identity).unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == std::fs::read(&source).unwrap());
 }
 
 async fn commands_keep_streams_codes_and_input(session: &Session) {
