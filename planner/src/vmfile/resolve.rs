@@ -38,7 +38,7 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     files.note(&around.itself.path, around.itself.digest);
     let mut resolver =
         Resolver { files, images: around.images, identified: HashMap::new(), faults: Vec::new() };
-    let project = resolver.project(file, around.project, &around.folder);
+    let project = project(file, around.project, &around.folder).map_err(|fault| resolver.tell(fault)).ok();
     let (dependencies, faults) = depend::resolve(file);
     resolver.faults.extend(faults);
     resolver.host_ports(file);
@@ -70,19 +70,6 @@ pub(super) struct Resolver<'a> {
 impl Resolver<'_> {
     pub(super) fn tell(&mut self, fault: Fault) {
         self.faults.push(fault);
-    }
-
-    fn project(&mut self, file: &File, given: Option<Name>, folder: &Path) -> Option<Name> {
-        let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
-        let project = written.or_else(|| name_of_folder(folder));
-        if project.is_none() {
-            self.tell(
-                Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
-                    .at((0, 0).into(), "no `project` node in this file")
-                    .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}")),
-            );
-        }
-        project
     }
 
     fn vm(&mut self, vm: &Vm, depends_on: BTreeMap<Name, Until>) -> Option<DesiredVm> {
@@ -368,6 +355,16 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 fn gigabytes(bytes: u64) -> String {
     let tenths = (u128::from(bytes) * 10).div_ceil(1 << 30);
     format!("{}.{} GB", tenths / 10, tenths % 10)
+}
+
+/// The project: as given, else as the file says, else made of its folder's name.
+pub(super) fn project(file: &File, given: Option<Name>, folder: &Path) -> Result<Name, Fault> {
+    let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
+    written.or_else(|| name_of_folder(folder)).ok_or_else(|| {
+        Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
+            .at((0, 0).into(), "no `project` node in this file")
+            .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}"))
+    })
 }
 
 /// A project's name made of the folder's: bad characters become `-`, bad ends are cut off.
