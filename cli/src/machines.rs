@@ -213,7 +213,7 @@ impl Machine {
         let files = handle.map(|handle| WorkDir::new(&handle.work_dir));
         let runtime =
             found.filter(|found| is_live(found.state)).and_then(|found| found.handle.runtime.as_ref());
-        let target = runtime.and(handle).and_then(SshTarget::of);
+        let target = runtime.and(handle).and_then(reachable);
         Facts {
             name: self.name().to_owned(),
             address: self.record.address.to_string(),
@@ -238,7 +238,8 @@ impl Machine {
             work_dir: files.as_ref().map(|files| files.path().to_owned()),
             overlay: files.as_ref().map(WorkDir::overlay),
             seed: files.as_ref().filter(|_| handle.is_some_and(|handle| handle.seed)).map(WorkDir::seed),
-            pid: runtime.map(|runtime| runtime.pid),
+            // The fake backend has no process.
+            pid: runtime.map(|runtime| runtime.pid).filter(|pid| *pid != 0),
             accel: runtime.map(|runtime| runtime.accel.clone()),
             vnc: runtime.and_then(|runtime| runtime.vnc.clone()),
             ssh: target.map(|target| SshFacts {
@@ -316,6 +317,11 @@ pub(crate) struct StepFacts {
     pub(crate) step: usize,
     pub(crate) digest: String,
     pub(crate) at: Timestamp,
+}
+
+/// How to log in; `None` without ssh settings, or if no port of this host leads to the guest.
+pub(crate) fn reachable(handle: &VmHandle) -> Option<SshTarget> {
+    SshTarget::of(handle).filter(|target| target.address.port() != 0)
 }
 
 /// Whether a process stands behind the state.

@@ -134,7 +134,7 @@ impl Launched {
     }
 
     /// Waits until the program ends, and says how.
-    pub async fn ended(mut self) -> io::Result<String> {
+    pub async fn ended(&mut self) -> io::Result<String> {
         self.child.wait().await.map(describe)
     }
 

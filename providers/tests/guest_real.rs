@@ -4,16 +4,18 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use vmctl_providers::keys::{self, KeyPair};
-use vmctl_providers::provision::OutputStream;
-use vmctl_providers::ssh::{ExitStatus, Session, SshTarget};
-use vmctl_providers::{CloudInitConfig, InstanceId, seed};
+use vmctl_providers::provision::{self, OutputLine, OutputStream, ProvisionAction, ProvisionStep};
+use vmctl_providers::ssh::{ExitStatus, Session, SshError, SshTarget, quote};
+use vmctl_providers::{CloudInitConfig, Digest, Error, InstanceId, seed};
 
 /// Far more than a guest needs on a busy host; no test waits for it to pass.
 const LONG: Duration = Duration::from_secs(120);
@@ -143,6 +145,15 @@ async fn seeded_guest_is_reached_and_used() {
     let guest = Guest::boot();
     let session = guest.login().await;
     commands_keep_streams_codes_and_input(&session).await;
+    files_arrive_whole_with_their_mode(&session, guest.folder.path()).await;
+    scripts_stop_at_the_first_failure(&session, guest.folder.path()).await;
+    step_out_of_time_is_ended_in_the_guest(&session, guest.folder.path()).await;
+    guest_loses_nothing_but_the_step(&session).await;
+    session.close().await;
+    host_key_is_learned_once(&guest).await;
+    let (key, host) = tokio::join!(another_key(&guest), another_host_key(&guest));
+    assert!(matches!(key, SshError::AuthRefused { .. }), "{key:?}");
+    assert!(matches!(host, SshError::HostKeyMismatch { .. }), "{host:?}");
 }
 
 async fn commands_keep_streams_codes_and_input(session: &Session) {
@@ -160,4 +171,127 @@ async fn commands_keep_streams_codes_and_input(session: &Session) {
     let two = exec(session, "echo beside; false", b"");
     let (one, two) = tokio::join!(one, two);
     assert_eq!((one.0.len(), two.0.as_str(), two.2), (5_000_000, "beside\n", ExitStatus::Code(1)));
+}
+
+async fn files_arrive_whole_with_their_mode(session: &Session, folder: &Path) {
+    let source = folder.join("a name with 'quotes' and $signs");
+    let content: Vec<u8> = (0..1_000_003_u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    std::fs::write(&source, &content).unwrap();
+    let name = source.file_name().unwrap().to_str().unwrap();
+
+    session.upload(&source, "deep/er/file", 0o640).await.unwrap();
+    let (out, _, _) = exec(session, "stat -c '%a %s' deep/er/file; sha256sum <deep/er/file", b"").await;
+    assert_eq!(out, format!("640 1000003\n{}  -\n", Digest::of(&content).hex()));
+
+    // Over an existing file, into a folder, by a path with a slash at its end.
+    std::fs::write(&source, "small").unwrap();
+    session.upload(&source, "deep/er/file", 0o600).await.unwrap();
+    session.upload(&source, "deep/er", 0o755).await.unwrap();
+    session.upload(&source, "~/other/", 0o644).await.unwrap();
+    let list = "cat deep/er/file \"deep/er/$1\" \"other/$1\"; ls -A deep/er | wc -l";
+    let (out, err, _) = exec(session, &format!("sh -c {} sh {}", quote(list), quote(name)), b"").await;
+    assert_eq!((out.as_str(), err.as_str()), ("smallsmallsmall2\n", ""));
+
+    // With sudo where the user may not write, and not without.
+    session.upload(&source, "/etc/made/by-root", 0o600).await.unwrap();
+    let (out, _, _) = exec(session, "sudo stat -c '%U %a' /etc/made/by-root", b"").await;
+    assert_eq!(out, "root 600\n");
+    exec(session, "sudo mv /usr/bin/sudo /usr/bin/sudo.away", b"").await;
+    let refused = session.upload(&source, "/etc/made/again", 0o600).await.unwrap_err().to_string();
+    assert!(refused.contains("vm may not write to /etc/made"), "{refused}");
+    let missing = session.upload(&folder.join("missing"), "x", 0o600).await;
+    assert!(matches!(missing, Err(SshError::Io { .. })), "{missing:?}");
+}
+
+/// Runs one step; how it ended, and its lines.
+async fn provision(
+    session: &Session,
+    folder: &Path,
+    action: ProvisionAction,
+    limit: Duration,
+) -> (Result<(), Error>, Vec<String>) {
+    let step = ProvisionStep { number: 1, label: "inline".to_owned(), action, digest: Digest::of(b"") };
+    let (sender, mut receiver) = mpsc::channel(1);
+    let log = folder.join("provision.log");
+    let run = async {
+        let ended = provision::run_within(session, &step, &log, &sender, limit).await;
+        drop(sender);
+        ended
+    };
+    let listen = async {
+        let mut lines = Vec::new();
+        while let Some(OutputLine { text, .. }) = receiver.recv().await {
+            lines.push(text);
+        }
+        lines
+    };
+    tokio::join!(run, listen)
+}
+
+async fn scripts_stop_at_the_first_failure(session: &Session, folder: &Path) {
+    let shell = |script: &str| ProvisionAction::Shell { script: script.to_owned() };
+    let (ended, lines) = provision(session, folder, shell("echo one\nls /nope\necho three\n"), LONG).await;
+    assert_eq!(lines[0], "one");
+    assert!(lines.len() == 2 && lines[1].contains("/nope"), "{lines:?}");
+    let Err(Error::Provision { step: 1, status, tail, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!((status.as_str(), tail), ("exit code 1", lines));
+    let log = folder.join("provision.log");
+    assert!(std::fs::read_to_string(&log).unwrap().starts_with("==> step 1: inline\none\n"));
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    let own = "#!/usr/bin/awk -f\nBEGIN { print \"by awk\"; exit 9 }\n";
+    let (ended, lines) = provision(session, folder, shell(own), LONG).await;
+    assert_eq!(lines, ["by awk"]);
+    assert!(matches!(ended, Err(Error::Provision { status, .. }) if status == "exit code 9"));
+
+    let (ended, lines) = provision(session, folder, shell("pwd; cat; umask; kill -9 $$"), LONG).await;
+    assert_eq!(lines[..2], ["/home/vm", "0022"]);
+    assert!(matches!(ended, Err(Error::Provision { status, .. }) if status == "exit code 137 (signal 9)"));
+
+    let flood = "head -c 3000000 /dev/zero | tr '\\0' x; sleep 1000 & echo end";
+    let (ended, lines) = provision(session, folder, shell(flood), LONG).await;
+    ended.unwrap();
+    assert_eq!(lines.iter().map(String::len).sum::<usize>(), 3_000_003);
+    assert!(lines.iter().all(|line| line.len() <= 64 * 1024));
+
+    let missing = ProvisionAction::File { source: folder.join("nothing"), destination: "x".to_owned() };
+    let (ended, _) = provision(session, folder, missing, LONG).await;
+    assert!(ended.unwrap_err().to_string().contains("/nothing`"));
+}
+
+async fn step_out_of_time_is_ended_in_the_guest(session: &Session, folder: &Path) {
+    let script = "trap 'echo told' TERM; echo begun; sleep 98765 & wait; sleep 56789";
+    let action = ProvisionAction::Shell { script: script.to_owned() };
+    let (ended, lines) = provision(session, folder, action, Duration::from_secs(2)).await;
+    assert!(matches!(ended, Err(Error::Provision { status, .. }) if status == "a timeout after 2s"));
+    assert_eq!(lines[0], "begun");
+}
+
+/// What every step before has left behind.
+async fn guest_loses_nothing_but_the_step(session: &Session) {
+    let (out, _, _) = exec(session, "ls -A /tmp; ps | grep -E '[9]8765|[5]6789'", b"").await;
+    assert_eq!(out, "");
+}
+
+async fn host_key_is_learned_once(guest: &Guest) {
+    let pinned = std::fs::read_to_string(&guest.target.known_hosts).unwrap();
+    let target = SshTarget { known_hosts: guest.folder.path().join("learned"), ..guest.target.clone() };
+    Session::wait_for(&target, LONG).await.unwrap().close().await;
+    let learned = std::fs::read_to_string(&target.known_hosts).unwrap();
+    assert_eq!(learned.trim_end(), pinned.trim_end().rsplit_once(' ').unwrap().0);
+    Session::wait_for(&target, LONG).await.unwrap().close().await;
+}
+
+async fn another_key(guest: &Guest) -> SshError {
+    let folder = tempfile::tempdir().unwrap();
+    let private_key = folder.path().join("id");
+    std::fs::write(&private_key, keys::generate("other").private.expose()).unwrap();
+    Session::wait_for(&SshTarget { private_key, ..guest.target.clone() }, LONG).await.unwrap_err()
+}
+
+async fn another_host_key(guest: &Guest) -> SshError {
+    let folder = tempfile::tempdir().unwrap();
+    let other = target(folder.path(), &keys::generate("u"), &keys::generate("h"));
+    let target = SshTarget { known_hosts: other.known_hosts, ..guest.target.clone() };
+    Session::wait_for(&target, LONG).await.unwrap_err()
 }

@@ -1,10 +1,292 @@
-//! `doctor`.
+//! `doctor`: whether this host can run machines, and how to repair what is missing.
 
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::Access;
+use serde::Serialize;
+use vmctl_providers::Error;
+use vmctl_providers::process::{self, Program};
+use vmctl_providers::qemu::{Accel, AccelChoice, HostFacts, QEMU, QEMU_IMG, accel};
+
+use super::JSON_FORMAT;
+use super::ssh::SSH;
 use crate::args::DoctorArgs;
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
+use crate::env::SettingsError;
 use crate::error::{CliError, Exit};
+use crate::ui;
 
-/// Runs the command.
-pub(crate) fn run(_ctx: &Context, _args: &DoctorArgs) -> Result<Exit, CliError> {
-    Err(CliError::new("`doctor` is not built yet"))
+/// Gives machines a session of their own.
+const SETSID: Program = Program { name: "setsid", package: "util-linux" };
+
+/// How long a program may take to tell its version.
+const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Free space below which disks of a few machines hardly fit.
+const LITTLE_SPACE: u64 = 5 << 30;
+
+/// Memory below which a machine of the default size hardly fits.
+const LITTLE_MEMORY: u64 = 1 << 30;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// As it should be.
+    Ok,
+    /// Machines run, but something does not or is slow.
+    Warn,
+    /// Machines cannot run.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Check {
+    name: &'static str,
+    status: Status,
+    detail: String,
+    /// What to do about it.
+    fix: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, status: Status, detail: impl Into<String>) -> Self {
+        Self { name, status, detail: detail.into(), fix: None }
+    }
+
+    fn fix(self, fix: impl Into<Option<String>>) -> Self {
+        Self { fix: fix.into(), ..self }
+    }
+}
+
+#[derive(Serialize)]
+struct Document {
+    format: u32,
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+/// Runs the command; exit 1 if machines cannot run.
+pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
+    let settings = &ctx.settings;
+    let (qemu, qemu_img) = small_runtime()?.block_on(async {
+        tokio::join!(version("qemu", &QEMU, Status::Fail), version("qemu-img", &QEMU_IMG, Status::Fail))
+    });
+    let mut checks = vec![
+        qemu,
+        qemu_img,
+        present("setsid", &SETSID, Status::Fail),
+        present("ssh", &SSH, Status::Warn),
+        acceleration(settings.accel, &accel::probe()),
+        data_folder(settings.data_dir()),
+        runtime_folder(settings.runtime_dir()),
+    ];
+    checks.extend(free_space(settings.data_dir().ok()));
+    checks.push(memory(fs::read_to_string("/proc/meminfo").ok().as_deref()));
+
+    let ok = checks.iter().all(|check| check.status != Status::Fail);
+    if args.json {
+        ui::print_json(&Document { format: JSON_FORMAT, ok, checks })?;
+    } else {
+        ui::print(&checks.iter().map(Check::to_string).collect::<String>())?;
+    }
+    Ok(if ok { Exit::Fine } else { Exit::Error })
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (style, word) = match self.status {
+            Status::Ok => (ui::GOOD, "ok"),
+            Status::Warn => (ui::DOUBTFUL, "warn"),
+            Status::Fail => (ui::BAD, "FAIL"),
+        };
+        writeln!(f, "{style}{word:<4}{style:#}  {:<14}  {}", self.name, ui::visible(&self.detail))?;
+        match &self.fix {
+            Some(fix) => writeln!(f, "{:22}{}", "", ui::visible(fix)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a program is there and runs.
+async fn version(name: &'static str, program: &Program, otherwise: Status) -> Check {
+    match process::helper(program, &["--version"], VERSION_DEADLINE).await {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output);
+            Check::new(name, Status::Ok, text.lines().next().unwrap_or("it tells no version"))
+        }
+        Err(error) => Check::new(name, otherwise, error.to_string()).fix(repair(&error)),
+    }
+}
+
+/// Whether a program is there.
+fn present(name: &'static str, program: &Program, otherwise: Status) -> Check {
+    match program.locate() {
+        Ok(path) => Check::new(name, Status::Ok, path.display().to_string()),
+        Err(error) => Check::new(name, otherwise, error.to_string()).fix(repair(&error)),
+    }
+}
+
+/// What to do about a program that cannot be used.
+fn repair(error: &Error) -> Option<String> {
+    match error {
+        Error::ProgramMissing { package, .. } => {
+            Some(format!("install it: apt-get install --no-install-recommends {package}"))
+        }
+        other => other.help(),
+    }
+}
+
+/// Which accelerator machines get.
+fn acceleration(choice: AccelChoice, facts: &HostFacts) -> Check {
+    const NAME: &str = "acceleration";
+    match accel::decide(choice, facts) {
+        Ok(Accel::Kvm) => Check::new(NAME, Status::Ok, "kvm"),
+        Ok(Accel::Tcg(None)) => Check::new(NAME, Status::Ok, "tcg (chosen by VMCTL_ACCEL)"),
+        Ok(Accel::Tcg(Some(reason))) => {
+            Check::new(NAME, Status::Warn, format!("tcg: machines are emulated, which is slow; {reason}"))
+                .fix(
+                    "give this user access to /dev/kvm (group kvm) on a host whose CPU virtualises"
+                        .to_owned(),
+                )
+        }
+        Err(error) => Check::new(NAME, Status::Fail, error.to_string())
+            .fix("unset VMCTL_ACCEL, or repair KVM".to_owned()),
+    }
+}
+
+/// Whether state, machines and images have a place.
+fn data_folder(chosen: Result<&Path, SettingsError>) -> Check {
+    const NAME: &str = "data folder";
+    match chosen {
+        Err(error) => Check::new(NAME, Status::Fail, error.to_string()).fix(error.help()),
+        Ok(path) => {
+            writable(NAME, path, Status::Warn, "choose another one with --data-dir or VMCTL_DATA_DIR")
+        }
+    }
+}
+
+/// Whether sockets have a place.
+fn runtime_folder(chosen: Result<&Path, SettingsError>) -> Check {
+    const NAME: &str = "socket folder";
+    match chosen {
+        Err(error) => Check::new(NAME, Status::Fail, error.to_string()).fix(error.help()),
+        Ok(path) => writable(NAME, path, Status::Fail, "set XDG_RUNTIME_DIR to a private folder of your own"),
+    }
+}
+
+/// Whether `path` is ours and can be written to; before it exists, whether it can be made. `if_open` is how bad it is
+/// that others may look into it.
+fn writable(name: &'static str, path: &Path, if_open: Status, fix: &str) -> Check {
+    let shown = path.display();
+    let fails = |detail: String| Check::new(name, Status::Fail, detail).fix(fix.to_owned());
+    let Some(existing) = existing_ancestor(path) else {
+        return fails(format!("`{shown}` cannot be made"));
+    };
+    if let Err(error) = rustix::fs::access(&existing, Access::WRITE_OK | Access::EXEC_OK) {
+        let error = std::io::Error::from(error);
+        return fails(format!("`{shown}` cannot be written to: `{}`: {error}", existing.display()));
+    }
+    if existing != path {
+        return Check::new(name, Status::Ok, format!("{shown} (made when first needed)"));
+    }
+    match fs::metadata(path) {
+        Err(error) => fails(format!("`{shown}` cannot be looked at: {error}")),
+        Ok(found) if !found.is_dir() => fails(format!("`{shown}` is no folder")),
+        Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => {
+            fails(format!("`{shown}` belongs to user {}", found.uid()))
+        }
+        Ok(found) if found.mode() & 0o077 != 0 => {
+            Check::new(name, if_open, format!("{shown} is open to other users"))
+                .fix(format!("chmod 700 '{shown}'"))
+        }
+        Ok(_) => Check::new(name, Status::Ok, shown.to_string()),
+    }
+}
+
+/// The nearest folder that exists, `path` itself included.
+fn existing_ancestor(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|folder| folder.symlink_metadata().is_ok()).map(Path::to_owned)
+}
+
+/// How much room disks have; nothing if there is no place to look at.
+fn free_space(data_dir: Option<&Path>) -> Option<Check> {
+    let folder = existing_ancestor(data_dir?)?;
+    Some(match rustix::fs::statvfs(&folder) {
+        Ok(found) => enough("disk space", found.f_bavail.saturating_mul(found.f_frsize), LITTLE_SPACE),
+        Err(error) => Check::new(
+            "disk space",
+            Status::Warn,
+            format!("`{}` cannot be asked: {}", folder.display(), std::io::Error::from(error)),
+        ),
+    })
+}
+
+/// How much memory machines can have.
+fn memory(meminfo: Option<&str>) -> Check {
+    match meminfo.and_then(available_memory) {
+        Some(available) => enough("memory", available, LITTLE_MEMORY),
+        None => Check::new("memory", Status::Warn, "the host does not tell how much is available"),
+    }
+}
+
+fn enough(name: &'static str, available: u64, little: u64) -> Check {
+    let status = if available < little { Status::Warn } else { Status::Ok };
+    Check::new(name, status, format!("{} available", ui::bytes(available))).fix(
+        (status == Status::Warn).then(|| format!("free some: less than {} is little", ui::bytes(little))),
+    )
+}
+
+/// `MemAvailable` of /proc/meminfo in bytes (proc(5)).
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_from_its_line() {
+        let meminfo = "MemTotal:        8000000 kB\nMemAvailable:    2097152 kB\n";
+        assert_eq!(memory(Some(meminfo)), Check::new("memory", Status::Ok, "2 GiB available"));
+        assert_eq!(memory(Some("MemAvailable: 1024 kB")).status, Status::Warn);
+        assert_eq!(memory(None).status, Status::Warn);
+    }
+
+    #[test]
+    fn folders_are_judged_by_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("a/b");
+        assert_eq!(writable("x", &inside, Status::Fail, "fix").status, Status::Ok);
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(writable("x", &open, Status::Warn, "fix").status, Status::Warn);
+        assert_eq!(writable("x", &file, Status::Fail, "fix").status, Status::Fail);
+        assert_eq!(writable("x", &file.join("below"), Status::Fail, "fix").status, Status::Fail);
+    }
+
+    #[test]
+    fn missing_kvm_is_a_warning_unless_it_was_asked_for() {
+        let facts = HostFacts {
+            kvm_device: Err("no such device".to_owned()),
+            cpu_virtualises: true,
+            kvm_is_pvm: false,
+        };
+        let status = |choice| acceleration(choice, &facts).status;
+        assert_eq!(
+            [AccelChoice::Auto, AccelChoice::Kvm, AccelChoice::Tcg].map(status),
+            [Status::Warn, Status::Fail, Status::Ok]
+        );
+    }
 }

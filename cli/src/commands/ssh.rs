@@ -10,7 +10,7 @@ use vmctl_providers::{SshConfig, VmHandle};
 use crate::args::SshArgs;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Machine};
+use crate::machines::{self, Machine, reachable};
 
 /// The system's ssh client.
 pub(crate) const SSH: Program = Program { name: "ssh", package: "openssh-client" };
@@ -39,7 +39,7 @@ pub(crate) fn run(ctx: &Context, args: &SshArgs) -> Result<Exit, CliError> {
 /// How to log in with the settings of `handle`; an error that says what is missing.
 pub(crate) fn target(machine: &Machine, handle: &VmHandle) -> Result<SshTarget, CliError> {
     let address = &machine.record.address;
-    if let Some(target) = SshTarget::of(handle) {
+    if let Some(target) = reachable(handle) {
         return Ok(target);
     }
     Err(if handle.ssh.is_none() {

@@ -97,6 +97,17 @@ pub fn decide(choice: AccelChoice, facts: &HostFacts) -> Result<Accel> {
     }
 }
 
+/// What to try after QEMU gave up with `failed`, saying `detail`: emulation, if KVM was our choice and not the user's.
+pub(crate) fn second_choice(choice: AccelChoice, failed: &Accel, detail: Option<&str>) -> Option<Accel> {
+    match (choice, failed) {
+        (AccelChoice::Auto, Accel::Kvm) => {
+            let reason = detail.unwrap_or("it did not say why");
+            Some(Accel::Tcg(Some(format!("QEMU gave up with KVM: {reason}"))))
+        }
+        (AccelChoice::Auto | AccelChoice::Kvm | AccelChoice::Tcg, _) => None,
+    }
+}
+
 fn has_virtualisation(cpuinfo: &str) -> bool {
     cpuinfo
         .lines()
@@ -129,6 +140,18 @@ mod tests {
             assert_eq!(decide(AccelChoice::Tcg, &facts).unwrap(), Accel::Tcg(None));
             assert_eq!(decide(AccelChoice::Kvm, &facts).is_ok(), expected == "kvm");
         }
+    }
+
+    #[test]
+    fn only_our_own_choice_of_kvm_falls_back() {
+        let after = |choice, failed| second_choice(choice, &failed, Some("no memory slots"));
+        assert_eq!(
+            after(AccelChoice::Auto, Accel::Kvm).map(|accel| accel.to_string()).as_deref(),
+            Some("tcg (QEMU gave up with KVM: no memory slots)")
+        );
+        assert_eq!(after(AccelChoice::Kvm, Accel::Kvm), None);
+        assert_eq!(after(AccelChoice::Auto, Accel::Tcg(None)), None);
+        assert_eq!(after(AccelChoice::Tcg, Accel::Tcg(None)), None);
     }
 
     #[test]

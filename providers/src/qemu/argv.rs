@@ -6,7 +6,8 @@
 //!
 //! QEMU is not asked to daemonise: under the sandbox below it could not (fork and setsid are what `spawn=deny` and
 //! `elevateprivileges=deny` forbid), so the launcher gives it its session. It greets on its standard output through
-//! a third monitor when its main loop runs; that is the launcher's sign of life, and is dead once the pipe closes.
+//! a third monitor once the sockets of the others are there; nothing is ever said to that one, and it is dead once
+//! the launcher closes the pipe.
 //! A build of QEMU without seccomp refuses `-sandbox` and says so.
 
 use std::ffi::OsString;

@@ -31,7 +31,7 @@ impl QemuBackend {
     /// The live process of an instance and what it does; `None` if there is none, or none any more.
     pub(super) async fn live_state(&self, id: InstanceId) -> Result<Option<(Process, VmState)>> {
         let Some(process) = self.find(id)? else { return Ok(None) };
-        let asked = async { self.monitor(id).await?.state().await };
+        let asked = async { self.monitor(id, &process).await?.state().await };
         match asked.await {
             Ok(state) => Ok(Some((process, state))),
             // It ended while it was asked.
@@ -41,15 +41,24 @@ impl QemuBackend {
     }
 
     /// Connects to the everyday monitor, and tells a busy one from a QEMU that does not answer at all.
-    pub(super) async fn monitor(&self, id: InstanceId) -> Result<Monitor> {
+    pub(super) async fn monitor(&self, id: InstanceId, process: &Process) -> Result<Monitor> {
         let run = self.runtime_dir(id);
-        match Monitor::connect(&run.monitor(), GREETING).await {
-            Err(Error::Timeout { .. })
-                if Monitor::connect(&run.reserved_monitor(), SIGN_OF_LIFE).await.is_ok() =>
-            {
-                Err(Error::MonitorBusy { socket: run.monitor() })
+        let connected = async {
+            match Monitor::connect(&run.monitor(), GREETING).await {
+                Err(Error::Timeout { .. })
+                    if Monitor::connect(&run.reserved_monitor(), SIGN_OF_LIFE).await.is_ok() =>
+                {
+                    Err(Error::MonitorBusy { socket: run.monitor() })
+                }
+                result => result,
             }
-            result => result,
+        };
+        tokio::select! {
+            result = connected => result,
+            ended = process.exited() => {
+                ended.map_err(Error::io("wait for", run.pidfile()))?;
+                Err(Error::ProcessEnded { detail: None })
+            }
         }
     }
 
@@ -68,7 +77,7 @@ impl QemuBackend {
             None => seen.state = state_at_rest(vm)?,
             Some((process, state)) => {
                 seen.state = state;
-                let mut monitor = self.monitor(vm.id).await?;
+                let mut monitor = self.monitor(vm.id, &process).await?;
                 seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
                 seen.memory_mib = Some(monitor.memory().await? >> 20);
                 seen.handle.runtime = Some(self.runtime_facts(vm, &process, &mut monitor).await?);
@@ -144,7 +153,8 @@ impl QemuBackend {
         let Some((process, state)) = self.live_state(vm.id).await? else {
             return Err(Error::InvalidState { action, state: state_at_rest(vm)? });
         };
-        Ok((process, state, self.monitor(vm.id).await?))
+        let monitor = self.monitor(vm.id, &process).await?;
+        Ok((process, state, monitor))
     }
 
     /// The handle of a live machine, brought up to date.

@@ -17,6 +17,25 @@
 //! kernel (QEMU's lock on its pidfile, with the instance's UUID on the command line), what it does is asked of its
 //! monitor. Thus a machine whose launcher was killed, or that was started by an earlier run, is simply found.
 //!
+//! The backend alone, without the rest of vmctl:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use vmctl_providers::{Hypervisor, QemuBackend, Result, VmSpec, qemu::{AccelChoice, QemuConfig}};
+//!
+//! async fn boot_once(spec: &VmSpec) -> Result<()> {
+//!     let qemu = QemuBackend::new(QemuConfig {
+//!         vms_dir: "/var/lib/example/vms".into(),
+//!         runtime_dir: "/run/example".into(),
+//!         accel: AccelChoice::Auto,
+//!     });
+//!     let vm = qemu.prepare(spec).await?;
+//!     let vm = qemu.start(&vm).await?;
+//!     let vm = qemu.stop(&vm, Duration::from_secs(60)).await?;
+//!     qemu.destroy(vm).await
+//! }
+//! ```
+//!
 //! Where to read on: [`argv()`] is the command line, [`accel`] the choice of accelerator, `start` and `stop` the two
 //! ends of a process's life, `look` the questions, `qmp` the monitor.
 

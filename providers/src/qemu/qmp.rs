@@ -16,7 +16,7 @@ use qapi::qmp;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::error::{Error, Result};
 use crate::spec::VmState;
@@ -24,7 +24,8 @@ use crate::spec::VmState;
 /// Longest line accepted from QEMU. Its longest answer here, the schema apart, has a few kilobytes.
 const MAX_LINE: usize = 1 << 20;
 
-/// How often a connection is tried while the socket's backlog of one is full. The kernel offers no way to wait.
+/// How often a connection is tried while the socket is not ready or its backlog of one is full. The kernel offers
+/// no way to wait for the latter.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long a command may take. QEMU answers in milliseconds, but an overloaded host may stall it.
@@ -63,27 +64,25 @@ struct Refusal {
 impl Monitor {
     /// Connects, waits for the greeting and leaves negotiation behind, all within `patience`.
     ///
-    /// A monitor that stays silent is an [`Error::Timeout`].
+    /// QEMU's monitors greet early in its start, but negotiate only when its main loop runs: a connected monitor
+    /// belongs to a QEMU that is fully there. One that stays silent, or is not there, is an [`Error::Timeout`];
+    /// so callers watch the process at the same time.
     pub(crate) async fn connect(socket: &Path, patience: Duration) -> Result<Self> {
-        let deadline = Instant::now() + patience;
-        let greeted = async {
-            let stream = connect(socket).await?;
-            let mut monitor = Self { socket: socket.to_owned(), stream: BufReader::new(stream), last_id: 0 };
+        let negotiated = async {
+            let stream = BufReader::new(connect(socket).await?);
+            let mut monitor = Self { socket: socket.to_owned(), stream, last_id: 0 };
             let greeting = monitor.read_line().await?;
             if serde_json::from_slice::<Greeting>(&greeting).is_err() {
-                return Err(Error::Monitor(format!(
-                    "`{}` greeted with something else than QMP",
-                    socket.display()
-                )));
+                let what = format!("`{}` greeted with something else than QMP", socket.display());
+                return Err(Error::Monitor(what));
             }
+            monitor.exchange(qmp::qmp_capabilities { enable: None }).await?;
             Ok(monitor)
         };
-        let mut monitor = timeout_at(deadline, greeted).await.map_err(|_| Error::Timeout {
+        timeout(patience, negotiated).await.map_err(|_| Error::Timeout {
             what: format!("a greeting on QEMU's monitor `{}`", socket.display()),
             after: patience,
-        })??;
-        monitor.execute(qmp::qmp_capabilities { enable: None }).await?;
-        Ok(monitor)
+        })?
     }
 
     /// What the machine does, by QEMU's word.
@@ -129,8 +128,7 @@ impl Monitor {
     }
 
     async fn execute<C: qmp::QmpCommand>(&mut self, command: C) -> Result<C::Ok> {
-        let deadline = Instant::now() + ANSWER;
-        timeout_at(deadline, self.exchange(command)).await.map_err(|_| Error::Timeout {
+        timeout(ANSWER, self.exchange(command)).await.map_err(|_| Error::Timeout {
             what: format!("an answer to `{}` on QEMU's monitor `{}`", C::NAME, self.socket.display()),
             after: ANSWER,
         })?
@@ -183,17 +181,22 @@ impl Monitor {
     }
 }
 
-/// Connects; waits while others stand in the socket's short queue.
+/// Connects; waits while the socket is not there yet or others stand in its short queue.
 async fn connect(socket: &Path) -> Result<UnixStream> {
     let mut tries = interval(CONNECT_INTERVAL);
     tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tries.tick().await;
         match UnixStream::connect(socket).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_not_yet(error.kind()) => {}
             result => return result.map_err(Error::io("connect to QEMU's monitor", socket)),
         }
     }
+}
+
+/// Not made, made but not listened on, or full: a QEMU that is starting goes through the first two.
+fn is_not_yet(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
 }
 
 fn vm_state(status: qmp::RunState) -> VmState {

@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::accel::{Accel, AccelChoice, decide, probe};
+use super::accel::{Accel, decide, probe, second_choice};
 use super::argv::argv;
 use super::backend::{QEMU, QemuBackend};
 use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
+use super::qmp::Monitor;
 use crate::error::{Error, Result};
 use crate::process::{self, Launched, Process};
 use crate::spec::{Runtime, VmHandle, VmState};
 use crate::workdir::WorkDir;
 
-/// How long QEMU may take from launch to greeting. It takes 0.1 s on an idle host; reserving a large memory on a
+/// How long QEMU may take from launch to its first answer. It takes 0.1 s on an idle host; reserving a large memory on a
 /// crowded one takes longer.
 const LAUNCH: Duration = Duration::from_secs(60);
+
+/// How long a QEMU that does not answer may take to end by itself before it is killed.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Longest line looked at on QEMU's standard output while waiting for its greeting.
 const MAX_GREETING: u64 = 1 << 16;
@@ -49,6 +53,7 @@ impl QemuBackend {
             return Err(Error::ProcessEnded { detail: None });
         };
         let mut vm = vm.clone();
+        // If the launch failed, the process is one that somebody else launched meanwhile.
         if let Ok(accel) = launched {
             run.close_sockets_to_others()?;
             let (pid, accel) = (process.pid(), accel.to_string());
@@ -59,7 +64,7 @@ impl QemuBackend {
 
     /// Tells everything about a machine that runs already, and remembers that it ran.
     async fn adopt(&self, vm: &VmHandle, process: &Process) -> Result<VmHandle> {
-        let mut monitor = self.monitor(vm.id).await?;
+        let mut monitor = self.monitor(vm.id, process).await?;
         let handle = self.handle_of_live(vm, process, &mut monitor).await?;
         let work = WorkDir::new(&vm.work_dir);
         if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
@@ -75,15 +80,14 @@ impl QemuBackend {
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
         let choice = self.config().accel;
         let accel = decide(choice, &probe())?;
-        match launch(vm, work, run, &accel).await {
-            Err(Error::ProcessEnded { detail })
-                if accel == Accel::Kvm && choice == AccelChoice::Auto && self.find(vm.id)?.is_none() =>
-            {
-                let reason = detail.unwrap_or_else(|| "no reason given".to_owned());
-                let accel = Accel::Tcg(Some(format!("QEMU gave up with KVM: {reason}")));
-                launch(vm, work, run, &accel).await.map(|()| accel)
-            }
-            result => result.map(|()| accel),
+        let Err(error) = launch(vm, work, run, &accel).await else { return Ok(accel) };
+        let second = match &error {
+            Error::ProcessEnded { detail } => second_choice(choice, &accel, detail.as_deref()),
+            _ => None,
+        };
+        match second {
+            Some(accel) if self.find(vm.id)?.is_none() => launch(vm, work, run, &accel).await.map(|()| accel),
+            _ => Err(error),
         }
     }
 }
@@ -108,33 +112,40 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
 
     let mut launched = process::machine(&QEMU, &args, log)?;
-    match timeout(LAUNCH, greeting(&mut launched)).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => {
-            let status = launched.ended().await.map_err(Error::io("wait for", QEMU.name))?;
+    let failure = match timeout(LAUNCH, answers(&mut launched, run)).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH },
+    };
+    // Nearly always it is about to end, and says why; what neither answers nor ends is ended.
+    match timeout(ENDING, launched.ended()).await {
+        Ok(status) => {
+            let status = status.map_err(Error::io("wait for", QEMU.name))?;
             let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
             let messages = text.get(command_line as usize..).unwrap_or_default();
             Err(reason_of_end(vm, &status, &process::tail(messages, MESSAGES_TAIL)))
         }
-        Ok(Err(error)) => {
-            launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
-            Err(Error::io("read the greeting of", QEMU.name)(error))
-        }
         Err(_) => {
             launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
-            Err(Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH })
+            Err(failure)
         }
     }
 }
 
-/// Waits for QMP's greeting on standard output; false if QEMU closed it first. Other lines are QEMU's chatter.
-async fn greeting(launched: &mut Launched) -> std::io::Result<bool> {
-    while let Some(line) = launched.first_line(MAX_GREETING).await? {
-        if line.starts_with("{\"QMP\"") {
-            return Ok(true);
+/// Waits for the greeting on standard output, which says that the monitors' sockets are there, then for an answer.
+async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
+    loop {
+        match launched.first_line(MAX_GREETING).await.map_err(Error::io("read from", QEMU.name))? {
+            Some(line) if line.starts_with("{\"QMP\"") => break,
+            Some(chatter) => tracing::debug!(%chatter, "before QEMU's greeting"),
+            None => return Err(Error::Monitor("it was closed before it greeted".to_owned())),
         }
     }
-    Ok(false)
+    let monitor = run.monitor();
+    tokio::select! {
+        connected = Monitor::connect(&monitor, LAUNCH) => connected.map(drop),
+        _ = launched.ended() => Err(Error::ProcessEnded { detail: None }),
+    }
 }
 
 fn reason_of_end(vm: &VmHandle, status: &str, messages: &str) -> Error {

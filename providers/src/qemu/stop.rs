@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::backend::QemuBackend;
 use super::look::state_at_rest;
@@ -141,22 +141,47 @@ async fn keep_pressing(run: &RuntimeDir) -> Result<()> {
 /// Ends the process by the mildest means that works, and says which.
 async fn force(run: &RuntimeDir, process: &Process) -> Result<Force> {
     for means in FORCE {
-        if let Err(error) = apply(means, run, process).await {
-            tracing::debug!(%error, pid = process.pid(), means = means.as_str(), "goes on to the next means");
-        }
-        match timeout(ENDING, process.exited()).await {
-            Ok(ended) => return ended.map(|()| means).map_err(Error::io("wait for", run.pidfile())),
-            Err(_) => tracing::debug!(pid = process.pid(), means = means.as_str(), "did not end"),
+        if works(means, run, process).await? {
+            return Ok(means);
         }
     }
     Err(Error::Timeout { what: format!("the end of process {} after SIGKILL", process.pid()), after: ENDING })
 }
 
+/// Tries one means of force; false if it could not be applied or the process did not end by it.
+async fn works(means: Force, run: &RuntimeDir, process: &Process) -> Result<bool> {
+    let applied = async {
+        match apply(means, run, process).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    tokio::select! {
+        ended = process.exited() => ended.map(|()| true).map_err(Error::io("wait for", run.pidfile())),
+        error = applied => {
+            tracing::debug!(%error, pid = process.pid(), means = means.as_str(), "cannot be applied");
+            Ok(false)
+        }
+        () = sleep(ENDING) => {
+            tracing::debug!(pid = process.pid(), means = means.as_str(), "has no effect");
+            Ok(false)
+        }
+    }
+}
+
 async fn apply(means: Force, run: &RuntimeDir, process: &Process) -> Result<()> {
     let signalled = match means {
-        Force::Quit => return Monitor::connect(&run.reserved_monitor(), GREETING).await?.quit().await,
+        Force::Quit => return quit(run).await,
         Force::Terminate => process.terminate(),
         Force::Kill => process.kill(),
     };
     signalled.map_err(Error::io("signal", run.pidfile()))
+}
+
+async fn quit(run: &RuntimeDir) -> Result<()> {
+    let mut monitor = Monitor::connect(&run.reserved_monitor(), GREETING).await?;
+    if let Err(error) = monitor.quit().await {
+        tracing::debug!(%error, "QEMU may end before it answers");
+    }
+    Ok(())
 }

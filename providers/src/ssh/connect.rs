@@ -25,8 +25,8 @@ use crate::keys;
 const AFTER_CLOSE: Duration = Duration::from_millis(20);
 
 /// Shortest and longest time between two connections while the far end is silent. Between them it is a
-/// [`PACE`]th of the time waited so far, so that readiness is seen late by 2 % at most.
-const GAP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// [`PACE`]th of the time waited so far, so that readiness is seen late by little.
+const GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// See [`GAP`].
 const PACE: u32 = 50;
@@ -255,6 +255,6 @@ mod tests {
     #[test]
     fn pace_follows_the_time_waited_within_its_bounds() {
         let gaps = [0, 1000, 4000, 10_000, 60_000].map(|ms| gap(Duration::from_millis(ms)).as_millis());
-        assert_eq!(gaps, [50, 50, 80, 200, 500]);
+        assert_eq!(gaps, [100, 100, 100, 200, 500]);
     }
 }

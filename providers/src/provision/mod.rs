@@ -1,0 +1,220 @@
+//! Provisioning steps as data, and how one is run in a guest.
+//!
+//! A script goes to a private folder of the guest over the command's own standard input, is run from there, and
+//! goes with its folder. It lives as long as that input stays open, so that a step which is out of time, or whose
+//! connection broke, leaves nothing running.
+
+mod lines;
+mod record;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+pub use lines::sanitize;
+use record::Recorder;
+
+use crate::error::{Error, Result};
+use crate::spec::Digest;
+use crate::ssh::{ExitStatus, Running, Session, SshError, quote};
+
+/// Runs a script that comes on standard input; see its head.
+const RUN: &str = include_str!("run.sh");
+
+/// How long a step may take.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How long the guest may take to end a step that is out of time: 5 s from its SIGTERM to its SIGKILL, and the way.
+const END_GRACE: Duration = Duration::from_secs(15);
+
+/// What a provisioning step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProvisionAction {
+    /// Runs `script` in the guest: by its own interpreter line, else by `sh` with `-e`.
+    Shell {
+        /// Text of the script.
+        script: String,
+    },
+    /// Copies one file of the host into the guest.
+    File {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Path in the guest; parent folders are made. Relative to the login user's home.
+        destination: String,
+    },
+}
+
+/// One provisioning step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvisionStep {
+    /// Number within its machine, from 1.
+    pub number: usize,
+    /// What it is called in messages: the script's path, `inline`, the file's destination.
+    pub label: String,
+    /// What it does.
+    pub action: ProvisionAction,
+    /// Digest of everything that decides what it does: kind, text or file content, destination.
+    pub digest: Digest,
+}
+
+/// Which stream of the guest's command a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line of a guest's output, without its end; raw, not yet fit for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputLine {
+    /// Where it came from.
+    pub stream: OutputStream,
+    /// The text; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// Runs `step` over `session`; every line goes to `output` and, raw, to the end of the file `log`.
+///
+/// A step that fails, or takes longer than [`STEP_TIMEOUT`], is an [`Error::Provision`] with its last lines.
+pub async fn run(
+    session: &Session,
+    step: &ProvisionStep,
+    log: &Path,
+    output: &mpsc::Sender<OutputLine>,
+) -> Result<()> {
+    run_within(session, step, log, output, STEP_TIMEOUT).await
+}
+
+/// As [`run`], with another limit of time.
+pub async fn run_within(
+    session: &Session,
+    step: &ProvisionStep,
+    log: &Path,
+    output: &mpsc::Sender<OutputLine>,
+    limit: Duration,
+) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let mut recorder = Recorder::open(log, step, output)?;
+    let end = match &step.action {
+        ProvisionAction::Shell { script } => run_script(session, script, deadline, &mut recorder).await,
+        ProvisionAction::File { source, destination } => {
+            put_file(session, source, destination, deadline).await
+        }
+    };
+    let tail = recorder.finish().await?;
+    let status = match end? {
+        End::Status(status) if status.is_success() => return Ok(()),
+        End::Status(status) => status.to_string(),
+        End::OutOfTime => format!("a timeout after {limit:?}"),
+        End::Lost => "a lost connection".to_owned(),
+    };
+    Err(Error::Provision { step: step.number, label: step.label.clone(), status, tail })
+}
+
+/// How a step came to its end.
+enum End {
+    Status(ExitStatus),
+    OutOfTime,
+    Lost,
+}
+
+async fn put_file(session: &Session, source: &Path, destination: &str, deadline: Instant) -> Result<End> {
+    let metadata = std::fs::metadata(source).map_err(Error::io("read", source))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    match timeout_at(deadline, session.upload(source, destination, mode)).await {
+        Ok(Ok(())) => Ok(End::Status(ExitStatus::Code(0))),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Ok(End::OutOfTime),
+    }
+}
+
+async fn run_script(
+    session: &Session,
+    script: &str,
+    deadline: Instant,
+    recorder: &mut Recorder<'_>,
+) -> Result<End> {
+    let size = script.len().to_string();
+    let words: Vec<String> = ["sh", &size].into_iter().chain(interpreter(script)).map(quote).collect();
+    let mut running = session.start(&format!("sh -c {} {}", quote(RUN), words.join(" "))).await?;
+    let input = running.input();
+    let followed = {
+        let mut sent = std::pin::pin!(input.send(script.as_bytes()));
+        let mut sending = true;
+        let follow = async {
+            loop {
+                tokio::select! {
+                    piece = running.next() => match piece {
+                        Ok(Some((stream, bytes))) => recorder.take(stream, &bytes).await?,
+                        Ok(None) => return Ok(None),
+                        Err(SshError::Lost(_)) => return Ok(Some(End::Lost)),
+                        Err(error) => return Err(Error::from(error)),
+                    },
+                    // A connection that is lost meanwhile is told by the output.
+                    _ = &mut sent, if sending => sending = false,
+                }
+            }
+        };
+        timeout_at(deadline, follow).await
+    };
+    match followed {
+        Ok(Ok(None)) => Ok(End::Status(running.finish().await?)),
+        Ok(Ok(Some(end))) => Ok(end),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            stop(running, recorder).await?;
+            Ok(End::OutOfTime)
+        }
+    }
+}
+
+/// Ends a step that is out of time, and waits until the guest has done so.
+async fn stop(mut running: Running, recorder: &mut Recorder<'_>) -> Result<()> {
+    let grace = Instant::now() + END_GRACE;
+    running.input().end().await?;
+    while let Ok(Ok(Some((stream, bytes)))) = timeout_at(grace, running.next()).await {
+        recorder.take(stream, &bytes).await?;
+    }
+    if let Err(error) = running.finish().await {
+        tracing::warn!(%error, "the guest did not end a step that was out of time");
+    }
+    Ok(())
+}
+
+/// The words that run `script`: its own `#!` line as Linux reads it, else `sh` that stops at the first failure.
+fn interpreter(script: &str) -> Vec<&str> {
+    let Some(line) = script.strip_prefix("#!").and_then(|rest| rest.lines().next()) else {
+        return vec!["sh", "-e"];
+    };
+    match line.trim().split_once([' ', '\t']) {
+        Some((program, argument)) => vec![program, argument.trim()],
+        None if line.trim().is_empty() => vec!["sh", "-e"],
+        None => vec![line.trim()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreter_line_is_read_as_linux_reads_it() {
+        let cases: [(&str, &[&str]); 7] = [
+            ("echo a", &["sh", "-e"]),
+            ("#!/bin/bash\necho a", &["/bin/bash"]),
+            ("#! /usr/bin/env -S python3 -u \nprint(1)", &["/usr/bin/env", "-S python3 -u"]),
+            ("#!/bin/sh -eu\r\necho", &["/bin/sh", "-eu"]),
+            ("#!\necho", &["sh", "-e"]),
+            ("", &["sh", "-e"]),
+            ("# a comment\n#!/bin/false\n", &["sh", "-e"]),
+        ];
+        for (script, words) in cases {
+            assert_eq!(interpreter(script), words, "{script:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Where a step's output goes: the caller, line by line; a log file, raw and bounded; the tail for an error.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc;
+
+use super::lines::{LineSplitter, sanitize};
+use super::{OutputLine, OutputStream, ProvisionStep};
+use crate::error::{Error, Result};
+
+/// Largest log of one machine.
+const MAX_LOG: u64 = 64 << 20;
+
+/// How many lines an error shows.
+const TAIL: usize = 20;
+
+/// Takes a step's output apart and passes it on.
+#[derive(Debug)]
+pub(super) struct Recorder<'a> {
+    log: LogFile,
+    output: &'a mpsc::Sender<OutputLine>,
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+    tail: VecDeque<String>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn open(
+        log: &Path,
+        step: &ProvisionStep,
+        output: &'a mpsc::Sender<OutputLine>,
+    ) -> Result<Self> {
+        let mut log = LogFile::open(log, MAX_LOG)?;
+        let title = format!("==> step {}: {}\n", step.number, sanitize(&step.label));
+        log.write(title.as_bytes())?;
+        let (stdout, stderr) = (LineSplitter::default(), LineSplitter::default());
+        Ok(Self { log, output, stdout, stderr, tail: VecDeque::with_capacity(TAIL) })
+    }
+
+    /// Takes a piece of output; waits while the caller has lines to read.
+    pub(super) async fn take(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<()> {
+        self.log.write(bytes)?;
+        let lines = match stream {
+            OutputStream::Stdout => self.stdout.push(bytes),
+            OutputStream::Stderr => self.stderr.push(bytes),
+        };
+        for line in lines {
+            self.pass(stream, line).await;
+        }
+        Ok(())
+    }
+
+    /// Ends lines and log, and returns the last lines.
+    pub(super) async fn finish(mut self) -> Result<Vec<String>> {
+        if let Some(line) = self.stdout.finish() {
+            self.pass(OutputStream::Stdout, line).await;
+        }
+        if let Some(line) = self.stderr.finish() {
+            self.pass(OutputStream::Stderr, line).await;
+        }
+        self.log.finish()?;
+        Ok(self.tail.into())
+    }
+
+    async fn pass(&mut self, stream: OutputStream, text: String) {
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text.clone());
+        // A caller that no longer listens does not end the step.
+        let _ = self.output.send(OutputLine { stream, text }).await;
+    }
+}
+
+/// A file that is appended to until it is full.
+///
+/// Its writes are short and go to the page cache, so that they do not wait on another thread.
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    path: PathBuf,
+    room: u64,
+    dropped: u64,
+    in_line: bool,
+}
+
+impl LogFile {
+    fn open(path: &Path, limit: u64) -> Result<Self> {
+        let mut options = File::options();
+        let file = options.append(true).create(true).mode(0o600).open(path);
+        let file = file.map_err(Error::io("open", path))?;
+        let length = file.metadata().map_err(Error::io("open", path))?.len();
+        let room = limit.saturating_sub(length);
+        Ok(Self { file, path: path.to_owned(), room, dropped: 0, in_line: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let fits = usize::try_from(self.room).unwrap_or(usize::MAX).min(bytes.len());
+        self.append(&bytes[..fits])?;
+        self.room -= fits as u64;
+        self.dropped += (bytes.len() - fits) as u64;
+        Ok(())
+    }
+
+    /// Ends the last line, and says what is missing.
+    fn finish(&mut self) -> Result<()> {
+        if self.in_line {
+            self.append(b"\n")?;
+        }
+        if self.dropped > 0 {
+            let note = format!("==> {} bytes dropped, this log is full\n", self.dropped);
+            self.append(note.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(last) = bytes.last() {
+            self.in_line = *last != b'\n';
+        }
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::provision::ProvisionAction;
+    use crate::spec::Digest;
+
+    #[test]
+    fn full_log_says_how_much_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LogFile::open(&path, 10).unwrap();
+        log.write(b"12345678").unwrap();
+        log.write(b"9abcdef").unwrap();
+        log.finish().unwrap();
+        let expected = "123456789a\n==> 5 bytes dropped, this log is full\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let mut again = LogFile::open(&path, 10).unwrap();
+        again.write(b"more\n").unwrap();
+        again.finish().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{expected}==> 5 bytes dropped, this log is full\n"));
+    }
+
+    #[tokio::test]
+    async fn lines_go_to_the_caller_and_raw_bytes_to_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let step = ProvisionStep {
+            number: 2,
+            label: "x\u{1b}[2J".to_owned(),
+            action: ProvisionAction::Shell { script: String::new() },
+            digest: Digest::of(b""),
+        };
+        let (sender, mut receiver) = mpsc::channel(100);
+        let mut recorder = Recorder::open(&path, &step, &sender).unwrap();
+        recorder.take(OutputStream::Stdout, b"one\ntw").await.unwrap();
+        recorder.take(OutputStream::Stderr, b"bad\xff\n").await.unwrap();
+        let tail = recorder.finish().await.unwrap();
+        assert_eq!(tail, ["one", "bad\u{fffd}", "tw"]);
+        drop(sender);
+        let mut lines = Vec::new();
+        while let Some(OutputLine { stream, text }) = receiver.recv().await {
+            lines.push((stream, text));
+        }
+        let (out, err) = (OutputStream::Stdout, OutputStream::Stderr);
+        let expected = [(out, "one"), (err, "bad\u{fffd}"), (out, "tw")];
+        assert_eq!(lines, expected.map(|(stream, text)| (stream, text.to_owned())));
+        assert_eq!(std::fs::read(&path).unwrap(), b"==> step 2: x\xe2\x90\x9b[2J\none\ntwbad\xff\n");
+    }
+
+    #[tokio::test]
+    async fn tail_keeps_the_last_lines_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = ProvisionStep {
+            number: 1,
+            label: "inline".to_owned(),
+            action: ProvisionAction::Shell { script: String::new() },
+            digest: Digest::of(b""),
+        };
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        let mut recorder = Recorder::open(&folder.path().join("log"), &step, &sender).unwrap();
+        for number in 0..100 {
+            recorder.take(OutputStream::Stdout, format!("{number}\n").as_bytes()).await.unwrap();
+        }
+        let tail = recorder.finish().await.unwrap();
+        assert_eq!(tail, (80..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+}
