@@ -100,7 +100,12 @@ impl Context {
             home: self.settings.home.clone(),
             images: &images,
         };
-        Ok(vmfile::load(&path, &options)?)
+        let loaded = vmfile::load(&path, &options)?;
+        for warning in &loaded.warnings {
+            let line = warning.place.as_ref().map_or(0, |place| place.line);
+            ui::warn(&format!("{}:{line}: {warning}", warning.file));
+        }
+        Ok(loaded.desired)
     }
 
     /// The project to look into, without needing a VMFile that can be loaded: images may be missing.
@@ -111,7 +116,7 @@ impl Context {
             return Ok(Some(name.clone()));
         }
         if let Some(path) = self.find_vmfile() {
-            return project_of(&path).map(Some);
+            return Ok(Some(vmfile::project(&path)?));
         }
         only(self.projects()?)
     }
@@ -131,16 +136,6 @@ impl Context {
     pub(crate) fn note(&self, text: &str) {
         ui::note(self.options.quiet, text);
     }
-}
-
-/// The project of a VMFile: its folder's name.
-fn project_of(vmfile: &Path) -> Result<Name, CliError> {
-    let folder = vmfile.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    folder.parse().map_err(|error| {
-        CliError::new(format!("the folder's name, `{folder}`, is no project name"))
-            .because(&error)
-            .help("pass --project NAME".to_owned())
-    })
 }
 
 /// The one project there is; several need a choice.
