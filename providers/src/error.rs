@@ -219,7 +219,8 @@ impl Error {
             | Self::DiskTooSmall { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::Image(_) | Self::Seed(_) => ErrorKind::InvalidInput,
+            Self::Image(error) => error.kind(),
+            Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
             Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
         }

@@ -96,7 +96,7 @@ impl<H: Host> Executor<H> {
             executor: self,
             plan,
             id: Uuid::new_v4(),
-            next_op: snapshot.serial << OPS_PER_RUN_BITS,
+            next_op: (snapshot.serial << OPS_PER_RUN_BITS) + 1,
             ops: BTreeMap::new(),
             records: snapshot.records,
             pending: Vec::new(),

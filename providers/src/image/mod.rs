@@ -1,0 +1,11 @@
+//! Disk images: what a file is, and the cache of immutable copies named by digest.
+//!
+//! A file is taken for an image only if [`header`] understands all of it that could refer to something outside the
+//! file. This happens before any other program opens it, over the same bytes that its digest is made of.
+
+mod cache;
+mod error;
+pub mod header;
+
+pub use cache::{ImageCache, ImageIdentity};
+pub use error::ImageError;
