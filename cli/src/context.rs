@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use vmctl_planner::Desired;
-use vmctl_planner::vmfile::{self, LoadOptions};
+use vmctl_planner::vmfile::{self, LoadOptions, Loaded};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
@@ -17,7 +17,7 @@ use vmctl_state::{Holder, ProjectDir};
 
 use crate::args::GlobalArgs;
 use crate::env::Settings;
-use crate::error::CliError;
+use crate::error::{self, CliError};
 use crate::ui;
 
 /// What every command is given.
@@ -91,8 +91,8 @@ impl Context {
         Ok(ImageCache::new(data_dir.join("images")))
     }
 
-    /// Reads the VMFile and everything it names.
-    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+    /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
+    pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         let path = self.vmfile()?;
         let images = self.images()?;
         let options = LoadOptions {
@@ -100,7 +100,14 @@ impl Context {
             home: self.settings.home.clone(),
             images: &images,
         };
-        Ok(vmfile::load(&path, &options)?)
+        Ok(vmfile::load(&path, &options))
+    }
+
+    /// Reads the VMFile and everything it names; warnings go to stderr.
+    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+        let loaded = self.examine()??;
+        error::warn_of(&loaded.warnings);
+        Ok(loaded.desired)
     }
 
     /// The project to look into, without needing a VMFile that can be loaded: images may be missing.
@@ -111,7 +118,7 @@ impl Context {
             return Ok(Some(name.clone()));
         }
         if let Some(path) = self.find_vmfile() {
-            return project_of(&path).map(Some);
+            return Ok(Some(vmfile::project(&path)?));
         }
         only(self.projects()?)
     }
@@ -131,16 +138,6 @@ impl Context {
     pub(crate) fn note(&self, text: &str) {
         ui::note(self.options.quiet, text);
     }
-}
-
-/// The project of a VMFile: its folder's name.
-fn project_of(vmfile: &Path) -> Result<Name, CliError> {
-    let folder = vmfile.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    folder.parse().map_err(|error| {
-        CliError::new(format!("the folder's name, `{folder}`, is no project name"))
-            .because(&error)
-            .help("pass --project NAME".to_owned())
-    })
 }
 
 /// The one project there is; several need a choice.

@@ -143,6 +143,18 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// A step that began and ended, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// What was announced, and when.
+    pub intent: Intent,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
 /// All records at one serial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -152,6 +164,8 @@ pub struct Snapshot {
     pub lineage: Uuid,
     /// Version number; one more per commit.
     pub serial: u64,
+    /// The lowest number that a new step may take.
+    pub next_op: OpId,
     /// When the snapshot was taken.
     pub taken: Timestamp,
     /// The records, by address.
@@ -163,6 +177,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// A state in which nothing happened yet.
     pub fn empty(lineage: Uuid, taken: Timestamp) -> Self {
-        Self { format: FORMAT_VERSION, lineage, serial: 0, taken, records: BTreeMap::new(), open: Vec::new() }
+        Self {
+            format: FORMAT_VERSION,
+            lineage,
+            serial: 0,
+            next_op: OpId(0),
+            taken,
+            records: BTreeMap::new(),
+            open: Vec::new(),
+        }
     }
 }

@@ -1,38 +1,30 @@
 //! From source text to the desired state.
+//!
+//! ```text
+//! text ─scan─▶ text without comments ─source─▶ tree ─decode─▶ ast::File ─resolve─▶ Desired
+//! ```
+//!
+//! Each stage collects what is wrong and goes on as long as the next one can make sense of the rest, so that one
+//! run tells everything. `scan`, `source` and `decode` are pure; only `load` and `resolve` touch the disk.
+//!
+//! `scan` is a recogniser of its own in front of the kdl crate, because that crate overflows the stack on deep
+//! nesting and explains the usual mistakes poorly.
 
-use std::path::{Path, PathBuf};
+pub mod ast;
+mod decode;
+mod depend;
+mod fields;
+mod files;
+mod grammar;
+mod lex;
+mod load;
+mod login;
+mod report;
+mod resolve;
+mod scan;
+mod source;
+mod suggest;
+mod words;
 
-use vmctl_providers::Name;
-use vmctl_providers::image::ImageCache;
-
-use crate::desired::Desired;
-
-/// Name of the file that is looked for.
-pub const FILE_NAME: &str = "VMFile.kdl";
-
-/// Finds [`FILE_NAME`] in `start` or the nearest parent folder.
-pub fn discover(start: &Path) -> Option<PathBuf> {
-    start.ancestors().map(|folder| folder.join(FILE_NAME)).find(|path| path.is_file())
-}
-
-/// What [`load`] needs besides the file itself.
-#[derive(Debug, Clone)]
-pub struct LoadOptions<'a> {
-    /// Project name that overrides the file's own.
-    pub project: Option<Name>,
-    /// Home folder, for `~` and default keys; `~` is an error without it.
-    pub home: Option<PathBuf>,
-    /// Where images are identified.
-    pub images: &'a ImageCache,
-}
-
-/// Everything that is wrong with a VMFile, each problem with its span; renders through miette.
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("the VMFile cannot be used")]
-pub struct Report;
-
-/// Reads and resolves a VMFile, and every file that it names. Blocking; call it from a plain thread.
-pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Desired, Report> {
-    let _ = (path, options);
-    Err(Report)
-}
+pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project};
+pub use report::{Place, Problem, Report, Severity};

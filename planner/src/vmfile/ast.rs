@@ -1,0 +1,139 @@
+//! A VMFile as written, typed: what each node says and where it says it. Nothing is read, resolved or defaulted.
+
+use std::net::IpAddr;
+
+use miette::SourceSpan;
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Protocol};
+
+use crate::desired::{Power, Until};
+
+/// A value and where it stands in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Its bytes in the source.
+    pub span: SourceSpan,
+}
+
+/// A whole VMFile.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct File {
+    /// `project "name"`.
+    pub project: Option<Spanned<Name>>,
+    /// The machines, in order; names are unique.
+    pub vms: Vec<Vm>,
+    /// The names of all machines as written, even of those that could not be decoded.
+    pub declared: Vec<String>,
+}
+
+/// `vm "name" { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vm {
+    /// Its name.
+    pub name: Spanned<Name>,
+    /// What its disk is made from; absent only where a fault was reported.
+    pub image: Option<Spanned<Image>>,
+    /// `vcpus`.
+    pub vcpus: Option<Spanned<u16>>,
+    /// `memory`, in MiB.
+    pub memory_mib: Option<Spanned<u64>>,
+    /// `disk`, in GiB.
+    pub disk_gib: Option<Spanned<u64>>,
+    /// `network`.
+    pub network: Option<Spanned<NetworkConfig>>,
+    /// `cloud-init`.
+    pub cloud_init: Option<CloudInit>,
+    /// `ssh`.
+    pub ssh: Option<Ssh>,
+    /// `provision`, in order.
+    pub provision: Vec<Provision>,
+    /// `backend`.
+    pub backend: Option<Spanned<BackendTag>>,
+    /// `state`.
+    pub power: Option<Spanned<Power>>,
+    /// `depends-on`, one entry for each name.
+    pub depends_on: Vec<Dependency>,
+    /// `forward`.
+    pub forwards: Vec<Spanned<Forward>>,
+}
+
+/// Where an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    /// `image`: a path as written.
+    Path(String),
+    /// `image-url "file://…"`: the absolute path that the URL names.
+    FileUrl(String),
+}
+
+/// `cloud-init { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CloudInit {
+    /// The node's name, for messages.
+    pub span: SourceSpan,
+    /// `hostname`; validated.
+    pub hostname: Option<Spanned<String>>,
+    /// `ssh-key`: path of a public key file.
+    pub ssh_key: Option<Spanned<String>>,
+    /// `user-data`: path of a file that is passed on as it is.
+    pub user_data: Option<Spanned<String>>,
+}
+
+/// `ssh { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ssh {
+    /// The node's name, for messages.
+    pub span: SourceSpan,
+    /// `user`; validated.
+    pub user: Option<Spanned<String>>,
+    /// `private-key`: path of a private key file.
+    pub private_key: Option<Spanned<String>>,
+}
+
+/// `provision … { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provision {
+    /// The node's name, for messages.
+    pub span: SourceSpan,
+    /// What it does; absent only where a fault was reported.
+    pub action: Option<Action>,
+}
+
+/// What a provisioning step does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// `inline`: the text of a script.
+    Inline(Spanned<String>),
+    /// `script`: path of a script.
+    Script(Spanned<String>),
+    /// `source` and `destination`.
+    File {
+        /// Path on the host.
+        source: Spanned<String>,
+        /// Path in the guest.
+        destination: Spanned<String>,
+    },
+}
+
+/// One name of a `depends-on`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dependency {
+    /// The machine that comes first.
+    pub name: Spanned<String>,
+    /// How far it must be.
+    pub until: Until,
+}
+
+/// `forward host=… guest=…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Port of the host; 0 lets the kernel choose.
+    pub host: u16,
+    /// Port of the guest.
+    pub guest: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Address of the host.
+    pub address: IpAddr,
+}

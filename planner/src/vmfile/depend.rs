@@ -1,0 +1,135 @@
+//! Checks of `depends-on` between the machines of one file.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vmctl_providers::Name;
+
+use super::ast::{Dependency, File, Spanned, Vm};
+use super::fields::shorten;
+use super::report::Fault;
+use super::suggest::nearest;
+use crate::desired::{Power, Until};
+
+/// Edges of a cycle that get a label of their own; the message always shows the whole cycle.
+const LABELLED_EDGES: usize = 12;
+
+/// The dependencies of each machine of `file`, in its order, and everything that is wrong with them.
+pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
+    let by_name: HashMap<&str, usize> =
+        file.vms.iter().enumerate().map(|(index, vm)| (vm.name.value.as_str(), index)).collect();
+    let mut faults = Vec::new();
+    let mut resolved = Vec::new();
+    let mut edges = Vec::new();
+    for vm in &file.vms {
+        let mut names = BTreeMap::new();
+        let mut targets = Vec::new();
+        let mut first: HashMap<&str, &Dependency> = HashMap::new();
+        for dependency in &vm.depends_on {
+            let name = dependency.name.value.as_str();
+            if let Some(earlier) = first.insert(name, dependency) {
+                faults.push(
+                    Fault::error(
+                        "vmfile::duplicate",
+                        format!("`{}` depends on `{name}` twice", vm.name.value),
+                    )
+                    .at(dependency.name.span, "again here")
+                    .at(earlier.name.span, "first here")
+                    .help("keep one of them"),
+                );
+                continue;
+            }
+            match by_name.get(name) {
+                _ if name == vm.name.value.as_str() => faults.push(
+                    Fault::error("vmfile::cycle", format!("`{name}` depends on itself"))
+                        .at(dependency.name.span, "this machine")
+                        .help("remove it"),
+                ),
+                Some(&target) => {
+                    faults.extend(never_up(&file.vms[target], dependency));
+                    names.insert(file.vms[target].name.value.clone(), dependency.until);
+                    targets.push((target, &dependency.name));
+                }
+                // A machine that is written but could not be decoded has faults of its own already.
+                None if file.declared.iter().any(|declared| declared == name) => {}
+                None => faults.push(unknown(file, &dependency.name)),
+            }
+        }
+        resolved.push(names);
+        edges.push(targets);
+    }
+    faults.extend(cycle(file, &edges));
+    (resolved, faults)
+}
+
+fn unknown(file: &File, name: &Spanned<String>) -> Fault {
+    let help = match nearest(&name.value, file.declared.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "name a machine of this file".to_owned(),
+    };
+    Fault::error("vmfile::dependency", format!("there is no machine `{}`", shorten(&name.value)))
+        .at(name.span, "not known")
+        .help(help)
+}
+
+fn never_up(target: &Vm, dependency: &Dependency) -> Option<Fault> {
+    let power = target.power.as_ref().filter(|power| power.value == Power::Stopped)?;
+    let name = &target.name.value;
+    Some(
+        Fault::error("vmfile::dependency", format!("`{name}` is to be stopped, so nothing can wait for it"))
+            .at(dependency.name.span, "waits for it")
+            .at(power.span, "it never starts")
+            .help(format!("remove the dependency, or let `{name}` run")),
+    )
+}
+
+/// The first cycle, whole. One is enough: each edit of the edges changes all others.
+fn cycle(file: &File, edges: &[Vec<(usize, &Spanned<String>)>]) -> Option<Fault> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        No,
+        OnPath,
+        Done,
+    }
+    let mut seen = vec![Seen::No; edges.len()];
+    for root in 0..edges.len() {
+        if seen[root] != Seen::No {
+            continue;
+        }
+        // The path from the root, each with the number of its next edge. A loop, as chains may be long.
+        let mut path = vec![(root, 0)];
+        seen[root] = Seen::OnPath;
+        while let Some((node, next)) = path.last_mut() {
+            let node = *node;
+            let Some((target, _)) = edges[node].get(*next).copied() else {
+                seen[node] = Seen::Done;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match seen[target] {
+                Seen::Done => {}
+                Seen::No => {
+                    seen[target] = Seen::OnPath;
+                    path.push((target, 0));
+                }
+                Seen::OnPath => {
+                    let start = path.iter().position(|(node, _)| *node == target).unwrap_or(0);
+                    let members = &path[start..];
+                    let names: Vec<_> =
+                        members.iter().map(|(node, _)| file.vms[*node].name.value.as_str()).collect();
+                    let message =
+                        format!("machines wait for each other: {} -> {}", names.join(" -> "), names[0]);
+                    let mut fault = Fault::error("vmfile::cycle", message)
+                        .help("remove one of these `depends-on`, so that one machine can start first");
+                    for (node, next) in members.iter().take(LABELLED_EDGES) {
+                        let (target, name) = edges[*node][*next - 1];
+                        let (from, to) = (&file.vms[*node].name.value, &file.vms[target].name.value);
+                        fault.add_label(name.span, format!("{from} waits for {to}"));
+                    }
+                    return Some(fault);
+                }
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,183 @@
+//! Who logs in to a machine, with which key, and what its seed says.
+//!
+//! | VMFile | seed | login |
+//! |---|---|---|
+//! | neither block | none | none |
+//! | `ssh` | ours | user, generated key |
+//! | `ssh { private-key }` | none | user, that key |
+//! | `cloud-init` | ours | user `vm`, generated key |
+//! | `cloud-init`, `ssh { private-key }` | ours, with the public half of the key | user, that key |
+//! | `cloud-init { user-data }` | the user's own | none |
+//! | `cloud-init { user-data }`, `ssh` | the user's own | user, that key or a key of the home folder |
+
+use std::path::PathBuf;
+
+use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
+
+use super::ast::{Spanned, Vm};
+use super::files::{MAX_TEXT, read_text};
+use super::report::Fault;
+use super::resolve::{Resolver, with_causes};
+
+/// The user that cloud-init makes if the VMFile names none.
+const DEFAULT_USER: &str = "vm";
+
+/// Keys of the home folder that are tried where a generated key cannot work, in this order.
+const HOME_KEYS: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_ecdsa"];
+
+/// How a machine is entered.
+pub(super) struct Login {
+    pub(super) cloud_init: Option<CloudInitConfig>,
+    pub(super) ssh: Option<SshConfig>,
+}
+
+impl Resolver<'_> {
+    /// `None` where a fault was told.
+    pub(super) fn login(&mut self, vm: &Vm, no_network: bool) -> Option<Login> {
+        let faults = self.faults.len();
+        let user = vm.ssh.as_ref().and_then(|ssh| ssh.user.as_ref());
+        let user = user.map_or_else(|| DEFAULT_USER.to_owned(), |user| user.value.clone());
+        let written_key = vm.ssh.as_ref().and_then(|ssh| ssh.private_key.as_ref());
+        let key = written_key.and_then(|written| self.private_key(written));
+        let raw = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
+
+        let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none());
+        let public_half = key.as_ref().map(|key| key.public.clone());
+        let cloud_init = seeded.then(|| self.cloud_init(vm, &user, public_half)).flatten();
+        self.provisioning_needs_a_login(vm, raw.is_some());
+
+        let logs_in = !no_network && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
+        let private_key = match key {
+            Some(key) => Some(key.path),
+            None if raw.is_some() && vm.ssh.is_some() && written_key.is_none() => self.home_key(vm),
+            None => None,
+        };
+        let ssh = logs_in.then_some(SshConfig { user, private_key });
+        let failed = self.faults[faults..].iter().any(Fault::is_error);
+        (!failed).then_some(Login { cloud_init, ssh })
+    }
+
+    fn cloud_init(&mut self, vm: &Vm, user: &str, public_half: Option<String>) -> Option<CloudInitConfig> {
+        let seed = vm.cloud_init.as_ref();
+        let hostname = seed.and_then(|seed| seed.hostname.as_ref());
+        let user_data = match seed.and_then(|seed| seed.user_data.as_ref()) {
+            Some(written) => Some(self.user_data(vm, written)?),
+            None => None,
+        };
+        let mut authorized_keys = match seed.and_then(|seed| seed.ssh_key.as_ref()) {
+            Some(written) => self.public_keys(written)?,
+            None => Vec::new(),
+        };
+        if user_data.is_none() {
+            authorized_keys.extend(public_half.filter(|key| !authorized_keys.contains(key)));
+        }
+        Some(CloudInitConfig {
+            hostname: hostname.map_or_else(|| vm.name.value.to_hostname(), |hostname| hostname.value.clone()),
+            user: user.to_owned(),
+            authorized_keys,
+            user_data,
+        })
+    }
+
+    /// The user's own user-data replaces ours, and with it what only ours would say.
+    fn user_data(&mut self, vm: &Vm, written: &Spanned<String>) -> Option<Secret> {
+        if let Some(key) = vm.cloud_init.as_ref().and_then(|seed| seed.ssh_key.as_ref()) {
+            self.tell(
+                Fault::warning("vmfile::unused", "`ssh-key` has no effect beside `user-data`")
+                    .at(key.span, "not used")
+                    .at(written.span, "passed on as it is")
+                    .help("write the key into the user-data, or leave `user-data` out"),
+            );
+        }
+        self.read("user-data", written).map(Secret::new)
+    }
+
+    fn public_keys(&mut self, written: &Spanned<String>) -> Option<Vec<String>> {
+        let text = self.read("public key", written)?;
+        match keys::check_public(&text) {
+            Ok(lines) => Some(lines),
+            Err(error) => {
+                self.bad_key(written, &error);
+                None
+            }
+        }
+    }
+
+    fn private_key(&mut self, written: &Spanned<String>) -> Option<Key> {
+        // Read here first: missing files, folders and pipes are then told as for any other file.
+        let path = self.files.path(&written.value);
+        let found = path.and_then(|path| read_text(&path, MAX_TEXT).map(|text| (path, Digest::of(text))));
+        let (path, digest) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.unreadable("private key", written, &error);
+                return None;
+            }
+        };
+        self.files.note(&path, digest);
+        match keys::public_of(&path) {
+            Ok(public) => Some(Key { path, public }),
+            Err(error) => {
+                self.bad_key(written, &error);
+                None
+            }
+        }
+    }
+
+    fn bad_key(&mut self, written: &Spanned<String>, error: &keys::KeyError) {
+        let message = format!("this key cannot be used: {}", with_causes(error));
+        self.tell(
+            Fault::error("vmfile::key", message).at(written.span, "this file").maybe_help(error.help()),
+        );
+    }
+
+    fn provisioning_needs_a_login(&mut self, vm: &Vm, raw: bool) {
+        let Some(step) = vm.provision.first().filter(|_| vm.ssh.is_none()) else { return };
+        if vm.cloud_init.is_none() {
+            self.tell(
+                Fault::error("vmfile::ssh", "provisioning needs a login, and this machine has none")
+                    .at(step.span, "runs over ssh")
+                    .help("add an `ssh` block: `ssh` alone makes a user `vm` with a key of its own"),
+            );
+        } else if raw {
+            self.tell(
+                Fault::error(
+                    "vmfile::ssh",
+                    "provisioning needs a login, and your own user-data decides who can log in",
+                )
+                .at(step.span, "runs over ssh")
+                .help("add `ssh { user \"…\"; private-key \"…\" }` that fits your user-data"),
+            );
+        }
+    }
+
+    /// With the user's own user-data a generated key is not known to the guest: one of the user's may be.
+    fn home_key(&mut self, vm: &Vm) -> Option<PathBuf> {
+        let found = HOME_KEYS.iter().find_map(|name| {
+            let path = self.files.in_home(name)?;
+            // A key that cannot be used, such as one with a passphrase, is no candidate.
+            let text = read_text(&path, MAX_TEXT).ok().filter(|_| keys::public_of(&path).is_ok())?;
+            self.files.note(&path, Digest::of(text));
+            Some(path)
+        });
+        if found.is_none() {
+            let ssh = vm.ssh.as_ref()?;
+            let message = "no key is known that fits your own user-data";
+            let help =
+                "add `private-key \"…\"` to the `ssh` block, with a key that your user-data authorises";
+            let fault = if vm.provision.is_empty() {
+                Fault::warning("vmfile::ssh", message)
+            } else {
+                Fault::error("vmfile::ssh", message)
+            };
+            self.tell(fault.at(ssh.span, "no `private-key`, and no usable one in ~/.ssh").help(help));
+        }
+        found
+    }
+}
+
+/// A private key file that can be used.
+struct Key {
+    path: PathBuf,
+    public: String,
+}

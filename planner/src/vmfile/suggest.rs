@@ -1,0 +1,51 @@
+//! "Did you mean": the nearest known word, if it is near enough to be meant.
+
+/// The candidate that `word` is most likely a misspelling of.
+///
+/// Near enough is one edit for each three letters, at least one.
+pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    // Longer than any candidate by far: not worth a quadratic comparison.
+    const LONGEST: usize = 100;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let limit = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `a, b and c` with each word in backticks.
+pub(super) fn list(words: &[&str], last: &str) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [head @ .., tail] => format!("{} {last} {tail}", head.join(", ")),
+    }
+}
+
+/// Help for an unknown word: the nearest one, else all.
+pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
+    match nearest(word, known.iter().copied()) {
+        Some(candidate) => format!("did you mean `{candidate}`?"),
+        None => format!("known here: {}", list(known, "and")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_near_words_are_suggested() {
+        let known = ["memory", "image", "ssh"];
+        assert_eq!(nearest("memroy", known), Some("memory"));
+        assert_eq!(nearest("shs", known), Some("ssh"));
+        assert_eq!(nearest("firmware", known), None);
+        assert_eq!(nearest(&"m".repeat(100_000), known), None);
+    }
+}

@@ -1,0 +1,34 @@
+//! The folder of one project and the two ways into its state: reading and writing.
+//!
+//! ```text
+//! <project>/state/         the store; only a writer opens it
+//!           lock           whose kernel lock is the right to write; never removed
+//!           lock.json      who writes; stands there from open to orderly close
+//!           snapshot.json  what readers take; exact whenever lock.json is not there
+//!           ballast        room for one run on a full disk
+//!           vms/           a folder per machine, which this crate only counts
+//! ```
+//!
+//! A writer puts `lock.json` there, opens the store, publishes, commits and publishes as it goes, publishes a last
+//! time and removes `lock.json`. So a reader that finds
+//!
+//! - no `lock.json` takes `snapshot.json`, without opening the store;
+//! - `lock.json` and the lock held takes `snapshot.json` too, which is as old as the writer's last publishing;
+//! - `lock.json` and the lock free knows that a writer died: it takes the lock, opens the store, publishes what
+//!   that writer committed last, and removes `lock.json` in its place.
+//!
+//! A store is made beside its place and renamed when it is whole, so a store that is there but empty is damaged,
+//! never new; and whoever finds no store although a snapshot or a machine's folder exists reports that as
+//! [`StoreError::Missing`](crate::StoreError::Missing).
+
+mod ballast;
+mod dir;
+pub(crate) mod lock;
+mod published;
+mod reader;
+mod writer;
+
+pub use dir::{ProjectDir, projects};
+pub use lock::Holder;
+pub use reader::read;
+pub use writer::Writer;

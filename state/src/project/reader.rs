@@ -1,0 +1,67 @@
+//! Reading the state without the right to write it.
+
+use std::time::Duration;
+
+use super::dir::Presence;
+use super::lock::{self, Lock};
+use super::{ProjectDir, published, writer};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::files;
+use crate::record::Snapshot;
+
+/// How long a reader waits for a writer that is just making the store to publish its first snapshot.
+const FIRST_SNAPSHOT: Duration = Duration::from_secs(1);
+
+/// Reads the state without taking the right to write.
+///
+/// `Ok(None)` means that the project has no state and no machine's folder: nothing was ever made. While a writer
+/// works elsewhere, the answer is as old as what it published last. If a writer died, its last commits are read
+/// from the store and published first; where that cannot be written, the answer is what it had published.
+pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
+    if dir.presence()? == Presence::Nothing {
+        return Ok(None);
+    }
+    if !files::exists(&dir.holder())? {
+        match published::load(dir) {
+            Ok(Some(exact)) => return Ok(Some(exact)),
+            // The store is there, so the copy can be made again.
+            Ok(None) => {}
+            Err(error) if error.kind() == StoreErrorKind::Damaged => {
+                tracing::warn!(%error, "the published snapshot is made anew");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match take_over(dir, Duration::ZERO) {
+        Ok(Some(exact)) => Ok(Some(exact)),
+        Ok(None) => from_writer(dir).map(Some),
+        Err(refused) if refused.is_write_refused() => {
+            let Some(behind) = published::load(dir)? else { return Err(refused) };
+            tracing::warn!(error = %refused, "what was committed since the last publishing is not shown");
+            Ok(Some(behind))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes what the writer at work published.
+fn from_writer(dir: &ProjectDir) -> Result<Snapshot, StoreError> {
+    if let Some(published) = published::load(dir)? {
+        return Ok(published);
+    }
+    // It has made the store and not published yet: a matter of milliseconds, unless somebody removed the file.
+    if let Some(exact) = take_over(dir, FIRST_SNAPSHOT)? {
+        return Ok(exact);
+    }
+    published::load(dir)?.ok_or_else(|| StoreError::Locked { path: dir.lock(), holder: lock::holder(dir) })
+}
+
+/// Finishes what a dead writer left; `None` if the lock is held, so that the writer lives.
+fn take_over(dir: &ProjectDir, wait: Duration) -> Result<Option<Snapshot>, StoreError> {
+    let Some(_lock) = Lock::acquire(&dir.lock(), wait)? else { return Ok(None) };
+    let store = writer::open_store(dir)?;
+    let snapshot = store.current().clone();
+    store.close()?;
+    files::remove(&dir.holder())?;
+    Ok(Some(snapshot))
+}

@@ -1,0 +1,153 @@
+//! Writing the state: one writer per project at a time.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::dir::Presence;
+use super::lock::{self, Holder, Lock};
+use super::{ProjectDir, ballast, published};
+use crate::error::StoreError;
+use crate::files;
+use crate::record::{Ended, Snapshot};
+use crate::sled_store::SledStore;
+use crate::store::{Entry, Store};
+
+/// The right to write one project's state, and the store to write to.
+///
+/// It belongs to one process and one owner in it: a second writer of the same project is refused, in this process
+/// as well. Hold it for a whole run.
+#[derive(Debug)]
+pub struct Writer {
+    dir: ProjectDir,
+    /// There until the writer is finished.
+    store: Option<SledStore>,
+    /// The serial that readers see.
+    published: u64,
+    /// Given back last.
+    _lock: Lock,
+}
+
+impl Writer {
+    /// Takes the lock, waiting at most `wait` for another holder, and opens the store.
+    ///
+    /// A project without a state gets one with the given `lineage`; a project that only lost its state is
+    /// [`Missing`](StoreError::Missing). What a dead writer committed is there, with the steps it left open in
+    /// [`Snapshot::open`]. On success readers see the current serial. Blocks the calling thread while it waits.
+    pub fn open(dir: &ProjectDir, holder: Holder, lineage: Uuid, wait: Duration) -> Result<Self, StoreError> {
+        files::create_private_folder(dir.path())?;
+        let lock = Lock::of_writer(dir, wait)?;
+        let writer_died = files::exists(&dir.holder())?;
+        let opened = ballast::with_room(dir, || {
+            let presence = dir.presence()?;
+            lock::announce(dir, &holder)?;
+            if presence == Presence::Nothing {
+                SledStore::create(&dir.state(), lineage)?;
+                ballast::restore(dir);
+            }
+            open_store(dir)
+        });
+        match opened {
+            Ok(store) => {
+                let published = store.current().serial;
+                Ok(Self { dir: dir.clone(), store: Some(store), published, _lock: lock })
+            }
+            Err(error) => {
+                // Nothing was committed, so that a snapshot that was exact still is.
+                if !writer_died && let Err(leftover) = files::remove(&dir.holder()) {
+                    tracing::warn!(error = %leftover, "the next reader will look for a dead writer");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The folder it writes to.
+    pub fn dir(&self) -> &ProjectDir {
+        &self.dir
+    }
+
+    /// Returns the steps that ended, oldest first, as far back as the journal goes.
+    pub fn history(&self) -> Result<Vec<Ended>, StoreError> {
+        self.store().history()
+    }
+
+    /// Gives up the room that is kept for a run on a full disk; returns whether there was any.
+    ///
+    /// Opening does so by itself when it needs to. The room is taken again on close, if there is enough.
+    pub fn release_ballast(&self) -> Result<bool, StoreError> {
+        ballast::release(&self.dir)
+    }
+
+    /// Publishes, closes the store and gives the lock back. Dropping does the same, but hides failures.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
+        let Some(mut store) = self.store.take() else { return Ok(()) };
+        let published = publish(&self.dir, &mut store, self.published);
+        let in_doubt = store.is_broken();
+        store.close()?;
+        published?;
+        // After a failed commit only the store knows whether it took place: the next one to come shall look.
+        if !in_doubt {
+            ballast::restore(&self.dir);
+            files::remove(&self.dir.holder())?;
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> &SledStore {
+        self.store.as_ref().expect("only `finish` takes it, and nothing comes after that")
+    }
+
+    fn store_mut(&mut self) -> &mut SledStore {
+        self.store.as_mut().expect("only `finish` takes it, and nothing comes after that")
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::warn!(%error, "the state was not closed in order; the next one to read it will do that");
+        }
+    }
+}
+
+impl Store for Writer {
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot { taken: Timestamp::now(), ..self.store().current().clone() })
+    }
+
+    fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
+        self.store_mut().commit(entries)
+    }
+
+    fn publish(&mut self) -> Result<(), StoreError> {
+        let published = self.published;
+        let dir = self.dir.clone();
+        self.published = publish(&dir, self.store_mut(), published)?;
+        Ok(())
+    }
+}
+
+/// Opens the store of a project that has one, and publishes what is in it. The caller holds the lock.
+pub(super) fn open_store(dir: &ProjectDir) -> Result<SledStore, StoreError> {
+    ballast::with_room(dir, || {
+        let store = SledStore::open(&dir.state())?;
+        if !published::is_current(dir, store.current())? {
+            published::write(dir, store.current())?;
+        }
+        Ok(store)
+    })
+}
+
+fn publish(dir: &ProjectDir, store: &mut SledStore, published: u64) -> Result<u64, StoreError> {
+    let serial = store.current().serial;
+    if serial != published {
+        published::write(dir, store.taken(Timestamp::now()))?;
+    }
+    Ok(serial)
+}

@@ -1,0 +1,484 @@
+//! The durable store: a sled database, with everything around it that sled 0.34 leaves to its users.
+//!
+//! - sled's flush does not sync: every commit ends with fdatasync of its one data file, on a handle of our own.
+//! - Values that do not fit into a quarter of a log segment go to files of their own, which nobody syncs. A page
+//!   holds about 20 values, so values are cut into pieces small enough that no page ever gets there.
+//! - A kill while it opens can leave a half-written index (`snap.*`), which it then takes for corruption. The index
+//!   is made from the log: without it, sled makes it again.
+//! - It panics on a damaged file.
+//!
+//! Everything is read once, on opening; from then on the state is in memory and sled is only written to.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sled::transaction::{TransactionError, TransactionalTree, UnabortableTransactionError};
+use sled::{Db, Transactional, Tree};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::files;
+use crate::guard;
+use crate::ledger::{Head, Ledger, Row, Staged};
+use crate::project::lock::Lock;
+use crate::record::{Ended, FORMAT_VERSION, Intent, Record, Snapshot};
+use crate::store::Entry;
+
+/// Everything is in our memory anyway, so sled's own cache only has to hold what is being written.
+const CACHE: u64 = 16 << 20;
+/// A page of 20 such pieces stays under 128 KiB, where sled would put it into a file of its own.
+const PIECE: usize = 4 << 10;
+/// How long it may take until a database that was dropped is closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// The tree of the format version and of the [`Head`].
+const META: &str = "meta";
+const RECORDS: &str = "records";
+const INTENTS: &str = "intents";
+const HISTORY: &str = "history";
+
+const FORMAT_KEY: &[u8] = b"format";
+const HEAD_KEY: &[u8] = b"head";
+
+/// The file in a store's folder that holds the data; without it there is no store.
+pub(crate) fn data_file(folder: &Path) -> PathBuf {
+    folder.join("db")
+}
+
+/// A store in a folder. The caller holds the project's lock as long as it exists.
+pub(crate) struct SledStore {
+    folder: PathBuf,
+    engine: Engine,
+    /// Second handle on the data file, for syncing it.
+    data: File,
+    ledger: Ledger,
+    /// Set when a commit failed: what is on the disk is then known only after opening again.
+    broken: bool,
+}
+
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, engine: _, data: _, ledger, broken } = self;
+        f.debug_struct("SledStore")
+            .field("folder", folder)
+            .field("head", &ledger.head())
+            .field("broken", broken)
+            .finish()
+    }
+}
+
+impl SledStore {
+    /// Makes an empty store at `folder`, where there is none. It appears whole or not at all.
+    pub(crate) fn create(folder: &Path, lineage: Uuid) -> Result<(), StoreError> {
+        let draft = folder.with_extension("new");
+        if files::exists(&draft)? {
+            fs::remove_dir_all(&draft).map_err(StoreError::io("remove", &draft))?;
+        }
+        files::create_private_folder(&draft)?;
+        let head = Ledger::new(lineage, Timestamp::now()).head();
+        let writes = [
+            Write {
+                tree: Place::Meta,
+                key: FORMAT_KEY.to_vec(),
+                value: Some(encode(&FORMAT_VERSION, &draft)?),
+            },
+            Write { tree: Place::Meta, key: HEAD_KEY.to_vec(), value: Some(encode(&head, &draft)?) },
+        ];
+        contained(&draft, || {
+            let engine = Engine::over(Engine::config(&draft).open()?)?;
+            engine.transact(&writes)?;
+            engine.db.flush().map(drop)
+        })?;
+        wait_until_closed(&draft)?;
+        files::restrict_contents(&draft)?;
+        for (path, is_folder) in files::entries(&draft)? {
+            if !is_folder {
+                File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &path))?;
+            }
+        }
+        files::sync_folder(&draft)?;
+        // What is at the place now holds no data file, so that it is no store; usually there is nothing.
+        if files::exists(folder)? {
+            fs::remove_dir(folder).map_err(StoreError::io("replace folder", folder))?;
+        }
+        fs::rename(&draft, folder).map_err(StoreError::io("rename folder", &draft))?;
+        folder.parent().map_or(Ok(()), files::sync_folder)
+    }
+
+    /// Opens the store at `folder`, mending what sled breaks by itself when it is killed.
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = data_file(folder);
+        let data = File::open(&path).map_err(StoreError::io("open", &path))?;
+        wait_until_closed(folder)?;
+        remove_index_files(folder, |name| name.ends_with(".generating"))?;
+        let db = contained(folder, || match Engine::config(folder).open() {
+            // Only this answer can mean a torn index. Without it, sled takes a torn log for a shorter one.
+            Err(sled::Error::Corruption { .. }) => Ok(None),
+            opened => opened.map(Some),
+        })?;
+        let db = match db {
+            Some(db) => db,
+            None => {
+                tracing::warn!(path = %folder.display(), "the store's index is made anew");
+                remove_index_files(folder, |_| true)?;
+                contained(folder, || Engine::config(folder).open())?
+            }
+        };
+        files::restrict_contents(folder)?;
+        let (engine, ledger) =
+            guard::contain(|| load(db, folder)).unwrap_or_else(|panic| Err(damaged(folder, panic)))?;
+        Ok(Self { folder: folder.to_path_buf(), engine, data, ledger, broken: false })
+    }
+
+    /// The state after the last commit that succeeded.
+    pub(crate) fn current(&self) -> &Snapshot {
+        self.ledger.snapshot()
+    }
+
+    /// The same, marked as taken `at`.
+    pub(crate) fn taken(&mut self, at: Timestamp) -> &Snapshot {
+        self.ledger.snapshot_at(at)
+    }
+
+    /// Whether a commit failed in such a way that it may have taken place.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Commits as [`Store::commit`](crate::Store::commit) says.
+    pub(crate) fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
+        if entries.is_empty() {
+            return Ok(self.current().serial);
+        }
+        if self.broken {
+            let why = io::Error::other("an earlier commit failed; the state must be opened again");
+            return Err(StoreError::io("write", &self.folder)(why));
+        }
+        let staged = self.ledger.stage(entries, Timestamp::now())?;
+        let writes = writes(&staged, &self.folder)?;
+        self.write(&writes).inspect_err(|_| self.broken = true)?;
+        self.ledger.accept(staged);
+        Ok(self.current().serial)
+    }
+
+    fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
+        contained(&self.folder, || {
+            self.engine.transact(writes)?;
+            self.engine.db.flush().map(drop)
+        })?;
+        self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))
+    }
+
+    /// Reads the steps that ended, oldest first.
+    pub(crate) fn history(&self) -> Result<Vec<Ended>, StoreError> {
+        let rows = contained(&self.folder, || rows(&self.engine.history))?;
+        rows.into_iter().map(|(key, pieces)| decode(&key, &pieces, &self.folder)).collect()
+    }
+
+    /// Closes the database. Everything committed is on the disk already.
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        let Self { folder, engine, data: _, ledger: _, broken: _ } = self;
+        contained(&folder, || {
+            drop(engine);
+            Ok(())
+        })
+    }
+}
+
+/// The open database.
+struct Engine {
+    db: Db,
+    meta: Tree,
+    records: Tree,
+    intents: Tree,
+    history: Tree,
+}
+
+/// One row as bytes: what is to stand under a key of a tree, or nothing.
+struct Write {
+    tree: Place,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Meta,
+    Records,
+    Intents,
+    History,
+}
+
+impl Engine {
+    fn config(folder: &Path) -> sled::Config {
+        // Without a flusher in the background, nothing is written but by a commit.
+        sled::Config::new().path(folder).cache_capacity(CACHE).flush_every_ms(None)
+    }
+
+    fn over(db: Db) -> sled::Result<Self> {
+        Ok(Self {
+            meta: db.open_tree(META)?,
+            records: db.open_tree(RECORDS)?,
+            intents: db.open_tree(INTENTS)?,
+            history: db.open_tree(HISTORY)?,
+            db,
+        })
+    }
+
+    /// Makes all writes or none.
+    fn transact(&self, writes: &[Write]) -> sled::Result<()> {
+        let done = (&self.meta, &self.records, &self.intents, &self.history).transaction(
+            |(meta, records, intents, history)| {
+                for write in writes {
+                    let tree = match write.tree {
+                        Place::Meta => meta,
+                        Place::Records => records,
+                        Place::Intents => intents,
+                        Place::History => history,
+                    };
+                    put(tree, write)?;
+                }
+                Ok(())
+            },
+        );
+        done.map_err(|failed: TransactionError<Infallible>| match failed {
+            TransactionError::Storage(error) => error,
+            TransactionError::Abort(never) => match never {},
+        })
+    }
+}
+
+/// Puts the pieces of a value in place of those of the value before it.
+fn put(tree: &TransactionalTree, write: &Write) -> Result<(), UnabortableTransactionError> {
+    let pieces = write.value.as_deref().map_or_else(Vec::new, |value| value.chunks(PIECE).collect());
+    let mut number = 0;
+    for piece in pieces {
+        tree.insert(piece_key(&write.key, number), piece)?;
+        number += 1;
+    }
+    while tree.get(piece_key(&write.key, number))?.is_some() {
+        tree.remove(piece_key(&write.key, number))?;
+        number += 1;
+    }
+    Ok(())
+}
+
+/// The key of one piece: the row's key, then the piece's number.
+fn piece_key(key: &[u8], number: u32) -> Vec<u8> {
+    [key, &number.to_be_bytes()].concat()
+}
+
+/// Reads a tree: the value of each key, put together from its pieces.
+fn rows(tree: &Tree) -> sled::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut rows = BTreeMap::<Vec<u8>, Vec<u8>>::new();
+    for entry in tree {
+        let (key, piece) = entry?;
+        let key = key.split_last_chunk::<4>().map_or(&key[..], |(key, _number)| key);
+        rows.entry(key.to_vec()).or_default().extend_from_slice(&piece);
+    }
+    Ok(rows)
+}
+
+/// Reads the whole state, and checks that it is one.
+fn load(db: Db, folder: &Path) -> Result<(Engine, Ledger), StoreError> {
+    let failed = |error| engine_error(folder, error);
+    if !db.tree_names().iter().any(|name| name == META.as_bytes()) {
+        return Err(damaged(folder, "it is no state of vmctl"));
+    }
+    let engine = Engine::over(db).map_err(failed)?;
+    let meta = rows(&engine.meta).map_err(failed)?;
+    let stated = |key: &[u8], what| {
+        meta.get(key).ok_or_else(|| damaged(folder, format!("it does not state its {what}")))
+    };
+    let format: u32 = decode(FORMAT_KEY, stated(FORMAT_KEY, "format")?, folder)?;
+    if format > FORMAT_VERSION {
+        return Err(StoreError::Newer {
+            path: folder.to_path_buf(),
+            found: format,
+            supported: FORMAT_VERSION,
+        });
+    }
+    let head: Head = decode(HEAD_KEY, stated(HEAD_KEY, "serial")?, folder)?;
+    let mut records = BTreeMap::new();
+    for (key, value) in rows(&engine.records).map_err(failed)? {
+        let record: Record = decode(&key, &value, folder)?;
+        records.insert(record.address.clone(), record);
+    }
+    let mut open = BTreeMap::new();
+    for (key, value) in rows(&engine.intents).map_err(failed)? {
+        let intent: Intent = decode(&key, &value, folder)?;
+        open.insert(intent.op, intent);
+    }
+    let ledger =
+        Ledger::from_parts(head, records, open, Timestamp::now()).map_err(|why| damaged(folder, why))?;
+    Ok((engine, ledger))
+}
+
+/// What a staged commit writes, as bytes.
+fn writes(staged: &Staged, folder: &Path) -> Result<Vec<Write>, StoreError> {
+    let number = |n: u64| n.to_be_bytes().to_vec();
+    let mut writes = Vec::with_capacity(staged.rows.len() + 1);
+    for row in &staged.rows {
+        let (tree, key, value) = match row {
+            Row::PutRecord(record) => {
+                let key = record.address.as_str().as_bytes().to_vec();
+                (Place::Records, key, Some(encode(record, folder)?))
+            }
+            Row::RemoveRecord(address) => (Place::Records, address.as_str().as_bytes().to_vec(), None),
+            Row::OpenIntent(intent) => (Place::Intents, number(intent.op.0), Some(encode(intent, folder)?)),
+            Row::CloseIntent(op) => (Place::Intents, number(op.0), None),
+            Row::AddEnded(at, ended) => (Place::History, number(*at), Some(encode(ended, folder)?)),
+            Row::DropEnded(at) => (Place::History, number(*at), None),
+        };
+        writes.push(Write { tree, key, value });
+    }
+    writes.push(Write {
+        tree: Place::Meta,
+        key: HEAD_KEY.to_vec(),
+        value: Some(encode(&staged.head, folder)?),
+    });
+    Ok(writes)
+}
+
+fn encode(value: &impl Serialize, folder: &Path) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::io("encode for", folder)(error.into()))
+}
+
+fn decode<T: DeserializeOwned>(key: &[u8], json: &[u8], folder: &Path) -> Result<T, StoreError> {
+    serde_json::from_slice(json)
+        .map_err(|error| damaged(folder, format!("entry `{}`: {error}", key.escape_ascii())))
+}
+
+/// Runs something of sled's, with its errors and its panics turned into ours.
+fn contained<T>(folder: &Path, act: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match guard::contain(act) {
+        Ok(done) => done.map_err(|error| engine_error(folder, error)),
+        Err(panic) => Err(damaged(folder, panic)),
+    }
+}
+
+fn engine_error(folder: &Path, error: sled::Error) -> StoreError {
+    match error {
+        // These are sled's answers to a file that is too short or makes no sense.
+        sled::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            damaged(folder, error.to_string())
+        }
+        sled::Error::Io(source) => {
+            StoreError::Io { action: "use the store", path: folder.to_path_buf(), source }
+        }
+        other => damaged(folder, other.to_string()),
+    }
+}
+
+fn damaged(folder: &Path, detail: impl Into<String>) -> StoreError {
+    StoreError::Damaged { path: folder.to_path_buf(), detail: detail.into() }
+}
+
+/// Waits until nobody has the database open any more.
+///
+/// With the project's lock in our hands nobody should, but sled's threads end after it was dropped, and a child that
+/// is just being started holds a copy of every handle until it runs.
+fn wait_until_closed(folder: &Path) -> Result<(), StoreError> {
+    let path = data_file(folder);
+    match Lock::acquire(&path, CLOSING)? {
+        Some(_lock) => Ok(()),
+        None => Err(StoreError::io("lock", &path)(io::ErrorKind::WouldBlock.into())),
+    }
+}
+
+/// Removes those files of sled's index whose name is picked.
+fn remove_index_files(folder: &Path, pick: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+    for (path, is_folder) in files::entries(folder)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !is_folder && name.starts_with("snap.") && pick(name) {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StoreErrorKind;
+    use crate::record::{Address, OpId};
+
+    fn created() -> (tempfile::TempDir, PathBuf) {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("state");
+        SledStore::create(&folder, Uuid::nil()).unwrap();
+        (data, folder)
+    }
+
+    fn tamper(folder: &Path, key: &[u8], value: &[u8]) {
+        let db = Engine::config(folder).open().unwrap();
+        db.open_tree(META).unwrap().insert(piece_key(key, 0), value).unwrap();
+        db.flush().unwrap();
+    }
+
+    #[test]
+    fn newer_store_is_refused_by_its_version() {
+        let (_data, folder) = created();
+        tamper(&folder, HEAD_KEY, b"whatever that will be");
+        tamper(&folder, FORMAT_KEY, b"2");
+        let error = SledStore::open(&folder).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, supported: FORMAT_VERSION, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn database_of_something_else_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let db = Engine::config(data.path()).open().unwrap();
+        db.insert("theirs", "value").unwrap();
+        drop(db);
+        let error = SledStore::open(data.path()).unwrap_err();
+        assert!(error.to_string().ends_with("is damaged: it is no state of vmctl"), "{error}");
+    }
+
+    #[test]
+    fn lost_rows_are_noticed() {
+        let (_data, folder) = created();
+        let mut head = SledStore::open(&folder).unwrap().ledger.head();
+        head.records = 1;
+        tamper(&folder, HEAD_KEY, &serde_json::to_vec(&head).unwrap());
+        let error = SledStore::open(&folder).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Damaged);
+        assert!(error.to_string().contains("it should hold 1 records"), "{error}");
+    }
+
+    #[test]
+    fn no_value_gets_a_file_of_its_own() {
+        let (_data, folder) = created();
+        let mut store = SledStore::open(&folder).unwrap();
+        let blobs = || files::entries(&folder.join("blobs")).unwrap().len();
+        for n in 0..60 {
+            let at = Timestamp::UNIX_EPOCH;
+            let intent = Intent {
+                op: OpId(n + 1),
+                run: Uuid::nil(),
+                step: "prepare".into(),
+                address: Address::vm("web"),
+                instance: Uuid::nil(),
+                at,
+                detail: "x".repeat(150_000).into(),
+            };
+            store.commit(&[Entry::Begin(intent)]).unwrap();
+            assert_eq!(blobs(), 0, "after {n} commits");
+        }
+        store.close().unwrap();
+        assert_eq!(SledStore::open(&folder).unwrap().current().open.len(), 60);
+    }
+}
