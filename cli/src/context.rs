@@ -118,7 +118,7 @@ impl Context {
             return Ok(Some(name.clone()));
         }
         if let Some(path) = self.find_vmfile() {
-            return Ok(Some(vmfile::project_of(&path)?));
+            return Ok(Some(vmfile::project(&path)?));
         }
         only(self.projects()?)
     }

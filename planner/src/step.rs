@@ -83,6 +83,8 @@ impl fmt::Display for Step {
             (StepKind::Provision(number), Some(label)) => {
                 write!(f, "{}: provision {number} ({label})", self.address)
             }
+            // An image's address is its whole digest; its beginning is enough for people.
+            (kind @ StepKind::FetchImage, _) => write!(f, "{:.18}…: {}", self.address.as_str(), kind.name()),
             (kind, _) => write!(f, "{}: {}", self.address, kind.name()),
         }
     }

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use common::{FakeImages, identity};
 use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Power, Until};
-use vmctl_planner::vmfile::{FILE_NAME, LoadOptions, Loaded, Report, Severity, discover, load};
+use vmctl_planner::vmfile::{
+    FILE_NAME, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
+};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{
     BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Protocol, Secret, SshConfig, keys,
@@ -339,6 +341,27 @@ fn the_project_is_named_by_option_then_node_then_folder() {
     let options = LoadOptions { project: Some(name("pr-123")), home: None, images: &site.images };
     let loaded = load(&site.path(FILE_NAME), &options).unwrap();
     assert_eq!(loaded.desired.project.as_str(), "pr-123");
+}
+
+#[test]
+fn the_project_is_known_even_where_the_rest_cannot_be_resolved() {
+    let site = Site::new("project \"store\"\nvm \"web\" { image \"nowhere.img\"; vcpus 0; }");
+    assert_eq!(project(&site.path(FILE_NAME)).unwrap(), name("store"));
+    site.file("box/VMFile.kdl", "");
+    assert_eq!(project(&site.path("box/VMFile.kdl")).unwrap(), name("box"));
+    site.file("box/VMFile.kdl", "project \"a/b\"");
+    assert!(project(&site.path("box/VMFile.kdl")).is_err());
+}
+
+#[test]
+fn examples_parse() {
+    for folder in fs::read_dir("../examples").unwrap() {
+        let path = folder.unwrap().path().join(FILE_NAME);
+        if path.is_file() {
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(parse(FILE_NAME, &text).map(|_| ()), Ok(()), "{}", path.display());
+        }
+    }
 }
 
 #[test]

@@ -341,13 +341,14 @@ impl GuestAccess for NoopBackend {
         let Some(mut machine) = self.find(vm)?.filter(|machine| machine.state == VmState::Running) else {
             return Err(Error::InvalidState { action: "provision", state: self.state(vm).await? });
         };
-        self.rehearse("provision", vm.name.as_str()).await?;
+        let op = format!("provision-{}", step.number);
+        self.rehearse(&op, vm.name.as_str()).await?;
         let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
         // Nobody listening is no failure of the step.
         let _ = output.send(line).await;
         machine.provisioned.push(step.label.clone());
         write_json(&self.file(vm), &machine)?;
-        self.log(&format!("provision-{}", step.number), vm.name.as_str())
+        self.log(&op, vm.name.as_str())
     }
 }
 

@@ -152,6 +152,7 @@ async fn seeded_guest_is_reached_and_used() {
     guest_loses_nothing_but_the_step(&session).await;
     session.close().await;
     host_key_is_learned_once(&guest).await;
+    step_ends_with_its_connection(&guest).await;
     let (key, host) = tokio::join!(another_key(&guest), another_host_key(&guest));
     assert!(matches!(key, SshError::AuthRefused { .. }), "{key:?}");
     assert!(matches!(host, SshError::HostKeyMismatch { .. }), "{host:?}");
@@ -283,6 +284,31 @@ async fn step_out_of_time_is_ended_in_the_guest(session: &Session, folder: &Path
 async fn guest_loses_nothing_but_the_step(session: &Session) {
     let (out, _, _) = exec(session, "ls -A /tmp; ps | grep -E '[9]8765|[5]6789'", b"").await;
     assert_eq!(out, "");
+}
+
+async fn step_ends_with_its_connection(guest: &Guest) {
+    let session = guest.login().await;
+    let step = ProvisionStep {
+        number: 3,
+        label: "inline".to_owned(),
+        action: ProvisionAction::Shell { script: "echo begun; sleep 43210".to_owned() },
+        digest: Digest::of(b""),
+    };
+    let (sender, mut receiver) = mpsc::channel::<OutputLine>(1);
+    let log = guest.folder.path().join("provision.log");
+    let cut = async {
+        assert_eq!(receiver.recv().await.unwrap().text, "begun");
+        session.close().await;
+    };
+    let (ended, ()) = tokio::join!(provision::run(&session, &step, &log, &sender), cut);
+    let Err(Error::Provision { status, tail, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!((status.as_str(), tail), ("a lost connection", vec!["begun".to_owned()]));
+    assert!(session.is_closed());
+
+    let other = guest.login().await;
+    let gone = "while ps | grep -q '[4]3210' || [ -n \"$(ls -A /tmp)\" ]; do :; done; echo gone";
+    let (out, _, _) = tokio::time::timeout(LONG, exec(&other, gone, b"")).await.unwrap();
+    assert_eq!(out, "gone\n");
 }
 
 async fn host_key_is_learned_once(guest: &Guest) {

@@ -15,13 +15,15 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 use vmctl_providers::process::{Holder, Process, Program, helper};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::qemu::{AccelChoice, QEMU_IMG, QemuConfig};
 use vmctl_providers::{
-    BackendTag, ConsoleEndpoint, Digest, DiskImage, Error, Forward, Hypervisor, ImageFormat, Inspect,
-    InstanceId, MacAddr, Machine, NetworkConfig, Nic, Preflight, Protocol, QemuBackend, Reconfigure,
-    SshConfig, VmHandle, VmSpec, VmState,
+    BackendTag, CloudInitConfig, ConsoleEndpoint, Digest, DiskImage, Error, Forward, GuestAccess, Hypervisor,
+    ImageFormat, Inspect, InstanceId, MacAddr, Machine, NetworkConfig, Nic, Preflight, Protocol, QemuBackend,
+    Reconfigure, SshConfig, VmHandle, VmSpec, VmState,
 };
 
 /// Bounds every wait for something that should come at once; generous, for crowded hosts.
@@ -64,6 +66,16 @@ impl World {
             ["create".into(), "-q".into(), "-f".into(), "qcow2".into(), path.clone().into(), "8M".into()];
         helper(&QEMU_IMG, &args, SOON).await.unwrap();
         image(path, 8 << 20)
+    }
+
+    /// A copy of the tiny guest, which boots to a login within seconds.
+    async fn tiny_image(&self) -> DiskImage {
+        fs::create_dir_all(&self.data).unwrap();
+        let path = self.data.join("tiny.qcow2");
+        fs::copy(test_images().join("tiny.qcow2"), &path)
+            .expect("VMCTL_TEST_IMAGES holds tiny.qcow2: run `make test`");
+        let size = virtual_size(&path).await;
+        image(path, size)
     }
 
     async fn spec(&self) -> VmSpec {
@@ -115,6 +127,11 @@ fn test_images() -> PathBuf {
     std::env::var_os("VMCTL_TEST_IMAGES")
         .expect("VMCTL_TEST_IMAGES is not set: run `make test`, which builds the guests")
         .into()
+}
+
+async fn virtual_size(path: &Path) -> u64 {
+    let info = helper(&QEMU_IMG, &["info", "--output=json", path.to_str().unwrap()], SOON).await.unwrap();
+    serde_json::from_slice::<serde_json::Value>(&info).unwrap()["virtual-size"].as_u64().unwrap()
 }
 
 fn image(path: PathBuf, virtual_size: u64) -> DiskImage {
@@ -186,13 +203,7 @@ async fn hold(monitor: &Path) -> BufReader<UnixStream> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_life_of_a_guest() {
     let world = World::new();
-    let tiny = test_images().join("tiny.qcow2");
-    let copy = world.data.join("base.qcow2");
-    fs::create_dir_all(&world.data).unwrap();
-    fs::copy(&tiny, &copy).expect("VMCTL_TEST_IMAGES holds tiny.qcow2: run `make test`");
-    let info = helper(&QEMU_IMG, &["info", "--output=json", copy.to_str().unwrap()], SOON).await.unwrap();
-    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
-    let spec = spec(image(copy, info["virtual-size"].as_u64().unwrap()));
+    let spec = spec(world.tiny_image().await);
     let backend = &world.backend;
 
     backend.preflight(&spec).await.unwrap();
@@ -248,6 +259,80 @@ async fn whole_life_of_a_guest() {
     backend.destroy(again).await.unwrap();
     assert_eq!(backend.state(&vm).await.unwrap(), VmState::Destroyed);
     assert!(spec.machine.image.path.exists());
+}
+
+fn with_login(mut spec: VmSpec) -> VmSpec {
+    spec.cloud_init = Some(CloudInitConfig {
+        hostname: "web".to_owned(),
+        user: "admin".to_owned(),
+        authorized_keys: Vec::new(),
+        user_data: None,
+    });
+    spec.ssh = Some(SshConfig { user: "admin".to_owned(), private_key: None });
+    spec
+}
+
+fn step(script: &str) -> ProvisionStep {
+    ProvisionStep {
+        number: 1,
+        label: "inline".to_owned(),
+        action: ProvisionAction::Shell { script: script.to_owned() },
+        digest: Digest::of(script),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_is_logged_in_to_and_provisioned() {
+    let world = World::new();
+    let spec = with_login(spec(world.tiny_image().await));
+    let vm = world.backend.prepare(&spec).await.unwrap();
+    let seed = fs::read(vm.work_dir.join("seed.img")).unwrap();
+    assert_eq!(world.backend.prepare(&spec).await.unwrap(), vm);
+    assert_eq!(fs::read(vm.work_dir.join("seed.img")).unwrap(), seed, "keys are not made anew");
+
+    let vm = world.backend.start(&vm).await.unwrap();
+    world.backend.wait_ready(&vm, SOON).await.unwrap();
+    let (lines, mut seen) = mpsc::channel(100);
+    world.backend.provision(&vm, &step("echo on $(hostname); id -un"), &lines).await.unwrap();
+    let error = world.backend.provision(&vm, &step("echo broken >&2; exit 7"), &lines).await.unwrap_err();
+    assert!(matches!(&error, Error::Provision { status, .. } if status.contains('7')), "{error}");
+    world.another_backend().provision(&vm, &step("echo again"), &lines).await.unwrap();
+    drop(lines);
+    let mut text = Vec::new();
+    while let Some(line) = seen.recv().await {
+        text.push(line.text);
+    }
+    assert_eq!(text, ["on web", "admin", "broken", "again"]);
+    let log = vm.work_dir.join("provision.log");
+    assert!(fs::read_to_string(&log).unwrap().contains("broken"));
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // The process ends in the middle of a step: that is told at once and not after the step's time.
+    let process = world.live(vm.id).unwrap();
+    let (lines, mut seen) = mpsc::channel(100);
+    let long_step = step("echo begun; sleep 600");
+    let (result, ()) = tokio::join!(world.backend.provision(&vm, &long_step, &lines), async {
+        seen.recv().await.unwrap();
+        process.kill().unwrap();
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::ProcessEnded { .. }), "{error}");
+    assert!(error.to_string().contains("its console ends with"), "{error}");
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_process() {
+    let world = World::new();
+    let vm = world.backend.prepare(&with_login(world.spec().await)).await.unwrap();
+    let vm = world.backend.start(&vm).await.unwrap();
+    let process = world.live(vm.id).unwrap();
+    let (result, ()) = tokio::join!(world.backend.wait_ready(&vm, SOON), async {
+        process.kill().unwrap();
+    });
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::ProcessEnded { .. }), "{error}");
+    let error = world.backend.wait_ready(&vm, SOON).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidState { state: VmState::Stopped, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -306,7 +391,6 @@ async fn killed_machine_is_stopped_and_starts_again() {
 
 #[tokio::test]
 async fn process_with_a_reused_pid_survives_everything() {
-    const SLEEP: Program = Program { name: "sleep", package: "coreutils" };
     let world = World::new();
     let log = tempfile::tempfile().unwrap();
     let mut vm = world.backend.prepare(&world.spec().await).await.unwrap();
@@ -319,7 +403,6 @@ async fn process_with_a_reused_pid_survives_everything() {
     let args = ["-c".into(), script, "-uuid".into(), vm.id.to_string().into()];
     let mut victim = vmctl_providers::process::machine(&sh, &args, log).unwrap();
     let victim_pid: u32 = victim.first_line(100).await.unwrap().unwrap().parse().unwrap();
-    assert!(SLEEP.locate().is_ok());
 
     fs::write(run.pidfile(), format!("{victim_pid}\n")).unwrap();
     vm.state = VmState::Running;
@@ -564,9 +647,7 @@ async fn stopped_machine_takes_new_hardware_and_a_running_one_does_not() {
     let vm = world.backend.reconfigure(&vm, &wanted).await.unwrap();
     assert_eq!(world.backend.reconfigure(&vm, &wanted).await.unwrap(), vm);
     let overlay = vm.work_dir.join("overlay.qcow2");
-    let info = helper(&QEMU_IMG, &["info", "--output=json", overlay.to_str().unwrap()], SOON).await.unwrap();
-    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
-    assert_eq!(info["virtual-size"], 16 << 20);
+    assert_eq!(virtual_size(&overlay).await, 16 << 20);
 
     let vm = world.backend.start(&vm).await.unwrap();
     let seen = world.backend.inspect(&vm).await.unwrap();

@@ -5,6 +5,48 @@
 //! [`Snapshot`] and never wait for a writer.
 //!
 //! This crate knows nothing of hypervisors: handles and specs are opaque JSON values to it.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use jiff::Timestamp;
+//! use uuid::Uuid;
+//! use vmctl_state::{Address, Entry, Holder, Intent, Outcome, ProjectDir, Store, Writer, read};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let data = tempfile::tempdir()?;
+//! let dir = ProjectDir::of_project(data.path(), "shop");
+//! assert_eq!(read(&dir)?, None);
+//!
+//! let holder = Holder {
+//!     command: "vmctl apply".into(),
+//!     user: "ada".into(),
+//!     host: "mill".into(),
+//!     pid: std::process::id(),
+//!     since: Timestamp::now(),
+//! };
+//! let mut writer = Writer::open(&dir, holder, Uuid::new_v4(), Duration::ZERO)?;
+//!
+//! // What is about to be done is durable before it is done.
+//! let op = writer.snapshot()?.next_op;
+//! writer.commit(&[Entry::Begin(Intent {
+//!     op,
+//!     run: Uuid::new_v4(),
+//!     step: "prepare".into(),
+//!     address: Address::vm("web"),
+//!     instance: Uuid::new_v4(),
+//!     at: Timestamp::now(),
+//!     detail: serde_json::json!({ "folder": "vms/web" }),
+//! })])?;
+//! writer.publish()?;
+//! assert_eq!(read(&dir)?.map(|snapshot| snapshot.open.len()), Some(1));
+//!
+//! writer.commit(&[Entry::End { op, outcome: Outcome::Done }])?;
+//! writer.close()?;
+//! assert_eq!(read(&dir)?.map(|snapshot| snapshot.serial), Some(2));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod error;
 mod files;

@@ -181,7 +181,7 @@ impl Snapshot {
             format: FORMAT_VERSION,
             lineage,
             serial: 0,
-            next_op: OpId(1),
+            next_op: OpId(0),
             taken,
             records: BTreeMap::new(),
             open: Vec::new(),

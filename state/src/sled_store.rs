@@ -119,13 +119,18 @@ impl SledStore {
         let data = File::open(&path).map_err(StoreError::io("open", &path))?;
         wait_until_closed(folder)?;
         remove_index_files(folder, |name| name.ends_with(".generating"))?;
-        let db = match contained(folder, || Engine::config(folder).open()) {
-            Err(error @ StoreError::Damaged { .. }) => {
-                tracing::warn!(%error, "opening once more without the index");
+        let db = contained(folder, || match Engine::config(folder).open() {
+            // Only this answer can mean a torn index. Without it, sled takes a torn log for a shorter one.
+            Err(sled::Error::Corruption { .. }) => Ok(None),
+            opened => opened.map(Some),
+        })?;
+        let db = match db {
+            Some(db) => db,
+            None => {
+                tracing::warn!(path = %folder.display(), "the store's index is made anew");
                 remove_index_files(folder, |_| true)?;
                 contained(folder, || Engine::config(folder).open())?
             }
-            opened => opened?,
         };
         files::restrict_contents(folder)?;
         let (engine, ledger) =

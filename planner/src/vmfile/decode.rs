@@ -20,13 +20,16 @@ use super::suggest::nearest;
 use super::words::{MAX_INTERFACE, file_url_path, hostname_fault, is_interface, is_user};
 use crate::desired::{Power, Until};
 
+/// Name of the node that names the project.
+pub(super) const PROJECT_NODE: &str = "project";
+
 /// Reads the whole tree. The file holds what could be read, the faults tell the rest.
 pub(super) fn decode(nodes: &[Node]) -> (File, Vec<Fault>) {
     let mut fields = Fields::default();
     let mut file = File::default();
     let mut names: HashMap<String, SourceSpan> = HashMap::new();
     for node in fields.known(nodes, "at the top level", &TOP) {
-        if node.name.value == "project" {
+        if node.name.value == PROJECT_NODE {
             let text = fields.leaf_text(node, &PROJECT);
             file.project = text.and_then(|text| fields.name("project", text));
             continue;

@@ -10,9 +10,9 @@ use vmctl_providers::{Digest, Name};
 use super::ast::File;
 use super::files::{FileError, read_text};
 use super::report::{Fault, Problem, Report, locate};
-use super::resolve::{Surroundings, project, resolve};
+use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
-use super::{decode, source};
+use super::{decode, resolve, source};
 use crate::desired::{Desired, InputFile};
 
 /// Name of the file that is looked for.
@@ -75,7 +75,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         images: options.images,
         itself,
     };
-    let (desired, more) = resolve(&file, around);
+    let (desired, more) = resolve::resolve(&file, around);
     faults.extend(more);
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
@@ -85,17 +85,18 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     }
 }
 
-/// The project that a VMFile belongs to, told by its text and folder: files that it names need not exist.
-pub fn project_of(path: &Path) -> Result<Name, Report> {
+/// The project that a VMFile belongs to. Reads nothing else: images and scripts may be missing.
+pub fn project(path: &Path) -> Result<Name, Report> {
     let shown = path.display().to_string();
     let text = read(path, &shown)?;
     let folder = folder_of(path).map_err(|error| unreadable(&shown, &FileError::from(error)))?;
     let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
     let (file, faults) = decode::decode(&nodes);
-    if faults.iter().any(Fault::is_error) {
+    // A project that is written, but not so that it can be used, must not be taken for the folder's.
+    if file.project.is_none() && nodes.iter().any(|node| node.name.value == decode::PROJECT_NODE) {
         return Err(Report::new(&shown, &text, faults));
     }
-    project(&file, None, &folder).map_err(|fault| Report::new(&shown, &text, vec![fault]))
+    resolve::project(&file, None, &folder).map_err(|fault| Report::new(&shown, &text, vec![fault]))
 }
 
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report.
@@ -140,25 +141,4 @@ fn unreadable(shown: &str, error: &FileError) -> Report {
         shown,
         Fault::error("vmfile::unreadable", format!("cannot read `{shown}`: {error}")).help(help),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn project_is_told_though_images_are_missing() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("shop");
-        fs::create_dir(&place).unwrap();
-        let path = place.join(FILE_NAME);
-        let vm = "vm \"web\" { image \"/does/not/exist\" }\n";
-        let told = |text: String| {
-            fs::write(&path, text).unwrap();
-            project_of(&path).map(|name| name.to_string())
-        };
-        assert_eq!(told(vm.to_owned()).as_deref(), Ok("shop"));
-        assert_eq!(told(format!("project \"blog\"\n{vm}")).as_deref(), Ok("blog"));
-        assert!(told(format!("project \"../x\"\n{vm}")).is_err());
-    }
 }

@@ -26,5 +26,5 @@ mod source;
 mod suggest;
 mod words;
 
-pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project_of};
+pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project};
 pub use report::{Place, Problem, Report, Severity};

@@ -58,6 +58,16 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     (desired, faults)
 }
 
+/// The project's name: as given, else as written, else the folder's.
+pub(super) fn project(file: &File, given: Option<Name>, folder: &Path) -> Result<Name, Fault> {
+    let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
+    written.or_else(|| name_of_folder(folder)).ok_or_else(|| {
+        Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
+            .at((0, 0).into(), "no `project` node in this file")
+            .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}"))
+    })
+}
+
 /// State of one run.
 pub(super) struct Resolver<'a> {
     pub(super) files: Files,
@@ -355,16 +365,6 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 fn gigabytes(bytes: u64) -> String {
     let tenths = (u128::from(bytes) * 10).div_ceil(1 << 30);
     format!("{}.{} GB", tenths / 10, tenths % 10)
-}
-
-/// The project: as given, else as the file says, else made of its folder's name.
-pub(super) fn project(file: &File, given: Option<Name>, folder: &Path) -> Result<Name, Fault> {
-    let written = given.or_else(|| file.project.as_ref().map(|project| project.value.clone()));
-    written.or_else(|| name_of_folder(folder)).ok_or_else(|| {
-        Fault::error("vmfile::bad-name", "the folder's name cannot serve as the project's name")
-            .at((0, 0).into(), "no `project` node in this file")
-            .help(format!("write `project \"shop\"` at the top of the file; {NAME_HELP}"))
-    })
 }
 
 /// A project's name made of the folder's: bad characters become `-`, bad ends are cut off.

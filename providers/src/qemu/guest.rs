@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::backend::QemuBackend;
 use super::look::state_at_rest;
@@ -20,6 +21,9 @@ use crate::workdir::WorkDir;
 /// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
 const LOGIN: Duration = Duration::from_secs(60);
 
+/// How long a process may take from closing its connections to its end.
+const DYING: Duration = Duration::from_millis(500);
+
 /// How much of the console and of QEMU's messages goes into an error.
 const TAIL: usize = 2048;
 
@@ -28,10 +32,11 @@ const TAIL: usize = 2048;
 pub(super) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
 
 impl Sessions {
-    /// The login to the machine's process `pid`; one to an earlier process is of no use.
+    /// The login to the machine's process `pid`; one that is lost, or to an earlier process, is of no use.
     fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(&id).filter(|(of, _)| *of == pid).map(|(_, session)| Arc::clone(session))
+        let usable = sessions.get(&id).filter(|(of, session)| *of == pid && !session.is_closed());
+        usable.map(|(_, session)| Arc::clone(session))
     }
 
     fn keep(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
@@ -54,7 +59,7 @@ impl QemuBackend {
             what: "logging in to a machine without ssh settings or a forward to port 22".to_owned(),
         })?;
         let waiting = async { Ok(Session::wait_for(&target, patience).await?) };
-        let session = Arc::new(while_alive(vm, &process, waiting).await?);
+        let session = Arc::new(while_alive(vm, &process, waiting, || true).await?);
         self.sessions.keep(vm.id, process.pid(), &session);
         Ok(session)
     }
@@ -73,12 +78,8 @@ impl QemuBackend {
             Some(session) => session,
             None => self.log_in(vm, LOGIN).await?,
         };
-        let result = while_alive(vm, &process, provision::run(&session, step, &log, output)).await;
-        // A connection that failed is not used again; a command that failed says nothing against its connection.
-        if matches!(result, Err(Error::Ssh(_) | Error::ProcessEnded { .. })) {
-            self.sessions.forget(vm.id);
-        }
-        result
+        let running = provision::run(&session, step, &log, output);
+        while_alive(vm, &process, running, || session.is_closed()).await
     }
 
     fn process_of(&self, vm: &VmHandle, action: &'static str) -> Result<Process> {
@@ -90,18 +91,27 @@ impl QemuBackend {
 }
 
 /// Does `work`, or says how the process ended if it ends before.
+///
+/// A dying process closes its connections a moment before it is gone. So if `work` fails and `may_be_dying`, that
+/// moment is waited for, and the end of the process is told rather than that of the connection.
 async fn while_alive<T>(
     vm: &VmHandle,
     process: &Process,
     work: impl Future<Output = Result<T>>,
+    may_be_dying: impl FnOnce() -> bool,
 ) -> Result<T> {
-    tokio::select! {
-        result = work => result,
-        ended = process.exited() => {
-            ended.map_err(Error::io("wait for the process of", &vm.work_dir))?;
-            Err(Error::ProcessEnded { detail: last_words(vm)? })
-        }
-    }
+    let ended = tokio::select! {
+        result = work => match result {
+            Err(error) if may_be_dying() => match timeout(DYING, process.exited()).await {
+                Ok(ended) => ended,
+                Err(_) => return Err(error),
+            },
+            result => return result,
+        },
+        ended = process.exited() => ended,
+    };
+    ended.map_err(Error::io("wait for the process of", &vm.work_dir))?;
+    Err(Error::ProcessEnded { detail: last_words(vm)? })
 }
 
 /// What the guest wrote last on its console, and what QEMU said.

@@ -15,6 +15,7 @@ use super::places::{
 use crate::error::{Error, Result};
 use crate::process::helper;
 use crate::spec::{CloudInitConfig, DiskImage, InstanceId, VmHandle, VmSpec, VmState};
+use crate::ssh::SshTarget;
 use crate::workdir::WorkDir;
 use crate::{keys, seed};
 
@@ -89,34 +90,16 @@ async fn create_overlay(work: &WorkDir, image: &DiskImage, size: Option<u64>) ->
 
 /// Generates the machine's keys and writes them and the seed, the seed last: where it is, all of them are.
 fn write_seed(work: &WorkDir, id: InstanceId, config: &CloudInitConfig) -> Result<()> {
-    let user = keys::generate(&format!("vmctl-{}", id.short()));
-    let host = keys::generate(&format!("vmctl-{}", id.short()));
+    // The name by which ssh knows this guest, whatever its address and port.
+    let alias = format!("vmctl-{}", id.short());
+    let (user, host) = (keys::generate(&alias), keys::generate(&alias));
     let volume = seed::volume(id, config, &user, &host)?;
     write_private(&work.user_key(), user.private.expose().as_bytes())?;
     // The user's own user-data does not carry our host key: the guest makes one, learned at first contact.
     if config.user_data.is_none() {
         write_private(&work.host_key(), host.private.expose().as_bytes())?;
-        write_private(&work.known_hosts(), known_hosts(id, &host.public).as_bytes())?;
+        let pinned = SshTarget::known_hosts_line(&alias, &host.public);
+        write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
     write_private(&work.seed(), &volume)
-}
-
-/// A line of known_hosts: the alias under which ssh looks for this guest, then type and key without the comment.
-fn known_hosts(id: InstanceId, public: &str) -> String {
-    let key: Vec<&str> = public.split_ascii_whitespace().take(2).collect();
-    format!("vmctl-{} {}\n", id.short(), key.join(" "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_hosts_names_the_machine_and_its_key() {
-        let id = InstanceId(uuid::Uuid::from_u128(0x5f8b_1d2e_0000_4000_8000_0000_0000_0001));
-        assert_eq!(
-            known_hosts(id, "ssh-ed25519 AAAAC3Nz vmctl-5f8b1d2e00004000"),
-            "vmctl-5f8b1d2e00004000 ssh-ed25519 AAAAC3Nz\n"
-        );
-    }
 }

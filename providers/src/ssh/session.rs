@@ -188,6 +188,11 @@ impl Session {
         Err(SshError::UploadRefused { destination: destination.to_owned(), reason })
     }
 
+    /// Whether the connection is known to have ended; whoever keeps a session asks before using it again.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Takes leave of the guest. Commands that still run on clones of this session end with it.
     pub async fn close(&self) {
         // Nothing is left to be done for a connection that is gone already.

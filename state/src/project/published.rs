@@ -46,17 +46,19 @@ pub(super) fn load(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     }
 }
 
+/// Whether the published snapshot shows what is in the store now.
+///
 /// Refuses a store that cannot be the one whose snapshot was published last.
-pub(super) fn check(dir: &ProjectDir, store: &Snapshot) -> Result<(), StoreError> {
+pub(super) fn is_current(dir: &ProjectDir, store: &Snapshot) -> Result<bool, StoreError> {
     let path = dir.snapshot();
-    let Some(json) = files::read(&path)? else { return Ok(()) };
+    let Some(json) = files::read(&path)? else { return Ok(false) };
     let published = match serde_json::from_slice::<Version>(&json) {
         Ok(published) => published,
         Err(error) => match unreadable(path, &json, &error) {
             error @ StoreError::Damaged { .. } => {
                 // It is a copy, and the store it was made of can be read: it is about to be made anew.
                 tracing::warn!(%error, "the published snapshot is made anew");
-                return Ok(());
+                return Ok(false);
             }
             error => return Err(error),
         },
@@ -73,7 +75,7 @@ pub(super) fn check(dir: &ProjectDir, store: &Snapshot) -> Result<(), StoreError
             published_serial: published.serial,
         });
     }
-    Ok(())
+    Ok(published.serial == store.serial)
 }
 
 /// What is wrong with a snapshot that is not of our form.

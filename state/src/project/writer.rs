@@ -137,8 +137,9 @@ impl Store for Writer {
 pub(super) fn open_store(dir: &ProjectDir) -> Result<SledStore, StoreError> {
     ballast::with_room(dir, || {
         let store = SledStore::open(&dir.state())?;
-        published::check(dir, store.current())?;
-        published::write(dir, store.current())?;
+        if !published::is_current(dir, store.current())? {
+            published::write(dir, store.current())?;
+        }
         Ok(store)
     })
 }

@@ -206,8 +206,8 @@ fn contradiction_commits_nothing(mut subject: impl Subject) {
 }
 
 fn numbers_are_never_taken_twice(mut subject: impl Subject) {
-    assert_eq!(seen(&mut subject).next_op, OpId(1));
-    subject.store().commit(&[begin(4), end(4)]).unwrap();
+    assert_eq!(seen(&mut subject).next_op, OpId(0));
+    subject.store().commit(&[begin(0), begin(4), end(4)]).unwrap();
     let mut subject = subject.reopened();
     assert_eq!(seen(&mut subject).next_op, OpId(5));
     subject.store().commit(&[begin(4)]).unwrap_err();
@@ -282,7 +282,7 @@ impl Model {
 
 fn random_commits_match_a_model(mut subject: impl Subject) {
     let mut numbers = Numbers(42);
-    let mut model = Model { next_op: 1, ..Model::default() };
+    let mut model = Model::default();
     for _ in 0..8 {
         for _ in 0..50 {
             let entries = model.advance(&mut numbers);
