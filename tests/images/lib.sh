@@ -3,6 +3,7 @@
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # need PROGRAM_OR_FILE PACKAGE ...: refuses to go on without them, and names what to install.
 need() {
@@ -21,18 +22,24 @@ as_root() {
   exec fakeroot -- "$0" "$@"
 }
 
-# The apt sources of Debian 12: this system's own where it is one, else Debian's mirror network.
-bookworm_sources() {
-  local key=/usr/share/keyrings/debian-archive-keyring.gpg own=""
+# The apt sources of Debian 12 that this system has itself, if it is one.
+own_sources() {
   . /etc/os-release
-  if [ "${ID:-}" = debian ] && [ "${VERSION_CODENAME:-}" = bookworm ]; then
-    own=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-      awk -v key=$key '($2 == "bookworm" || index($2, "bookworm-") == 1) && $3 == "main" && /debian/ {
-        print "deb [arch=amd64 signed-by=" key "]", $0 }' | sort -u)
-  fi
-  if [ -n "$own" ]; then printf '%s\n' "$own"; return; fi
-  printf "deb [arch=amd64 signed-by=$key] http://deb.debian.org/%s main\n" \
+  [ "${ID:-}" = debian ] && [ "${VERSION_CODENAME:-}" = bookworm ] || return 0
+  apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+    awk -v key=$KEYRING '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main" && $1 ~ /debian/ {
+      print "deb [arch=amd64 signed-by=" key "]", $0 }' | sort -u
+}
+
+# The same from Debian's mirror network.
+public_sources() {
+  printf "deb [arch=amd64 signed-by=$KEYRING] http://deb.debian.org/%s main\n" \
     'debian bookworm' 'debian bookworm-updates' 'debian-security bookworm-security'
+}
+
+bookworm_sources() {
+  local own; own=$(own_sources)
+  if [ -n "$own" ]; then printf '%s\n' "$own"; else public_sources; fi
 }
 
 # An apt of our own below $CACHE/apt: it knows nothing of the system's packages and needs no root.
@@ -59,10 +66,15 @@ CONF
   export APT_CONFIG=$APT_DIR/apt.conf
 }
 
-# Refreshes the lists, once a run.
+# Refreshes the lists, once a run. The system's own sources may hold what Debian's key does not sign; then the public
+# ones are asked.
 apt_update() {
   [ -z "${APT_UPDATED:-}" ] || return 0
   say "reading Debian 12's package lists"
-  apt-get -q --error-on=any update >"$APT_LOG" 2>&1 || { tail -5 "$APT_LOG" >&2; die "apt-get update failed; its log is $APT_LOG"; }
+  if ! apt-get -q --error-on=any update >"$APT_LOG" 2>&1; then
+    public_sources >"$APT_DIR/sources.list"
+    apt-get -q --error-on=any update >"$APT_LOG" 2>&1 || {
+      tail -5 "$APT_LOG" >&2; die "apt-get update failed; its log is $APT_LOG"; }
+  fi
   APT_UPDATED=1
 }

@@ -100,7 +100,7 @@ fn a_missing_program_is_named_with_its_package() {
         ("qemu-system-x86_64", "qemu-img", "qemu-utils"),
     ] {
         let mut world = World::new(0);
-        path_with(&mut world, &[there]);
+        path_with(&mut world, &["setsid", there]);
         world.vmfile("vm \"one\" { image \"TINY\" }");
         let ended = world.vmctl(&["apply", "--yes"]);
         assert_eq!(ended.code(), 1, "{}", ended.text());
