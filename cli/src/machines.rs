@@ -193,18 +193,21 @@ impl Machine {
     }
 
     /// The handle of a machine whose process lives; an error that says what to do otherwise.
+    ///
+    /// A machine that cannot be asked, because somebody else holds its monitor, is taken to be as recorded: whoever
+    /// wants to reach the guest will notice if it is not.
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
-        let failed = match (&self.sight, &self.handle) {
+        Err(match (&self.sight, &self.handle) {
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
+            (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
             (Some(Sight::Unreachable { reason }), _) => {
                 CliError::new(format!("`{address}` cannot be asked")).because(&Reason(reason.clone()))
             }
             _ => CliError::new(format!("`{address}` is not running, it is {}", self.state())).help(
                 "`vmctl plan` shows what is to be done, `vmctl apply` starts what should run".to_owned(),
             ),
-        };
-        Err(failed)
+        })
     }
 
     /// Everything known, in the form in which it is shown.
@@ -512,8 +515,10 @@ mod tests {
 
     #[test]
     fn unreachable_is_never_taken_for_stopped() {
-        let machine = samples::unreachable("web");
+        let mut machine = samples::unreachable("web");
         assert_eq!(machine.state_and_remarks(), "unreachable");
+        assert!(machine.live().is_ok());
+        machine.handle.as_mut().unwrap().runtime = None;
         let error = machine.live().unwrap_err();
         insta::assert_snapshot!(anstream::adapter::strip_str(&error.to_string()), @r"
         error: `vm.web` cannot be asked
