@@ -69,6 +69,9 @@ fn render_change(change: &Change, text: &mut String) {
     for field in change.fields.iter().filter(|field| is_telling(field)) {
         line(text, format_args!("        {:width$}  {}", field.field, ui::visible(&values(field))));
     }
+    if matches!(change.action, Action::Replace | Action::Destroy) {
+        line(text, format_args!("        its disk is removed with everything on it"));
+    }
     if !change.provision.is_empty() {
         line(text, format_args!("        runs: {}", ui::visible(&change.provision.join(", "))));
     }

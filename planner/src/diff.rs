@@ -22,6 +22,8 @@ pub struct Known<'a> {
     pub sight: Option<&'a Sight>,
     /// The step in which an earlier run was cut off.
     pub interrupted: Option<&'a str>,
+    /// Whether the whole project is to be removed, so that nothing at all is desired.
+    pub removing_all: bool,
     /// Identity for a machine that must be made.
     pub fresh: InstanceId,
 }
@@ -52,6 +54,9 @@ pub fn decide(address: &Address, known: Known<'_>) -> Result<Change, RecordError
         }
         (None, Some(record)) => {
             change.drift = drift(record, known.sight);
+            if !known.removing_all {
+                change.reasons.push("no longer in the VMFile".to_owned());
+            }
             destroy(&mut change, record, state_now(record, known.sight));
         }
         (Some(desired), Some(record)) => converge(&mut change, desired, record, known)?,
@@ -219,7 +224,8 @@ fn settle(
             } else if record.phase != Phase::Running {
                 change.up.push(StepKind::Start);
             }
-            if desired.ssh.is_some() && !record.ready {
+            // Starting, even if it finds the machine running, is to be followed by a login.
+            if desired.ssh.is_some() && (!record.ready || change.up.contains(&StepKind::Start)) {
                 change.up.push(StepKind::Ready);
             }
             provision(change, desired, done);

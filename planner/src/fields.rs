@@ -47,6 +47,7 @@ pub const FIELDS: &[Field] = &[
     field("cloud-init.ssh-key", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.authorized_keys))),
     field("cloud-init.user-data", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.user_data))),
     field("ssh", ssh_class, |vm| json(&vm.ssh)),
+    field("state", |_, _| Class::InPlace, |vm| json(&vm.power)),
     field("depends-on", |_, _| Class::InPlace, |vm| json(&vm.depends_on)),
 ];
 

@@ -314,6 +314,7 @@ fn known<'a>(inputs: Inputs<'a>, address: &Address) -> Known<'a> {
             .iter()
             .find(|intent| intent.address == *address)
             .map(|intent| intent.step.as_str()),
+        removing_all: inputs.desired.is_none(),
         fresh: fresh_instance(inputs.recorded, address),
     }
 }

@@ -245,7 +245,7 @@ fn check(plan: &Plan, goal: &Desired, recorded: &Snapshot) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_file_after_any_other_converges_at_once(first in vmfile(), second in vmfile()) {
@@ -414,6 +414,18 @@ async fn drift_is_named_and_repaired() {
     let before = world.events().len();
     world.converge(Some(&goal)).await;
     assert!(!world.events_since(before).iter().any(|event| event.ends_with(" fine")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_resumed_by_hand_and_by_file_is_taken_up_as_it_is() {
+    let mut world = World::new();
+    let suspended = desired([DesiredVm { power: Power::Suspended, ..world.vm("db") }]);
+    world.converge(Some(&suspended)).await;
+    world.noop.edit("db", |machine| machine.state = VmState::Running).unwrap();
+    let before = world.events().len();
+    let running = desired([world.vm("db")]);
+    world.converge(Some(&running)).await;
+    assert!(!world.events_since(before).iter().any(|event| event == "start db"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
