@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use vmctl_planner::Desired;
-use vmctl_planner::vmfile::{self, LoadOptions};
+use vmctl_planner::vmfile::{self, LoadOptions, Loaded};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
@@ -17,7 +17,7 @@ use vmctl_state::{Holder, ProjectDir};
 
 use crate::args::GlobalArgs;
 use crate::env::Settings;
-use crate::error::CliError;
+use crate::error::{self, CliError};
 use crate::ui;
 
 /// What every command is given.
@@ -91,8 +91,8 @@ impl Context {
         Ok(ImageCache::new(data_dir.join("images")))
     }
 
-    /// Reads the VMFile and everything it names.
-    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+    /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
+    pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         let path = self.vmfile()?;
         let images = self.images()?;
         let options = LoadOptions {
@@ -100,11 +100,13 @@ impl Context {
             home: self.settings.home.clone(),
             images: &images,
         };
-        let loaded = vmfile::load(&path, &options)?;
-        for warning in &loaded.warnings {
-            let line = warning.place.as_ref().map_or(0, |place| place.line);
-            ui::warn(&format!("{}:{line}: {warning}", warning.file));
-        }
+        Ok(vmfile::load(&path, &options))
+    }
+
+    /// Reads the VMFile and everything it names; warnings go to stderr.
+    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+        let loaded = self.examine()??;
+        error::warn_of(&loaded.warnings);
         Ok(loaded.desired)
     }
 

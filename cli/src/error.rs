@@ -9,7 +9,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use vmctl_planner::vmfile;
 use vmctl_providers::image::ImageError;
 use vmctl_providers::ssh::SshError;
-use vmctl_state::StoreError;
+use vmctl_state::error::{StoreError, StoreErrorKind};
 
 use crate::env::SettingsError;
 use crate::ui;
@@ -24,7 +24,6 @@ pub(crate) enum Exit {
     /// There are changes; only where a command documents it.
     Changes,
     /// Another process works on the project.
-    #[expect(dead_code, reason = "the store does not tell yet")]
     Locked,
     /// A saved plan no longer fits.
     Stale,
@@ -151,7 +150,7 @@ impl CliError {
         let mut stderr = ui::stderr();
         let _ = match &self.body {
             Body::Text { .. } => write!(stderr, "{self}"),
-            Body::Report(report) => write!(stderr, "{}", graphical(report.as_ref())),
+            Body::Report(report) => write!(stderr, "{}", drawn(report.as_ref())),
             Body::Silent => Ok(()),
         };
         let _ = stderr.flush();
@@ -184,16 +183,34 @@ fn indented(text: &str) -> String {
     ui::visible(text.trim_end()).replace('\n', "\n    ")
 }
 
-/// Diagnostics as drawn for people: sources, spans, labels, help.
-fn graphical(report: &dyn Diagnostic) -> String {
+/// A report as drawn for people: what was attempted, then each problem with source, span, label and help.
+fn drawn(report: &dyn Diagnostic) -> String {
+    let mut text = format!("{BAD}error{BAD:#}: {}\n", ui::visible(&report.to_string()), BAD = ui::BAD);
+    for problem in report.related().into_iter().flatten() {
+        text.push_str(&graphical(problem));
+    }
+    text
+}
+
+/// One diagnostic as drawn for people.
+fn graphical(problem: &dyn Diagnostic) -> String {
     let theme =
         if ui::stderr_has_color() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let mut text = String::new();
+    let mut text = String::from("\n");
     let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(ui::stderr_width());
-    match handler.render_report(&mut text, report) {
-        Ok(()) => text,
+    match handler.render_report(&mut text, problem) {
+        // The source is a file that others may have written.
+        Ok(()) => ui::visible_but_colored(&text),
         // A source that cannot be shown must not hide the message.
-        Err(fmt::Error) => format!("error: {report}\n"),
+        Err(fmt::Error) => format!("\n{}\n", ui::visible(&problem.to_string())),
+    }
+}
+
+/// Draws warnings about a VMFile on stderr. A stderr that cannot be written to leaves nobody to tell.
+pub(crate) fn warn_of(warnings: &[vmfile::Problem]) {
+    let mut stderr = ui::stderr();
+    for warning in warnings {
+        let _ = write!(stderr, "{}", graphical(warning));
     }
 }
 
@@ -232,7 +249,8 @@ impl From<SettingsError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        Self::of(&error)
+        let exit = if error.kind() == StoreErrorKind::Locked { Exit::Locked } else { Exit::Error };
+        Self::of(&error).help(error.help()).exit(exit)
     }
 }
 

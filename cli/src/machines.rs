@@ -16,8 +16,8 @@ use crate::commands::ssh::arguments;
 use crate::context::{Context, small_runtime};
 use crate::error::CliError;
 
-/// How alike two names must be for one to be offered in place of the other.
-const ALIKE: f64 = 0.75;
+/// Letters of a name for which one slip of the finger is forgiven, as in a VMFile.
+const LETTERS_PER_SLIP: usize = 3;
 
 /// One recorded machine and what was seen of it.
 #[derive(Debug)]
@@ -117,13 +117,14 @@ fn find(snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
         .help(format!("{alike}there are: {}", names.join(", "))))
 }
 
-/// The name most like `wanted`, if any is alike.
+/// The name that `wanted` is most likely a misspelling of: at most one slip for each three letters.
 fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
+    let limit = (wanted.chars().count() / LETTERS_PER_SLIP).max(1);
     names
         .iter()
-        .map(|name| (strsim::jaro_winkler(wanted, name), *name))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|name| (strsim::damerau_levenshtein(wanted, name), *name))
+        .filter(|(slips, _)| *slips <= limit)
+        .min_by_key(|(slips, _)| *slips)
         .map(|(_, name)| name)
 }
 

@@ -136,6 +136,30 @@ pub(crate) fn visible(text: &str) -> String {
     visible_bytes(text.as_bytes())
 }
 
+/// Like [`visible`], for text in which our own colours may be mixed with what a file holds: colours stay.
+pub(crate) fn visible_but_colored(text: &str) -> String {
+    let mut pieces = text.split('\u{1b}');
+    let mut shown = visible(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        // `[`, numbers, `m`: the one kind of sequence that sets nothing but the look of text (ECMA-48, SGR).
+        let numbers = piece
+            .strip_prefix('[')
+            .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
+        match numbers.and_then(|rest| rest.strip_prefix('m')) {
+            Some(rest) => {
+                shown.push('\u{1b}');
+                shown.push_str(&piece[..piece.len() - rest.len()]);
+                shown.push_str(&visible(rest));
+            }
+            None => {
+                shown.push_str("^[");
+                shown.push_str(&visible(piece));
+            }
+        }
+    }
+    shown
+}
+
 /// Like [`visible`], for bytes that may be no UTF-8: strange bytes are shown as `\xNN`.
 pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
@@ -226,6 +250,12 @@ mod tests {
         for (bytes, shown) in cases {
             assert_eq!(visible_bytes(bytes), shown);
         }
+    }
+
+    #[test]
+    fn colors_pass_where_other_sequences_do_not() {
+        let text = "\u{1b}[1;31mred\u{1b}[0m \u{1b}[2J \u{1b}]0;x\u{7} \u{1b}";
+        assert_eq!(visible_but_colored(text), "\u{1b}[1;31mred\u{1b}[0m ^[[2J ^[]0;x^G ^[");
     }
 
     #[test]

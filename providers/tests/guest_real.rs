@@ -153,6 +153,7 @@ async fn seeded_guest_is_reached_and_used() {
     session.close().await;
     host_key_is_learned_once(&guest).await;
     step_ends_with_its_connection(&guest).await;
+    upload_that_breaks_leaves_nothing(&guest).await;
     let (key, host) = tokio::join!(another_key(&guest), another_host_key(&guest));
     assert!(matches!(key, SshError::AuthRefused { .. }), "{key:?}");
     assert!(matches!(host, SshError::HostKeyMismatch { .. }), "{host:?}");
@@ -307,6 +308,21 @@ async fn step_ends_with_its_connection(guest: &Guest) {
 
     let other = guest.login().await;
     let gone = "while ps | grep -q '[4]3210' || [ -n \"$(ls -A /tmp)\" ]; do :; done; echo gone";
+    let (out, _, _) = tokio::time::timeout(LONG, exec(&other, gone, b"")).await.unwrap();
+    assert_eq!(out, "gone\n");
+}
+
+async fn upload_that_breaks_leaves_nothing(guest: &Guest) {
+    let (session, other) = (guest.login().await, guest.login().await);
+    let source = guest.folder.path().join("endless");
+    std::fs::File::create(&source).unwrap().set_len(1 << 40).unwrap();
+    let cut = async {
+        exec(&other, "until [ -s \"$(ls -d broken/.vmctl.*)\" ]; do :; done 2>/dev/null", b"").await;
+        session.close().await;
+    };
+    let (ended, ()) = tokio::join!(session.upload(&source, "broken/file", 0o600), cut);
+    assert!(matches!(ended, Err(SshError::Lost(_))), "{ended:?}");
+    let gone = "while [ -n \"$(ls -A broken)\" ]; do :; done; echo gone";
     let (out, _, _) = tokio::time::timeout(LONG, exec(&other, gone, b"")).await.unwrap();
     assert_eq!(out, "gone\n");
 }

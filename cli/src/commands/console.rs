@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_providers::workdir::WorkDir;
 use vmctl_providers::{ConsoleEndpoint, Hypervisor};
@@ -76,10 +76,13 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
         ));
         // Connected first and replayed then: nothing can fall in between.
         replay(&WorkDir::new(&handle.work_dir).console_log(), interactive)?;
+        // Caught first, so that none can end us while the terminal is raw.
+        let mut signals =
+            Signals::catch().map_err(|error| CliError::new("cannot wait for signals").because(&error))?;
         let _raw = interactive.then(RawTerminal::enter).transpose().map_err(|error| {
             CliError::new("cannot switch the terminal to raw mode").because(&error)
         })?;
-        attach(socket, stdin::pieces(), interactive).await
+        attach(socket, stdin::pieces(), &mut signals, interactive).await
     })?;
     let line_end = if interactive { "\n" } else { "" };
     match end {
@@ -96,14 +99,9 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
 async fn attach(
     mut socket: UnixStream,
     mut keys: mpsc::Receiver<io::Result<Vec<u8>>>,
+    signals: &mut Signals,
     interactive: bool,
 ) -> Result<End, CliError> {
-    let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
-    let mut quit = signal(SignalKind::quit()).map_err(no_signals)?;
-
     let (mut from_guest, mut to_guest) = socket.split();
     let mut received = vec![0; 8192];
     let mut pending = Vec::new();
@@ -142,10 +140,32 @@ async fn attach(
             },
             // Built anew after each piece of output: it measures silence.
             () = tokio::time::sleep(SILENCE), if drained => return Ok(End::Left),
-            _ = interrupt.recv() => return Ok(End::Signal),
-            _ = terminate.recv() => return Ok(End::Signal),
-            _ = hangup.recv() => return Ok(End::Signal),
-            _ = quit.recv() => return Ok(End::Signal),
+            () = signals.any() => return Ok(End::Signal),
+        }
+    }
+}
+
+/// The signals that ask us to go; caught from the moment this is made until the process ends.
+struct Signals([Signal; 4]);
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::quit())?,
+        ]))
+    }
+
+    /// Waits for any of them. Cancel-safe.
+    async fn any(&mut self) {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
         }
     }
 }
@@ -225,15 +245,16 @@ mod tests {
         runtime.block_on(async {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (sender, receiver) = mpsc::channel(8);
+            let mut signals = Signals::catch().unwrap();
             for piece in typed {
                 sender.try_send(Ok(piece.to_vec())).unwrap();
             }
             if !interactive {
                 drop(sender);
-                let (end, ()) = tokio::join!(attach(ours, receiver, false), guest(theirs));
+                let (end, ()) = tokio::join!(attach(ours, receiver, &mut signals, false), guest(theirs));
                 return end.unwrap();
             }
-            let (end, ()) = tokio::join!(attach(ours, receiver, true), guest(theirs));
+            let (end, ()) = tokio::join!(attach(ours, receiver, &mut signals, true), guest(theirs));
             drop(sender);
             end.unwrap()
         })

@@ -26,11 +26,13 @@ pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
         (args.console || both, "console", files.console_log()),
         (args.provision || both, "provisioning", files.provision_log()),
     ];
+    let mut at_line_start = true;
     for (_, kind, path) in logs.iter().filter(|(wanted, ..)| *wanted) {
         match File::open(path) {
             Ok(file) => {
-                let title = both.then(|| format!("==> {kind} log <==\n"));
-                show(file, path, title.as_deref(), args)?;
+                let break_line = if at_line_start { "" } else { "\n" };
+                let title = if both { format!("{break_line}==> {kind} log <==\n") } else { String::new() };
+                at_line_start = show(file, path, &title, args)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 ctx.note(&format!("`{address}` has no {kind} log yet."));
@@ -41,8 +43,8 @@ pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
     Ok(Exit::Fine)
 }
 
-/// Writes one log to stdout.
-fn show(mut file: File, path: &Path, title: Option<&str>, args: &LogArgs) -> Result<(), CliError> {
+/// Writes one log to stdout; tells whether it ended with a whole line.
+fn show(mut file: File, path: &Path, title: &str, args: &LogArgs) -> Result<bool, CliError> {
     let start = if args.tail == 0 {
         0
     } else {
@@ -51,15 +53,18 @@ fn show(mut file: File, path: &Path, title: Option<&str>, args: &LogArgs) -> Res
     file.seek(SeekFrom::Start(start)).map_err(|error| unreadable(path, &error))?;
     let mut log = BufReader::new(file);
     let mut out = io::stdout().lock();
-    out.write_all(title.unwrap_or_default().as_bytes()).map_err(|error| stdout_failed(&error))?;
+    out.write_all(title.as_bytes()).map_err(|error| stdout_failed(&error))?;
     let mut piece = Vec::new();
+    let mut whole = true;
     loop {
         piece.clear();
         let read =
             (&mut log).take(PIECE).read_until(b'\n', &mut piece).map_err(|error| unreadable(path, &error))?;
         if read == 0 {
-            return out.flush().map_err(|error| stdout_failed(&error));
+            out.flush().map_err(|error| stdout_failed(&error))?;
+            return Ok(whole);
         }
+        whole = piece.ends_with(b"\n");
         let written = if args.raw {
             out.write_all(&piece)
         } else {

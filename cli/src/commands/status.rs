@@ -56,16 +56,14 @@ fn text(facts: &Facts, state: String) -> String {
         ("VNC", facts.vnc.clone()),
         ("SSH", facts.ssh.as_ref().map(|ssh| ssh.command.clone())),
     ]);
-    rows.extend(
-        facts.provisioned.iter().map(|step| {
-            ("Provisioned", Some(format!("step {} at {} ({})", step.step, step.at, step.digest)))
-        }),
-    );
+    rows.extend(facts.provisioned.iter().map(|step| {
+        ("Provisioned", Some(format!("step {} at {:.0} ({})", step.step, step.at, step.digest)))
+    }));
     rows.push(("Forced stop", facts.forced_stop.clone()));
     rows.extend(facts.missing.iter().map(|gone| ("Missing", Some(gone.display().to_string()))));
     rows.extend(facts.problems.iter().map(|problem| ("Problem", Some(problem.clone()))));
-    rows.push(("Created", Some(facts.created.to_string())));
-    rows.push(("Updated", Some(facts.updated.to_string())));
+    rows.push(("Created", Some(format!("{:.0}", facts.created))));
+    rows.push(("Updated", Some(format!("{:.0}", facts.updated))));
 
     let width = rows.iter().map(|(label, _)| label.len() + 1).max().unwrap_or(0);
     let mut text = String::new();

@@ -29,9 +29,6 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 /// Lines of guest output that wait for the printer, per step; a slow terminal slows the guest's stream down.
 const OUTPUT_BACKLOG: usize = 256;
 
-/// Numbers of operations are unique: the serial at the start of a run, then this many bits to count within it.
-const OPS_PER_RUN_BITS: u32 = 24;
-
 /// How an apply is asked to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Control {
@@ -96,7 +93,7 @@ impl<H: Host> Executor<H> {
             executor: self,
             plan,
             id: Uuid::new_v4(),
-            next_op: (snapshot.serial << OPS_PER_RUN_BITS) + 1,
+            next_op: snapshot.next_op.0,
             ops: BTreeMap::new(),
             records: snapshot.records,
             pending: Vec::new(),

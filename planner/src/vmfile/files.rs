@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sha2::Digest as _;
 use vmctl_providers::Digest;
@@ -94,6 +94,25 @@ pub(super) struct Content {
     pub(super) mode: u32,
 }
 
+/// `path` without `.` and `x/..`, where it leads to the same file without them; a link in the way keeps its `..`.
+fn tidy(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if short.file_name().is_some() => {
+                short.pop();
+            }
+            part => short.push(part),
+        }
+    }
+    let same = match (path.canonicalize(), short.canonicalize()) {
+        (Ok(long), Ok(short)) => long == short,
+        _ => false,
+    };
+    if same { short } else { path.to_owned() }
+}
+
 /// Resolves paths against one folder and remembers what was read.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -117,11 +136,12 @@ impl Files {
     /// The absolute path that `written` means. Whatever it looks like, it is a path and nothing else.
     pub(super) fn path(&self, written: &str) -> Result<PathBuf, FileError> {
         match written.strip_prefix('~') {
-            None => Ok(self.folder.join(written)),
+            None => Ok(tidy(&self.folder.join(written))),
             Some("") => self.home.clone().ok_or(FileError::NoHome),
             Some(rest) => match rest.strip_prefix('/') {
                 Some(rest) => {
-                    Ok(self.home.as_ref().ok_or(FileError::NoHome)?.join(rest.trim_start_matches('/')))
+                    let home = self.home.as_ref().ok_or(FileError::NoHome)?;
+                    Ok(tidy(&home.join(rest.trim_start_matches('/'))))
                 }
                 None => Err(FileError::OtherHome),
             },

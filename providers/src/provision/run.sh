@@ -6,7 +6,9 @@ old=$(umask)
 umask 077
 folder=$(mktemp -d) || exit 125
 trap 'rm -rf "$folder"' EXIT
-trap 'exit 129' HUP INT TERM
+# Caught and not ignored, so that the work does not inherit it. A lost connection brings SIGHUP from some sshds, and
+# SIGPIPE when this shell reports how the work ended.
+trap : HUP INT PIPE TERM
 size=$1
 shift
 head -c "$size" >"$folder/script"
@@ -22,15 +24,15 @@ work=$!
 end() { kill "-$1" "-$work" 2>/dev/null || kill "-$1" "$work"; }
 (
     cat <&3 >/dev/null
-    : >"$folder/cut"
+    touch "$folder/cut"
     end TERM
     sleep 5
     end KILL
 ) >/dev/null 2>&1 &
 watch=$!
 exec 3<&-
-wait "$work"
-status=$?
+# A signal to this shell interrupts the waiting and not the work.
+while wait "$work"; status=$?; kill -0 "$work" 2>/dev/null; do :; done
 kill "$watch" 2>/dev/null
 [ ! -e "$folder/cut" ] || end KILL 2>/dev/null
 exit "$status"

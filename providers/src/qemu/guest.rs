@@ -115,7 +115,7 @@ async fn while_alive<T>(
 }
 
 /// What the guest wrote last on its console, and what QEMU said.
-fn last_words(vm: &VmHandle) -> Result<Option<String>> {
+pub(super) fn last_words(vm: &VmHandle) -> Result<Option<String>> {
     let work = WorkDir::new(&vm.work_dir);
     let parts = [
         ("its messages end with", tail_of(&qemu_log(&work), TAIL)?),

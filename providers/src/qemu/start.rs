@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::accel::{Accel, decide, probe, second_choice};
 use super::argv::argv;
 use super::backend::{QEMU, QemuBackend};
+use super::guest::last_words;
 use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
@@ -50,7 +51,7 @@ impl QemuBackend {
         let Some(process) = self.find(vm.id)? else {
             self.clean_up(vm.id)?;
             launched?;
-            return Err(Error::ProcessEnded { detail: None });
+            return Err(Error::ProcessEnded { detail: last_words(vm)? });
         };
         let mut vm = vm.clone();
         // If the launch failed, the process is one that somebody else launched meanwhile.

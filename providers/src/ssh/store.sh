@@ -9,7 +9,8 @@ folder=$(dirname "$dest")
 mkdir -p "$folder" || exit 1
 part=$(mktemp "$folder/.vmctl.XXXXXX") || exit 1
 trap 'rm -f "$part"' EXIT
-trap 'exit 1' HUP INT TERM
+# SIGPIPE comes with the message of an upload whose connection broke.
+trap 'exit 1' HUP INT PIPE TERM
 cat >"$part" || exit 1
 size=$(wc -c <"$part")
 if [ "$size" -ne "$4" ]; then
