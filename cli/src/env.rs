@@ -161,6 +161,9 @@ struct Host<'a> {
 }
 
 /// The first folder for sockets that is ours and short enough.
+///
+/// The data folder comes first, since it is the same for everybody who works on these machines: a machine that a
+/// login session started must be found by a cron job, and must survive that the session's own folder is removed.
 fn runtime_dir(
     xdg: Option<PathBuf>,
     data_dir: Option<&PathBuf>,
@@ -169,10 +172,10 @@ fn runtime_dir(
     let ours = |path: &PathBuf| (host.owner)(path) == Some(host.uid);
     let login = Some(PathBuf::from(format!("/run/user/{}", host.uid)));
     let candidates = [
-        xdg.filter(&ours).map(|path| path.join("vmctl")),
+        data_dir.map(|path| path.join("run")),
         (host.uid == 0).then(|| PathBuf::from("/run/vmctl")),
         login.filter(&ours).map(|path| path.join("vmctl")),
-        data_dir.map(|path| path.join("run")),
+        xdg.filter(&ours).map(|path| path.join("vmctl")),
     ];
     let mut refused = Err(SettingsError::NothingForSockets);
     for candidate in candidates.into_iter().flatten() {
@@ -248,36 +251,38 @@ mod tests {
     }
 
     #[test]
-    fn sockets_go_to_a_folder_of_our_own() {
-        let variables = [("XDG_RUNTIME_DIR", "/xdg"), ("HOME", "/home/me")];
-        let cases: [(u32, &[&str], &str); 5] = [
-            (1000, &["/xdg", "/run/user/1000"], "/xdg/vmctl"),
-            (1000, &["/run/user/1000"], "/run/user/1000/vmctl"),
-            (1000, &[], "/home/me/.local/share/vmctl/run"),
-            (0, &["/xdg"], "/xdg/vmctl"),
-            (0, &["/run/user/0"], "/run/vmctl"),
-        ];
-        for (uid, owned, expected) in cases {
+    fn sockets_stand_beside_the_data_whatever_the_session() {
+        for (uid, owned) in
+            [(1000, &["/xdg", "/run/user/1000"][..]), (1000, &[]), (0, &["/xdg", "/run/user/0"])]
+        {
+            let variables = [("XDG_RUNTIME_DIR", "/xdg"), ("HOME", "/home/me")];
             let settings = settings(uid, &variables, owned).unwrap();
-            assert_eq!(settings.runtime_dir().unwrap(), Path::new(expected), "uid {uid}, own {owned:?}");
+            assert_eq!(settings.runtime_dir().unwrap(), Path::new("/home/me/.local/share/vmctl/run"));
         }
     }
 
     #[test]
-    fn socket_paths_keep_within_their_limit() {
-        let room = MAX_SOCKET_PATH - SOCKET_TAIL;
+    fn long_data_folder_sends_sockets_to_a_short_folder_of_our_own() {
         let of = |length: usize| format!("/{}", "d".repeat(length - 1));
-        let fits = of(room - "/run".len());
-        let settings_of = |dir: &str| settings(1000, &[("VMCTL_DATA_DIR", dir)], &[]).unwrap();
-        assert_eq!(settings_of(&fits).runtime_dir().unwrap(), Path::new(&format!("{fits}/run")));
-        let long = of(200);
+        let (fits, long) = (of(MAX_SOCKET_PATH - SOCKET_TAIL - "/run".len()), of(200));
+        let cases: [(u32, &str, &[&str], Option<&str>); 6] = [
+            (1000, &fits, &["/xdg"], Some(&format!("{fits}/run"))),
+            (1000, &long, &["/xdg", "/run/user/1000"], Some("/run/user/1000/vmctl")),
+            (1000, &long, &["/xdg"], Some("/xdg/vmctl")),
+            (1000, &long, &[], None),
+            (0, &long, &["/xdg"], Some("/run/vmctl")),
+            (0, &long, &[], Some("/run/vmctl")),
+        ];
+        for (uid, data, owned, expected) in cases {
+            let variables = [("XDG_RUNTIME_DIR", "/xdg"), ("VMCTL_DATA_DIR", data)];
+            let settings = settings(uid, &variables, owned).unwrap();
+            assert_eq!(settings.runtime_dir().ok(), expected.map(Path::new), "uid {uid}, own {owned:?}");
+        }
+        let nowhere = settings(1000, &[("VMCTL_DATA_DIR", &long)], &[]).unwrap();
         assert_eq!(
-            settings_of(&long).runtime_dir(),
+            nowhere.runtime_dir(),
             Err(SettingsError::NoRuntimeDir(PathBuf::from(format!("{long}/run"))))
         );
-        // Root has a short folder whatever the data folder's length.
-        let root = settings(0, &[("VMCTL_DATA_DIR", &long)], &[]).unwrap();
-        assert_eq!(root.runtime_dir().unwrap(), Path::new("/run/vmctl"));
     }
 
     #[test]

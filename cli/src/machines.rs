@@ -1,18 +1,13 @@
-//! Recorded machines and what was seen of them: choosing one by name, and the facts that are shown.
+//! Recorded machines and what was seen of them; choosing one by name.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
-use jiff::Timestamp;
-use serde::Serialize;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::ssh::SshTarget;
-use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{DiskImage, Forward, Inspection, Name, Nic, VmHandle, VmState, process};
+use vmctl_providers::{Inspection, Name, VmHandle, VmState};
 use vmctl_state::{Address, Phase, Record, Snapshot, project};
 
-use crate::commands::ssh::arguments;
 use crate::context::{Context, small_runtime};
 use crate::error::CliError;
 
@@ -156,7 +151,7 @@ impl Machine {
     }
 
     /// What was found, if it could be asked.
-    fn inspection(&self) -> Option<&Inspection> {
+    pub(crate) fn inspection(&self) -> Option<&Inspection> {
         match &self.sight {
             Some(Sight::Seen(inspection)) => Some(inspection),
             Some(Sight::Unreachable { .. }) | None => None,
@@ -193,131 +188,22 @@ impl Machine {
     }
 
     /// The handle of a machine whose process lives; an error that says what to do otherwise.
+    ///
+    /// A machine that cannot be asked, because somebody else holds its monitor, is taken to be as recorded: whoever
+    /// wants to reach the guest will notice if it is not.
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
-        let failed = match (&self.sight, &self.handle) {
+        Err(match (&self.sight, &self.handle) {
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
+            (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
             (Some(Sight::Unreachable { reason }), _) => {
                 CliError::new(format!("`{address}` cannot be asked")).because(&Reason(reason.clone()))
             }
             _ => CliError::new(format!("`{address}` is not running, it is {}", self.state())).help(
                 "`vmctl plan` shows what is to be done, `vmctl apply` starts what should run".to_owned(),
             ),
-        };
-        Err(failed)
+        })
     }
-
-    /// Everything known, in the form in which it is shown.
-    pub(crate) fn facts(&self) -> Facts {
-        let found = self.inspection();
-        let handle = self.handle.as_ref();
-        let files = handle.map(|handle| WorkDir::new(&handle.work_dir));
-        let runtime =
-            found.filter(|found| is_live(found.state)).and_then(|found| found.handle.runtime.as_ref());
-        let target = runtime.and(handle).and_then(reachable);
-        Facts {
-            name: self.name().to_owned(),
-            address: self.record.address.to_string(),
-            project: self.project.to_string(),
-            id: self.record.instance.to_string(),
-            backend: self.record.backend.clone(),
-            state: self.state(),
-            recorded: phase_word(self.record.phase),
-            unreachable: match &self.sight {
-                Some(Sight::Unreachable { reason }) => Some(reason.clone()),
-                Some(Sight::Seen(_)) | None => None,
-            },
-            tainted: self.record.taint.clone(),
-            ready: self.record.ready && runtime.is_some(),
-            vcpus: handle.map(|handle| handle.machine.vcpus),
-            memory_mib: handle.map(|handle| handle.machine.memory_mib),
-            disk_bytes: handle
-                .map(|handle| handle.machine.disk_bytes.unwrap_or(handle.machine.image.virtual_size)),
-            image: handle.map(|handle| handle.machine.image.clone()),
-            networks: handle.map(|handle| handle.machine.nics.clone()).unwrap_or_default(),
-            forwards: runtime.map(|runtime| runtime.forwards.clone()).unwrap_or_default(),
-            work_dir: files.as_ref().map(|files| files.path().to_owned()),
-            overlay: files.as_ref().map(WorkDir::overlay),
-            seed: files.as_ref().filter(|_| handle.is_some_and(|handle| handle.seed)).map(WorkDir::seed),
-            // The fake backend has no process.
-            pid: runtime.map(|runtime| runtime.pid).filter(|pid| *pid != 0),
-            accel: runtime.map(|runtime| runtime.accel.clone()),
-            vnc: runtime.and_then(|runtime| runtime.vnc.clone()),
-            ssh: target.map(|target| SshFacts {
-                command: process::quote("ssh", &arguments(&target, &[])),
-                user: target.user,
-                address: target.address.ip(),
-                port: target.address.port(),
-                private_key: target.private_key,
-            }),
-            provisioned: self
-                .record
-                .provisioned
-                .iter()
-                .zip(1..)
-                .map(|(step, number)| StepFacts { step: number, digest: step.digest.clone(), at: step.at })
-                .collect(),
-            forced_stop: handle.and_then(|handle| handle.forced_stop.clone()),
-            missing: found.map(|found| found.missing.clone()).unwrap_or_default(),
-            problems: found.map(|found| found.problems.clone()).unwrap_or_default(),
-            created: self.record.created,
-            updated: self.record.updated,
-        }
-    }
-}
-
-/// Everything known about one machine: an element of `list --json`, and `vm` of `status --json`.
-///
-/// Names and meanings are a promise to scripts; fields may be added.
-#[derive(Debug, Serialize)]
-pub(crate) struct Facts {
-    pub(crate) name: String,
-    pub(crate) address: String,
-    pub(crate) project: String,
-    pub(crate) id: String,
-    pub(crate) backend: String,
-    pub(crate) state: &'static str,
-    pub(crate) recorded: &'static str,
-    pub(crate) unreachable: Option<String>,
-    pub(crate) tainted: Option<String>,
-    pub(crate) ready: bool,
-    pub(crate) vcpus: Option<u16>,
-    pub(crate) memory_mib: Option<u64>,
-    pub(crate) disk_bytes: Option<u64>,
-    pub(crate) image: Option<DiskImage>,
-    pub(crate) networks: Vec<Nic>,
-    pub(crate) forwards: Vec<Forward>,
-    pub(crate) work_dir: Option<PathBuf>,
-    pub(crate) overlay: Option<PathBuf>,
-    pub(crate) seed: Option<PathBuf>,
-    pub(crate) pid: Option<u32>,
-    pub(crate) accel: Option<String>,
-    pub(crate) vnc: Option<String>,
-    pub(crate) ssh: Option<SshFacts>,
-    pub(crate) provisioned: Vec<StepFacts>,
-    pub(crate) forced_stop: Option<String>,
-    pub(crate) missing: Vec<PathBuf>,
-    pub(crate) problems: Vec<String>,
-    pub(crate) created: Timestamp,
-    pub(crate) updated: Timestamp,
-}
-
-/// How to log in to a running machine.
-#[derive(Debug, Serialize)]
-pub(crate) struct SshFacts {
-    pub(crate) user: String,
-    pub(crate) address: IpAddr,
-    pub(crate) port: u16,
-    pub(crate) private_key: PathBuf,
-    pub(crate) command: String,
-}
-
-/// A provisioning step that ran to its end.
-#[derive(Debug, Serialize)]
-pub(crate) struct StepFacts {
-    pub(crate) step: usize,
-    pub(crate) digest: String,
-    pub(crate) at: Timestamp,
 }
 
 /// How to log in; `None` without ssh settings, or if no port of this host leads to the guest.
@@ -326,7 +212,7 @@ pub(crate) fn reachable(handle: &VmHandle) -> Option<SshTarget> {
 }
 
 /// Whether a process stands behind the state.
-fn is_live(state: VmState) -> bool {
+pub(crate) fn is_live(state: VmState) -> bool {
     match state {
         VmState::Running | VmState::Suspended => true,
         VmState::Preparing | VmState::Prepared | VmState::Stopped | VmState::Failed | VmState::Destroyed => {
@@ -348,7 +234,7 @@ fn agrees(phase: Phase, state: VmState) -> bool {
 }
 
 /// A phase in a word, the same as the state it leads to.
-fn phase_word(phase: Phase) -> &'static str {
+pub(crate) fn phase_word(phase: Phase) -> &'static str {
     match phase {
         Phase::Preparing => "preparing",
         Phase::Prepared => "prepared",
@@ -368,11 +254,12 @@ struct Reason(String);
 pub(crate) mod samples {
     //! Machines as they may be recorded and seen.
 
+    use jiff::Timestamp;
     use serde_json::Value;
     use uuid::Uuid;
     use vmctl_providers::{
-        BackendTag, Digest, ImageFormat, InstanceId, MacAddr, Machine as Hardware, NetworkConfig, Runtime,
-        SshConfig,
+        BackendTag, Digest, DiskImage, Forward, ImageFormat, InstanceId, MacAddr, Machine as Hardware,
+        NetworkConfig, Nic, Runtime, SshConfig,
     };
     use vmctl_state::ProvisionRecord;
 
@@ -462,6 +349,7 @@ pub(crate) mod samples {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use uuid::Uuid;
 
     use super::*;
@@ -512,8 +400,10 @@ mod tests {
 
     #[test]
     fn unreachable_is_never_taken_for_stopped() {
-        let machine = samples::unreachable("web");
+        let mut machine = samples::unreachable("web");
         assert_eq!(machine.state_and_remarks(), "unreachable");
+        assert!(machine.live().is_ok());
+        machine.handle.as_mut().unwrap().runtime = None;
         let error = machine.live().unwrap_err();
         insta::assert_snapshot!(anstream::adapter::strip_str(&error.to_string()), @r"
         error: `vm.web` cannot be asked

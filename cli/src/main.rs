@@ -12,6 +12,7 @@ mod commands;
 mod context;
 mod env;
 mod error;
+mod facts;
 mod logging;
 mod machines;
 mod progress;

@@ -6,7 +6,8 @@ use super::JSON_FORMAT;
 use crate::args::ListArgs;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Facts, Machine};
+use crate::facts::Facts;
+use crate::machines::{self, Machine};
 use crate::ui::{self, Table};
 
 #[derive(Serialize)]

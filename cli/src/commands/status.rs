@@ -7,7 +7,8 @@ use super::JSON_FORMAT;
 use crate::args::StatusArgs;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Facts};
+use crate::facts::Facts;
+use crate::machines;
 use crate::ui::{self, LABEL};
 
 #[derive(Serialize)]
