@@ -350,12 +350,12 @@ impl<H: Host> Run<'_, H> {
 
     fn fail(&mut self, id: StepId, failure: Failure) {
         self.end(id, failure.outcome());
+        self.report.failed.push((id, failure.clone()));
+        self.tell(Event::Failed { id, failure });
         for skipped in self.dispatcher.failed(id) {
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
-        self.report.failed.push((id, failure.clone()));
-        self.tell(Event::Failed { id, failure });
     }
 
     /// Lets go of everything that runs. The journal keeps that its outcome is unknown.
