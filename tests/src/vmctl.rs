@@ -74,6 +74,11 @@ impl Running {
         Self { child, what, lines, stdout: String::new(), stderr: String::new(), deadline }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line, of either stream, that `wanted` accepts. Panics if the run ends without it.
     pub fn await_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         while let Some(line) = self.next_line() {
