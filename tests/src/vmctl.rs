@@ -74,6 +74,11 @@ impl Running {
         Self { child, what, lines, stdout: String::new(), stderr: String::new(), deadline }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line, of either stream, that `wanted` accepts. Panics if the run ends without it.
     pub fn await_line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         while let Some(line) = self.next_line() {
@@ -85,9 +90,8 @@ impl Running {
     }
 
     /// Kills it as `kill -9` does.
-    pub fn kill(mut self) {
-        process::kill(self.child.id());
-        self.child.wait().expect("a killed child can be waited for");
+    pub fn kill(self) {
+        drop(self);
     }
 
     /// Waits until it ended and closed its streams.
@@ -98,7 +102,8 @@ impl Running {
             self.give_up();
         }
         let status = self.child.wait().expect("a child can be waited for");
-        Ended { what: self.what, status, stdout: self.stdout, stderr: self.stderr }
+        let [what, stdout, stderr] = [&mut self.what, &mut self.stdout, &mut self.stderr].map(std::mem::take);
+        Ended { what, status, stdout, stderr }
     }
 
     fn next_line(&mut self) -> Option<String> {
@@ -126,6 +131,16 @@ impl Running {
 
     fn so_far(&self) -> String {
         format!("--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+}
+
+/// A run that nobody waits for any more is killed, so that it makes nothing in a world that is being removed.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            process::kill(self.child.id());
+            self.child.wait().expect("a killed child can be waited for");
+        }
     }
 }
 

@@ -21,7 +21,7 @@ vm "one" {
     let mut first = world.start(&["apply", "--yes"]);
     first.await_line(|line| line.contains("the-step-began") && !line.contains("echo"));
 
-    world.vmctl(&["apply", "--yes"]).expect(3).says("apply").says("pid");
+    world.vmctl(&["apply", "--yes"]).expect(3).says("apply").says(&format!("process {}", first.pid()));
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(3);
     assert_eq!(world.vm("one")["state"], "running");
     world.vmctl(&["plan"]).expect(0);
