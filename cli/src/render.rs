@@ -43,10 +43,16 @@ fn drift(plan: &Plan, text: &mut String) {
     }
     line(text, format_args!("{DOUBTFUL}Drift:{DOUBTFUL:#} what runs is not what was recorded."));
     for change in plan.changes.iter().filter(|change| !change.drift.is_empty()) {
-        let consequence =
-            if change.is_effective() { "" } else { " (nothing in the VMFile asks for a change; left alone)" };
+        let consequence = match change.reasons.first() {
+            _ if change.is_effective() => String::new(),
+            Some(reason) => format!(" ({reason})"),
+            None => " (nothing needs to be done)".to_owned(),
+        };
         for found in &change.drift {
-            line(text, format_args!("  {}: {}{consequence}", change.address, ui::visible(found)));
+            line(
+                text,
+                format_args!("  {}: {}{}", change.address, ui::visible(found), ui::visible(&consequence)),
+            );
         }
     }
     text.push('\n');
@@ -139,7 +145,17 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
     use serde_json::json;
+    use uuid::Uuid;
+    use vmctl_planner::desired::DesiredImage;
+    use vmctl_planner::{Desired, DesiredVm, Inputs, Observed, Power, RecordedVm, Sight, Until};
+    use vmctl_providers::image::{ImageCache, ImageIdentity};
+    use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
+    use vmctl_providers::{BackendTag, Digest, ImageFormat, NetworkConfig, SshConfig};
+    use vmctl_state::{Address, Phase, ProvisionRecord, Record, Snapshot};
 
     use super::*;
 
@@ -157,5 +173,95 @@ mod tests {
         for (input, unit, shown) in cases {
             assert_eq!(value(&input, unit), shown);
         }
+    }
+
+    fn vm(name: &str) -> DesiredVm {
+        DesiredVm {
+            name: name.parse().unwrap(),
+            backend: BackendTag::Qemu,
+            image: DesiredImage {
+                source: "/images/debian.qcow2".into(),
+                identity: ImageIdentity {
+                    digest: Digest::of("one"),
+                    format: ImageFormat::Qcow2,
+                    virtual_size: 1 << 30,
+                },
+            },
+            vcpus: 1,
+            memory_mib: 1024,
+            disk_bytes: None,
+            networks: vec![NetworkConfig::User],
+            forwards: Vec::new(),
+            cloud_init: None,
+            ssh: Some(SshConfig { user: "vm".to_owned(), private_key: None }),
+            provision: vec![step("setup.sh")],
+            power: Power::Running,
+            depends_on: BTreeMap::new(),
+        }
+    }
+
+    fn step(script: &str) -> ProvisionStep {
+        let action = ProvisionAction::Shell { script: script.to_owned() };
+        ProvisionStep { number: 1, label: script.to_owned(), action, digest: Digest::of(script) }
+    }
+
+    /// A machine that was made exactly as `vm` says.
+    fn record(vm: &DesiredVm) -> Record {
+        let provisioned = vm
+            .provision
+            .iter()
+            .map(|step| ProvisionRecord { digest: step.digest.to_string(), at: Timestamp::UNIX_EPOCH });
+        Record {
+            address: Address::vm(vm.name.as_str()),
+            instance: Uuid::from_u128(1),
+            backend: vm.backend.to_string(),
+            spec: serde_json::to_value(RecordedVm::from(vm)).unwrap(),
+            handle: None,
+            phase: Phase::Running,
+            ready: true,
+            taint: None,
+            provisioned: provisioned.collect(),
+            created: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn plan_says_what_happens_to_each_machine_and_why() {
+        let needs = BTreeMap::from([("replaced".parse().unwrap(), Until::Provisioned)]);
+        let mut replaced = vm("replaced");
+        replaced.image.identity.digest = Digest::of("two");
+        let vms = [
+            DesiredVm { depends_on: needs, ..vm("added") },
+            vm("hung"),
+            DesiredVm { provision: vec![step("se\u{1b}[2Jtup-2.sh")], ..vm("provisioned") },
+            replaced,
+            DesiredVm { memory_mib: 2048, vcpus: 2, ..vm("restarted") },
+            DesiredVm { power: Power::Stopped, ..vm("stopped") },
+            vm("unchanged"),
+        ];
+        let desired = Desired {
+            project: "shop".parse().unwrap(),
+            vms: vms.map(|vm| (vm.name.clone(), vm)).into(),
+            inputs: Vec::new(),
+        };
+        let mut recorded = Snapshot::empty(Uuid::from_u128(7), Timestamp::UNIX_EPOCH);
+        for name in ["hung", "provisioned", "removed", "replaced", "restarted", "stopped", "unchanged"] {
+            let record = record(&vm(name));
+            recorded.records.insert(record.address.clone(), record);
+        }
+        let unreachable = Sight::Unreachable { reason: "no answer within 5s".to_owned() };
+        let observed = Observed { vms: [(Address::vm("hung"), unreachable)].into() };
+        let images = ImageCache::new("/cache");
+        let project = desired.project.clone();
+        let inputs = Inputs {
+            project: &project,
+            desired: Some(&desired),
+            recorded: &recorded,
+            observed: &observed,
+            images: &images,
+        };
+        let text = plan(&Plan::new(inputs).unwrap());
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 }
