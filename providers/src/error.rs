@@ -179,6 +179,12 @@ pub enum Error {
     /// The guest could not be reached or refused.
     #[error(transparent)]
     Ssh(#[from] SshError),
+    /// cloud-init ended with a failure in the guest.
+    #[error("cloud-init failed in the guest: {report}")]
+    CloudInit {
+        /// What `cloud-init status --long` says.
+        report: String,
+    },
     /// A provisioning step ended with a failure of its own.
     #[error("provisioning step {step} (`{label}`) failed with {status}")]
     Provision {
@@ -222,7 +228,7 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
-            Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
+            Self::CloudInit { .. } | Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
         }
     }
 
@@ -246,6 +252,11 @@ impl Error {
             Self::MonitorBusy { .. } => {
                 Some("disconnect the other client, or connect it to the guest's console instead".to_owned())
             }
+            Self::CloudInit { .. } => Some(
+                "look into the guest (`/var/log/cloud-init-output.log`, `vmctl log NAME --console`), then correct the \
+                 user-data: that replaces the machine"
+                    .to_owned(),
+            ),
             Self::Ssh(error) => error.help(),
             Self::Image(error) => error.help(),
             _ => None,

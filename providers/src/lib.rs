@@ -7,6 +7,7 @@
 //! The crate reads no environment and no home folder: every path comes in through configuration.
 
 pub mod abilities;
+mod cloud_init;
 pub mod error;
 pub mod hypervisor;
 pub mod image;

@@ -145,7 +145,7 @@ impl Preflight for QemuBackend {
 
 impl GuestAccess for QemuBackend {
     async fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> Result<()> {
-        self.log_in(vm, timeout).await.map(drop)
+        self.be_ready(vm, timeout).await
     }
 
     async fn provision(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::backend::QemuBackend;
 use super::look::state_at_rest;
 use super::places::{ensure_private_file, qemu_log, tail_of};
+use crate::cloud_init;
 use crate::error::{Error, Result};
 use crate::process::Process;
 use crate::provision::{self, OutputLine, ProvisionStep};
@@ -51,7 +52,24 @@ impl Sessions {
 }
 
 impl QemuBackend {
-    /// See [`crate::GuestAccess::wait_ready`].
+    /// See [`crate::GuestAccess::wait_ready`]. A guest with a seed is ready when cloud-init is done with it.
+    pub(super) async fn be_ready(&self, vm: &VmHandle, patience: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let session = self.log_in(vm, patience).await?;
+        if !vm.seed {
+            return Ok(());
+        }
+        let process = self.process_of(vm, "log in to")?;
+        let settling = while_alive(vm, &process, cloud_init::done(&session), || session.is_closed());
+        match timeout(patience.saturating_sub(begun.elapsed()), settling).await {
+            Ok(settled) => settled,
+            Err(_) => {
+                Err(Error::Timeout { what: "the end of cloud-init in the guest".to_owned(), after: patience })
+            }
+        }
+    }
+
+    /// Waits for a login, and keeps it for the steps that follow.
     pub(super) async fn log_in(&self, vm: &VmHandle, patience: Duration) -> Result<Arc<Session>> {
         let process = self.process_of(vm, "log in to")?;
         let target = SshTarget::of(vm).ok_or_else(|| Error::Unsupported {
