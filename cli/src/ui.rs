@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::args::ColorWhen;
 use crate::error::{CliError, stdout_failed};
 
+pub(crate) use vmctl_providers::text::{visible, visible_bytes};
+
 /// Style of the word that announces a failure.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Style of the word that announces something doubtful.
@@ -131,11 +133,6 @@ impl Table {
     }
 }
 
-/// `text` with everything that could steer a terminal made visible; line ends and tabs stay.
-pub(crate) fn visible(text: &str) -> String {
-    visible_bytes(text.as_bytes())
-}
-
 /// Like [`visible`], for text in which our own colours may be mixed with what a file holds: colours stay.
 pub(crate) fn visible_but_colored(text: &str) -> String {
     let mut pieces = text.split('\u{1b}');
@@ -155,37 +152,6 @@ pub(crate) fn visible_but_colored(text: &str) -> String {
                 shown.push_str("^[");
                 shown.push_str(&visible(piece));
             }
-        }
-    }
-    shown
-}
-
-/// Like [`visible`], for bytes that may be no UTF-8: strange bytes are shown as `\xNN`.
-pub(crate) fn visible_bytes(bytes: &[u8]) -> String {
-    let mut shown = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        let mut chars = chunk.valid().chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '\n' | '\t' => shown.push(c),
-                // A serial line ends its lines with both.
-                '\r' if chars.peek() == Some(&'\n') => {}
-                '\0'..='\x1f' => shown.extend(['^', char::from(c as u8 ^ 0x40)]),
-                '\x7f' => shown.push_str("^?"),
-                // C1 controls, and marks that turn the direction of writing.
-                '\u{80}'..='\u{9f}'
-                | '\u{61c}'
-                | '\u{200e}'
-                | '\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}' => {
-                    let _ = write!(shown, "\\u{{{:x}}}", u32::from(c));
-                }
-                _ => shown.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     shown
@@ -233,23 +199,6 @@ mod tests {
         let mut table = Table::new(&["A"]);
         table.row(["x\ny\u{1b}[31m".into()]);
         assert_eq!(table.render(), "A\nx y^[[31m\n");
-    }
-
-    #[test]
-    fn controls_are_made_visible() {
-        let cases: [(&[u8], &str); 8] = [
-            (b"plain\tok\n", "plain\tok\n"),
-            (b"line\r\n", "line\n"),
-            (b"over\rwrite", "over^Mwrite"),
-            (b"\x1b]0;title\x07", "^[]0;title^G"),
-            (b"\x7f", "^?"),
-            ("\u{9b}31m \u{202e}".as_bytes(), "\\u{9b}31m \\u{202e}"),
-            (b"caf\xe9 \xff", "caf\\xe9 \\xff"),
-            ("grün 日本".as_bytes(), "grün 日本"),
-        ];
-        for (bytes, shown) in cases {
-            assert_eq!(visible_bytes(bytes), shown);
-        }
     }
 
     #[test]

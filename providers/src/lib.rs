@@ -21,6 +21,7 @@ pub mod router;
 pub mod seed;
 pub mod spec;
 pub mod ssh;
+pub mod text;
 pub mod workdir;
 
 pub use abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};

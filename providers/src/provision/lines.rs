@@ -1,6 +1,4 @@
-//! Output of a guest as lines, and as text that is fit for a terminal.
-
-use std::fmt::Write;
+//! Output of a guest as lines.
 
 /// Longest line that is passed on in one piece; a longer one comes in several.
 pub(super) const MAX_LINE: usize = 64 * 1024;
@@ -41,29 +39,6 @@ impl LineSplitter {
     }
 }
 
-/// `text` with everything made visible that would act on a terminal or turn its reading direction: C0 (but tab),
-/// DEL, C1, bidirectional controls, line and paragraph separators.
-pub fn sanitize(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => safe.push(c),
-            '\0'..='\u{1f}' => safe.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
-            '\u{7f}' => safe.push('\u{2421}'),
-            '\u{80}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}'
-            | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => {
-                write!(safe, "<U+{:04X}>", u32::from(c)).expect("a String takes all that is written");
-            }
-            _ => safe.push(c),
-        }
-    }
-    safe
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -95,21 +70,7 @@ mod tests {
         assert!(splitter.pending.capacity() <= 2 * MAX_LINE);
     }
 
-    #[test]
-    fn terminal_sequences_become_visible() {
-        let osc = "\u{1b}]52;c;aGk=\u{7}";
-        assert_eq!(sanitize(osc), "␛]52;c;aGk=␇");
-        assert_eq!(sanitize("a\tb\rc\u{7f}\u{9b}2J"), "a\tb␍c␡<U+009B>2J");
-        assert_eq!(sanitize("\u{202e}evil\u{2066}\u{2028}"), "<U+202E>evil<U+2066><U+2028>");
-        assert_eq!(sanitize("grüße 😀 中"), "grüße 😀 中");
-    }
-
     proptest! {
-        #[test]
-        fn nothing_sanitized_acts_on_a_terminal(text in "\\PC*|(?s).*") {
-            prop_assert!(sanitize(&text).chars().all(|c| c == '\t' || !c.is_control()));
-        }
-
         #[test]
         fn lines_joined_are_the_stream(text in "[a-z\n]{0,200}", cut in 0usize..200) {
             let cut = cut.min(text.len());

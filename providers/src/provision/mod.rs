@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-pub use lines::sanitize;
 use record::Recorder;
 
 use crate::error::{Error, Result};

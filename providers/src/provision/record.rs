@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 
-use super::lines::{LineSplitter, sanitize};
+use super::lines::LineSplitter;
 use super::{OutputLine, OutputStream, ProvisionStep};
 use crate::error::{Error, Result};
+use crate::text::visible;
 
 /// Largest log of one machine.
 const MAX_LOG: u64 = 64 << 20;
@@ -35,7 +36,7 @@ impl<'a> Recorder<'a> {
         output: &'a mpsc::Sender<OutputLine>,
     ) -> Result<Self> {
         let mut log = LogFile::open(log, MAX_LOG)?;
-        let title = format!("==> step {}: {}\n", step.number, sanitize(&step.label));
+        let title = format!("==> step {}: {}\n", step.number, visible(&step.label).replace('\n', " "));
         log.write(title.as_bytes())?;
         let (stdout, stderr) = (LineSplitter::default(), LineSplitter::default());
         Ok(Self { log, output, stdout, stderr, tail: VecDeque::with_capacity(TAIL) })
