@@ -177,7 +177,7 @@ mod tests {
         let (out, err) = (OutputStream::Stdout, OutputStream::Stderr);
         let expected = [(out, "one"), (err, "bad\u{fffd}"), (out, "tw")];
         assert_eq!(lines, expected.map(|(stream, text)| (stream, text.to_owned())));
-        assert_eq!(std::fs::read(&path).unwrap(), b"==> step 2: x\xe2\x90\x9b[2J\none\ntwbad\xff\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"==> step 2: x^[[2J\none\ntwbad\xff\n");
     }
 
     #[tokio::test]
