@@ -300,7 +300,7 @@ fn addresses(inputs: Inputs<'_>) -> BTreeSet<Address> {
 }
 
 fn desired_vm<'a>(desired: &'a Desired, address: &Address) -> Option<&'a DesiredVm> {
-    desired.vms.values().find(|vm| vm.name.as_str() == address.name())
+    desired.vms.get(address.name())
 }
 
 fn known<'a>(inputs: Inputs<'a>, address: &Address) -> Known<'a> {

@@ -1,5 +1,6 @@
 //! Names of projects and machines. They become folder names, process names and host names.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,6 +43,13 @@ impl Name {
     /// The name as a host name: lower case, with `_` and `.` turned to `-`.
     pub fn to_hostname(&self) -> String {
         self.0.to_ascii_lowercase().replace(['_', '.'], "-")
+    }
+}
+
+/// Lets maps be searched by text: names compare as their texts do.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

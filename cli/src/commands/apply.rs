@@ -58,12 +58,14 @@ async fn with_lock(
     } else {
         ui::print(&render::plan(&plan))?;
     }
-    if plan.is_empty() {
-        return Ok(Exit::Fine);
-    }
     let control = Control::default();
     let (events, shown) = mpsc::unbounded_channel();
     let executor = Executor::new(host, ctx.images()?, limits(args), control.clone(), events);
+    if plan.is_empty() {
+        // Nothing to do but to close what an earlier run left open in the journal.
+        executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
+        return Ok(Exit::Fine);
+    }
     executor.preflight(&plan, writer).await.map_err(|error| explain(&error))?;
     if !args.yes && !confirmed(goal.desired.is_none())? {
         progress::tell("Nothing was done.");
