@@ -187,7 +187,7 @@ pub(crate) struct ExecArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) name: String,
     /// Command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
 }
 

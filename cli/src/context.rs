@@ -110,17 +110,37 @@ impl Context {
         Ok(loaded.desired)
     }
 
-    /// The project to look into, without needing a VMFile that can be loaded: images may be missing.
-    ///
-    /// `None` if nothing names a project and none exists.
-    pub(crate) fn project(&self) -> Result<Option<Name>, CliError> {
+    /// The project that an option, the environment or a VMFile names; images may be missing.
+    pub(crate) fn named_project(&self) -> Result<Option<Name>, CliError> {
         if let Some(name) = &self.settings.project {
             return Ok(Some(name.clone()));
         }
-        if let Some(path) = self.find_vmfile() {
-            return Ok(Some(vmfile::project(&path)?));
+        self.find_vmfile().map(|path| Ok(vmfile::project(&path)?)).transpose()
+    }
+
+    /// The project to look into: the one that is named, else the only one that has machines.
+    ///
+    /// `None` if nothing names a project and none has machines. For looking only: what changes machines takes
+    /// [`Context::named_project`].
+    pub(crate) fn project(&self) -> Result<Option<Name>, CliError> {
+        match self.named_project()? {
+            Some(name) => Ok(Some(name)),
+            None => only(self.inhabited()?),
         }
-        only(self.projects()?)
+    }
+
+    /// The projects that have machines.
+    fn inhabited(&self) -> Result<BTreeSet<Name>, CliError> {
+        let mut inhabited = BTreeSet::new();
+        for name in self.projects()? {
+            // One that cannot be read is counted: it is no reason to choose another in its place.
+            let state = vmctl_state::read(&self.project_dir(&name)?);
+            let is_empty = state.is_ok_and(|state| state.is_none_or(|state| state.records.is_empty()));
+            if !is_empty {
+                inhabited.insert(name);
+            }
+        }
+        Ok(inhabited)
     }
 
     /// The backends, with the places of one project. Nothing is touched.

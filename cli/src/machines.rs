@@ -174,6 +174,11 @@ impl Machine {
         if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
             remarks.push(format!("recorded as {}", phase_word(phase)));
         }
+        let awaits_login =
+            self.handle.as_ref().is_some_and(|handle| handle.ssh.is_some()) && !self.record.ready;
+        if awaits_login && self.state() == "running" {
+            remarks.push("not ready".to_owned());
+        }
         if self.record.taint.is_some() {
             remarks.push("tainted".to_owned());
         }
@@ -194,6 +199,10 @@ impl Machine {
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
         Err(match (&self.sight, &self.handle) {
+            (Some(Sight::Seen(found)), _) if found.state == VmState::Suspended => {
+                CliError::new(format!("`{address}` is suspended, so nothing in it answers"))
+                    .help("write `state \"running\"` in the VMFile and apply; that resumes it".to_owned())
+            }
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
             (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
             (Some(Sight::Unreachable { reason }), _) => {

@@ -98,6 +98,20 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it brings a machine up, so that its dependencies must be there.
+    pub(crate) fn needs_dependencies(&self) -> bool {
+        self.up.iter().any(|step| step.needs_dependencies())
+    }
+
+    /// Leaves the machine as it is, for a reason.
+    pub(crate) fn hold_back(&mut self, reason: String) {
+        self.action = Action::NoOp;
+        self.reasons = vec![reason];
+        self.provision.clear();
+        self.down.clear();
+        self.up.clear();
+    }
+
     /// Whether anything is done.
     pub fn is_effective(&self) -> bool {
         self.action != Action::NoOp

@@ -240,11 +240,11 @@ fn settle(
 /// Adds the reasons that the fields do not show.
 fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usize) {
     for (step, label) in desired.provision.iter().skip(done).zip(&change.provision).take(1) {
-        let why = if record.provisioned.len() > done { "changed" } else { "has not run" };
+        let why = if record.provisioned.len() > done { "changed" } else { "has not succeeded yet" };
         change.reasons.push(format!("provisioning step {} (`{label}`) {why}", step.number));
     }
     if change.up.contains(&StepKind::Ready) && !change.up.contains(&StepKind::Start) {
-        change.reasons.push("no login worked yet".to_owned());
+        change.reasons.push("waits for a login, which has not worked yet".to_owned());
     }
 }
 

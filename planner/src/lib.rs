@@ -25,5 +25,5 @@ pub use document::PlanDocument;
 pub use graph::{StepGraph, StepId};
 pub use observed::{Observed, Sight, refresh};
 pub use plan::{Inputs, Plan, PlanError, Summary};
-pub use recorded::RecordedVm;
+pub use recorded::{RecordedVm, other_vmfile};
 pub use step::{Step, StepKind};

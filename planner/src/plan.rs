@@ -47,6 +47,8 @@ pub struct Plan {
     pub serial: u64,
     /// The decisions, by address; addresses without a change included.
     pub changes: Vec<Change>,
+    /// Recorded machines that could not be asked: they are left alone, and so is what depends on them.
+    pub unreachable: BTreeSet<Address>,
     /// The steps and their order.
     pub graph: StepGraph,
     /// Files that decided the desired state.
@@ -102,11 +104,14 @@ impl Plan {
         for address in addresses(inputs) {
             changes.push(decide(&address, known(inputs, &address))?);
         }
+        let unreachable: BTreeSet<_> = unreachable(inputs).collect();
+        hold_back(&mut changes, inputs, &unreachable);
         let mut plan = Self {
             project: inputs.project.clone(),
             lineage: inputs.recorded.lineage,
             serial: inputs.recorded.serial,
             changes,
+            unreachable,
             graph: StepGraph::default(),
             inputs: inputs.desired.map(|desired| desired.inputs.clone()).unwrap_or_default(),
             targets: BTreeMap::new(),
@@ -167,9 +172,10 @@ impl Plan {
         let Some(desired) = inputs.desired else { return };
         for change in self.changes.iter().filter(|change| !change.up.is_empty()) {
             let Some(vm) = desired_vm(desired, &change.address) else { continue };
+            let vmfile = desired.inputs.first().map(|input| input.path.clone());
             let target = Target {
                 spec: spec(vm, &desired.project, change.instance, inputs.images),
-                recorded: RecordedVm::from(vm),
+                recorded: RecordedVm { vmfile, ..RecordedVm::from(vm) },
                 provision: vm.provision.clone(),
             };
             if change.up.contains(&StepKind::Prepare) {
@@ -271,10 +277,7 @@ impl Chain {
 
     /// The first step that needs the dependencies: allocating and changing settings do not.
     fn gate(&self) -> Option<StepId> {
-        self.up
-            .iter()
-            .find(|(kind, _)| kind.is_boot() || matches!(kind, StepKind::Provision(_)))
-            .map(|(_, id)| *id)
+        self.up.iter().find(|(kind, _)| kind.needs_dependencies()).map(|(_, id)| *id)
     }
 
     /// The step after which the machine is as far as `until` says, if it is not so already.
@@ -378,10 +381,32 @@ fn spec(vm: &DesiredVm, project: &Name, instance: InstanceId, images: &ImageCach
     }
 }
 
-/// Machines that could not be asked, with the reason.
-pub fn unreachable(observed: &Observed) -> impl Iterator<Item = (&Address, &str)> {
-    observed.vms.iter().filter_map(|(address, sight)| match sight {
-        Sight::Unreachable { reason } => Some((address, reason.as_str())),
-        Sight::Seen(_) => None,
-    })
+/// Machines that could not be asked.
+fn unreachable(inputs: Inputs<'_>) -> impl Iterator<Item = Address> {
+    inputs
+        .observed
+        .vms
+        .iter()
+        .filter(|(_, sight)| matches!(sight, Sight::Unreachable { .. }))
+        .map(|(address, _)| address.clone())
+}
+
+/// Takes the steps from every change that would bring a machine up whose dependency nobody can ask: whether that is
+/// as far as it must be is unknown. What depends on a machine that is held back is held back as well.
+fn hold_back(changes: &mut [Change], inputs: Inputs<'_>, unreachable: &BTreeSet<Address>) {
+    let Some(desired) = inputs.desired else { return };
+    let mut blocked = unreachable.clone();
+    loop {
+        let before = blocked.len();
+        for change in changes.iter_mut().filter(|change| change.needs_dependencies()) {
+            let Some(vm) = desired_vm(desired, &change.address) else { continue };
+            let needed = vm.depends_on.keys().map(|name| Address::vm(name.as_str()));
+            let Some(reason) = needed.into_iter().find(|address| blocked.contains(address)) else { continue };
+            blocked.insert(change.address.clone());
+            change.hold_back(format!("it needs `{reason}`, which cannot be asked how far it is"));
+        }
+        if blocked.len() == before {
+            return;
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! The planner's form of a recorded machine: what was asked for when it was made, with digests for contents.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, SshConfig, VmHandle};
-use vmctl_state::{Address, Record};
+use vmctl_state::{Address, Record, Snapshot};
 
 use crate::desired::{DesiredVm, Power, Until};
 
@@ -15,6 +15,9 @@ use crate::desired::{DesiredVm, Power, Until};
 /// Provisioning is not part of it: a record lists the steps that really ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedVm {
+    /// The VMFile that last decided about it.
+    #[serde(default)]
+    pub vmfile: Option<PathBuf>,
     /// Backend that owns it.
     pub backend: BackendTag,
     /// Path of the image, as the VMFile named it.
@@ -57,6 +60,7 @@ pub struct RecordedCloudInit {
 impl From<&DesiredVm> for RecordedVm {
     fn from(vm: &DesiredVm) -> Self {
         Self {
+            vmfile: None,
             backend: vm.backend,
             image_source: vm.image.source.clone(),
             image: vm.image.identity.clone(),
@@ -95,6 +99,16 @@ pub struct RecordError {
 pub fn spec_of(record: &Record) -> Result<RecordedVm, RecordError> {
     RecordedVm::deserialize(&record.spec)
         .map_err(|source| RecordError { address: record.address.clone(), source })
+}
+
+/// Another VMFile than `vmfile` that a recorded machine was made from, if there is one.
+pub fn other_vmfile(recorded: &Snapshot, vmfile: &Path) -> Result<Option<PathBuf>, RecordError> {
+    for record in recorded.records.values() {
+        if let Some(other) = spec_of(record)?.vmfile.filter(|path| path != vmfile) {
+            return Ok(Some(other));
+        }
+    }
+    Ok(None)
 }
 
 /// Decodes the provider's part of a record.

@@ -57,6 +57,11 @@ impl StepKind {
         }
     }
 
+    /// Whether a machine's dependencies must be there before the step: allocating and changing settings need none.
+    pub fn needs_dependencies(self) -> bool {
+        self.is_boot() || matches!(self, Self::Provision(_))
+    }
+
     /// Whether the host is busy booting a guest while the step runs.
     pub fn is_boot(self) -> bool {
         matches!(self, Self::Start | Self::Resume | Self::Ready)

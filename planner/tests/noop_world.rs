@@ -441,6 +441,24 @@ async fn machine_that_cannot_be_asked_is_left_alone_and_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_depends_on_a_machine_that_cannot_be_asked_is_held_back() {
+    let mut world = World::new();
+    let needs = |name: &str| [(name.parse().unwrap(), Until::Provisioned)].into();
+    let goal = desired([
+        world.vm("silent"),
+        DesiredVm { depends_on: needs("silent"), ..world.vm("web") },
+        DesiredVm { depends_on: needs("web"), ..world.vm("proxy") },
+        world.vm("other"),
+    ]);
+    world.converge(Some(&desired([world.vm("silent")]))).await;
+    world.noop.script(&[fail("inspect", "silent", None)]).unwrap();
+    let plan = world.plan(Some(&goal)).await;
+    let actions = ["silent", "web", "proxy", "other"].map(|name| World::action(&plan, name));
+    assert_eq!(actions, [Action::NoOp, Action::NoOp, Action::NoOp, Action::Create]);
+    assert_eq!(plan.unreachable, [Address::vm("silent")].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interrupt_starts_nothing_new_and_the_next_apply_finishes() {
     let mut world = World::new();
     let db = world.vm("db");

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
-use vmctl_planner::{Plan, PlanDocument};
+use vmctl_planner::{Plan, PlanDocument, StepKind};
 use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Store, Writer};
 
@@ -30,7 +30,7 @@ const FEWEST_BOOTS: usize = 4;
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
-    let Some(goal) = Goal::of(ctx, args.destroy)? else { return Ok(plan::nothing_there(ctx)) };
+    let goal = Goal::of(ctx, args.destroy)?;
     let dir = ctx.project_dir(&goal.project)?;
     if goal.desired.is_none() && vmctl_state::project::read(&dir)?.is_none() {
         return Ok(plan::nothing_there(ctx));
@@ -61,10 +61,11 @@ async fn with_lock(
     let control = Control::default();
     let (events, shown) = mpsc::unbounded_channel();
     let executor = Executor::new(host, ctx.images()?, limits(args), control.clone(), events);
+    tell_unreachable(&plan);
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.
-        executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
-        return Ok(Exit::Fine);
+        let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
+        return Ok(exit_of(&plan, &report));
     }
     executor.preflight(&plan, writer).await.map_err(|error| explain(&error))?;
     if !args.yes && !confirmed(goal.desired.is_none())? {
@@ -88,7 +89,17 @@ async fn with_lock(
         conclude(ctx, &plan, &report, started.elapsed());
     }
     printed?;
-    Ok(exit_of(&report))
+    Ok(exit_of(&plan, &report))
+}
+
+/// What nobody can ask is left alone; the plan shows why, and the exit code says that not all is as desired.
+fn tell_unreachable(plan: &Plan) {
+    for address in &plan.unreachable {
+        progress::tell(&format!(
+            "{DOUBTFUL}left alone{DOUBTFUL:#}: `{address}` cannot be asked; nothing is done to it, nor to what depends \
+             on it. If it hangs, end its process: the next apply starts it again"
+        ));
+    }
 }
 
 fn limits(args: &ApplyArgs) -> Limits {
@@ -212,12 +223,14 @@ fn conclude(ctx: &Context, plan: &Plan, report: &Report, elapsed: Duration) {
     );
 }
 
-fn exit_of(report: &Report) -> Exit {
+/// A provisioning step that failed may have done part of its work, so that it counts as something done.
+fn exit_of(plan: &Plan, report: &Report) -> Exit {
+    let is_provision = |id| matches!(plan.graph.step(id).kind, StepKind::Provision(_));
     if report.interrupted {
         Exit::Interrupted
-    } else if report.is_complete() {
+    } else if report.is_complete() && plan.unreachable.is_empty() {
         Exit::Fine
-    } else if report.done.is_empty() {
+    } else if report.done.is_empty() && !report.failed.iter().any(|(id, _)| is_provision(*id)) {
         Exit::Error
     } else {
         Exit::Partial

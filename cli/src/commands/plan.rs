@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use vmctl_planner::{Desired, Inputs, Observed, Plan, PlanDocument, refresh};
+use vmctl_planner::{Desired, Inputs, Observed, Plan, PlanDocument, other_vmfile, refresh};
 use vmctl_providers::{Name, RouterHypervisor};
 use vmctl_state::Snapshot;
 
@@ -13,7 +13,7 @@ use crate::{render, ui};
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
-    let Some(goal) = Goal::of(ctx, args.destroy)? else { return Ok(nothing_there(ctx)) };
+    let goal = Goal::of(ctx, args.destroy)?;
     let dir = ctx.project_dir(&goal.project)?;
     let recorded = vmctl_state::project::read(&dir)?
         .unwrap_or_else(|| Snapshot::empty(Uuid::new_v4(), Timestamp::now()));
@@ -36,13 +36,17 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    /// The VMFile's goal, or nothing at all for `destroy`; `None` if there is no project to destroy.
-    pub(super) fn of(ctx: &Context, destroy: bool) -> Result<Option<Self>, CliError> {
-        if destroy {
-            return Ok(ctx.project()?.map(|project| Self { project, desired: None }));
+    /// The VMFile's goal, or nothing at all for `destroy`, which must be told the project in one way or another.
+    pub(super) fn of(ctx: &Context, destroy: bool) -> Result<Self, CliError> {
+        if !destroy {
+            let desired = ctx.load()?;
+            return Ok(Self { project: desired.project.clone(), desired: Some(desired) });
         }
-        let desired = ctx.load()?;
-        Ok(Some(Self { project: desired.project.clone(), desired: Some(desired) }))
+        match ctx.named_project()? {
+            Some(project) => Ok(Self { project, desired: None }),
+            None => Err(CliError::new("nothing says which project to destroy: no VMFile is here")
+                .help("change to the project's folder, or pass --file PATH or --project NAME".to_owned())),
+        }
     }
 }
 
@@ -54,6 +58,9 @@ pub(super) async fn make(
     host: &RouterHypervisor,
     look: bool,
 ) -> Result<Plan, CliError> {
+    if let Some(desired) = &goal.desired {
+        refuse_other_copy(ctx, desired, recorded)?;
+    }
     let observed = if look {
         refresh(host, recorded).await.map_err(|error| CliError::of(&error))?
     } else {
@@ -67,6 +74,28 @@ pub(super) async fn make(
         images: &ctx.images()?,
     };
     Plan::new(inputs).map_err(|error| CliError::of(&error))
+}
+
+/// Refuses a second copy of a VMFile whose machines belong to the first: it would destroy and replace them.
+///
+/// A file that is gone was moved, and whoever names the project by an option knows what it holds.
+fn refuse_other_copy(ctx: &Context, desired: &Desired, recorded: &Snapshot) -> Result<(), CliError> {
+    let Some(own) = desired.inputs.first() else { return Ok(()) };
+    let other = other_vmfile(recorded, &own.path).map_err(|error| CliError::of(&error))?;
+    match other.filter(|path| path.exists() && ctx.settings.project.is_none()) {
+        None => Ok(()),
+        Some(other) => Err(CliError::new(format!(
+            "project `{}` belongs to `{}`, and this is `{}`",
+            desired.project,
+            other.display(),
+            own.path.display()
+        ))
+        .help(format!(
+            "for machines of its own, write `project \"NAME\"` or pass --project NAME; to work on those of the other \
+             file, pass --project {}",
+            desired.project
+        ))),
+    }
 }
 
 /// Nothing was ever made, so there is nothing to remove.

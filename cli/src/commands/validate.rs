@@ -26,7 +26,9 @@ pub(crate) fn run(ctx: &Context, args: &ValidateArgs) -> Result<Exit, CliError> 
     let file = ctx.vmfile()?.display().to_string();
     match ctx.examine()? {
         Ok(loaded) => {
-            error::warn_of(&loaded.warnings);
+            if !args.json {
+                error::warn_of(&loaded.warnings);
+            }
             let vms: Vec<String> = loaded.desired.vms.keys().map(ToString::to_string).collect();
             if args.json {
                 let project = Some(loaded.desired.project.to_string());
@@ -48,6 +50,7 @@ pub(crate) fn run(ctx: &Context, args: &ValidateArgs) -> Result<Exit, CliError> 
                     vms,
                     problems,
                 })?;
+                return Err(CliError::silent(Exit::Error));
             }
             Err(report.into())
         }

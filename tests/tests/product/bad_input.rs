@@ -74,6 +74,35 @@ fn without_a_vmfile_the_way_on_is_told() {
 }
 
 #[test]
+fn another_copy_of_a_vmfile_does_not_touch_the_first_ones_machines() {
+    let world = World::new(0);
+    let text =
+        |name: &str| format!("project \"same\"\nvm \"{name}\" {{ image \"TINY\"; backend \"noop\" }}\n");
+    world.vmfile(&text("one"));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let first = fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
+    world.write("copy/VMFile.kdl", &first.replace("one", "two"));
+    for command in [&["plan", "-f", "copy/VMFile.kdl"][..], &["apply", "--yes", "-f", "copy/VMFile.kdl"]] {
+        world.vmctl(command).expect(1).says("belongs to").says("--project");
+    }
+    assert_eq!(world.states().len(), 1);
+    // By name it is meant.
+    world.vmctl(&["apply", "--yes", "-f", "copy/VMFile.kdl", "--project", "same"]).expect(0);
+    assert!(world.states().contains_key("two"));
+}
+
+#[test]
+fn destroying_needs_a_vmfile_or_a_project() {
+    let world = World::new(0);
+    world.vmfile("vm \"one\" { image \"TINY\"; backend \"noop\" }");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    fs::remove_file(world.project().join("VMFile.kdl")).unwrap();
+    assert_eq!(world.states().len(), 1, "looking takes the only project there is");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(1).says("--project");
+    assert_eq!(world.states().len(), 1);
+}
+
+#[test]
 fn apply_without_a_terminal_asks_for_yes() {
     let world = World::new(0);
     world.vmfile("vm \"one\" { image \"TINY\" }");
