@@ -1,6 +1,7 @@
 //! `list`: the machines of a project, as they are now.
 
 use serde::Serialize;
+use vmctl_providers::Forward;
 
 use super::JSON_FORMAT;
 use crate::args::ListArgs;
@@ -44,7 +45,7 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
 
 /// The machines as a table; several projects get a column of their own.
 fn table(machines: &[Machine], with_project: bool) -> String {
-    let headings = ["PROJECT", "NAME", "STATE", "BACKEND", "VCPUS", "MEM", "SSH", "PID"];
+    let headings = ["PROJECT", "NAME", "STATE", "BACKEND", "VCPUS", "MEM", "SSH", "FORWARDS", "PID"];
     let from = usize::from(!with_project);
     let mut table = Table::new(&headings[from..]);
     for machine in machines {
@@ -58,11 +59,22 @@ fn table(machines: &[Machine], with_project: bool) -> String {
             or_dash(facts.vcpus),
             or_dash(facts.memory_mib.map(ui::mebibytes)),
             or_dash(ssh),
+            or_dash(forwards(&facts.forwards)),
             or_dash(facts.pid),
         ];
         table.row(cells.into_iter().skip(from));
     }
     table.render()
+}
+
+/// The forwards but the one to sshd, which has a column of its own.
+fn forwards(forwards: &[Forward]) -> Option<String> {
+    let told: Vec<_> = forwards
+        .iter()
+        .filter(|forward| forward.guest_port != Forward::SSH.guest_port)
+        .map(|forward| format!("{}->{}/{}", forward.host_port, forward.guest_port, forward.protocol.as_str()))
+        .collect();
+    (!told.is_empty()).then(|| told.join(" "))
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {
