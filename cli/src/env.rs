@@ -223,7 +223,7 @@ mod tests {
     ) -> Result<Settings, SettingsError> {
         let owner =
             |path: &Path| Some(if owned.iter().any(|mine| Path::new(mine) == path) { uid } else { 4242 });
-        let host = Host { uid, cwd: PathBuf::from("/work"), owner: &owner };
+        let host = Host { uid, cwd: PathBuf::from("/here"), owner: &owner };
         let lookup =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
         Settings::resolve(&lookup, &host, options)
@@ -239,7 +239,7 @@ mod tests {
         );
         let options = GlobalArgs { data_dir: Some("rel".into()), ..GlobalArgs::default() };
         let flag = resolve(1000, &all, &[], &options).unwrap();
-        assert_eq!(flag.data_dir().unwrap(), Path::new("/work/rel"));
+        assert_eq!(flag.data_dir().unwrap(), Path::new("/here/rel"));
     }
 
     #[test]
