@@ -97,11 +97,11 @@ mod tests {
             samples::machine("web", VmState::Running),
         ];
         insta::assert_snapshot!(table(&machines, false), @r"
-        NAME   STATE                         BACKEND  VCPUS  MEM    SSH                 PID
-        cache  preparing (tainted)           qemu     -      -      -                   -
-        db     failed (recorded as running)  qemu     2      2 GiB  -                   -
-        queue  unreachable                   qemu     2      2 GiB  -                   -
-        web    running                       qemu     2      2 GiB  vm@127.0.0.1:40022  4711
+        NAME   STATE                         BACKEND  VCPUS  MEM    SSH                 FORWARDS  PID
+        cache  preparing (tainted)           qemu     -      -      -                   -         -
+        db     failed (recorded as running)  qemu     2      2 GiB  -                   -         -
+        queue  unreachable                   qemu     2      2 GiB  -                   -         -
+        web    running                       qemu     2      2 GiB  vm@127.0.0.1:40022  -         4711
         ");
         assert!(table(&machines, true).starts_with("PROJECT  NAME "));
     }
