@@ -81,7 +81,7 @@ fn another_copy_of_a_vmfile_does_not_touch_the_first_ones_machines() {
     world.vmfile(&text("one"));
     world.vmctl(&["apply", "--yes"]).expect(0);
     let first = fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
-    world.write("copy/VMFile.kdl", &first.replace("one", "two"));
+    world.write("copy/VMFile.kdl", &first.replace("vm \"one\"", "vm \"two\""));
     for command in [&["plan", "-f", "copy/VMFile.kdl"][..], &["apply", "--yes", "-f", "copy/VMFile.kdl"]] {
         world.vmctl(command).expect(1).says("belongs to").says("--project");
     }
