@@ -104,8 +104,12 @@ impl Plan {
         for address in addresses(inputs) {
             changes.push(decide(&address, known(inputs, &address))?);
         }
-        let unreachable: BTreeSet<_> = unreachable(inputs).collect();
+        let mut unreachable: BTreeSet<_> = unreachable(inputs).collect();
         hold_back(&mut changes, inputs, &unreachable);
+        // Destroying asks nothing of the machine, so that it is not left alone then.
+        for change in changes.iter().filter(|change| change.is_effective()) {
+            unreachable.remove(&change.address);
+        }
         let mut plan = Self {
             project: inputs.project.clone(),
             lineage: inputs.recorded.lineage,

@@ -456,6 +456,9 @@ async fn what_depends_on_a_machine_that_cannot_be_asked_is_held_back() {
     let actions = ["silent", "web", "proxy", "other"].map(|name| World::action(&plan, name));
     assert_eq!(actions, [Action::NoOp, Action::NoOp, Action::NoOp, Action::Create]);
     assert_eq!(plan.unreachable, [Address::vm("silent")].into());
+    let removal = world.plan(None).await;
+    assert_eq!(World::action(&removal, "silent"), Action::Destroy);
+    assert!(removal.unreachable.is_empty(), "what is destroyed is not left alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
