@@ -26,7 +26,8 @@ use crate::step::{Step, StepKind};
 /// How long readers in other processes may see an old state: well within the promised second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Lines of guest output that wait for the printer, per step; a slow terminal slows the guest's stream down.
+/// Lines of guest output that wait to become events, per step. The stream of events itself has no bound, so a printer
+/// that is slower than a flooding guest costs memory (`docs/limitations.md`).
 const OUTPUT_BACKLOG: usize = 256;
 
 /// How an apply is asked to stop.
