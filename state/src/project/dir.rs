@@ -56,6 +56,16 @@ impl ProjectDir {
         self.0.join("snapshot.json")
     }
 
+    /// File with the lineage that was reserved before there was a state.
+    pub fn lineage(&self) -> PathBuf {
+        self.0.join("lineage")
+    }
+
+    /// Folder of the texts behind digests.
+    pub fn texts(&self) -> PathBuf {
+        self.0.join("texts")
+    }
+
     /// Folder that holds one folder per machine.
     pub fn vms(&self) -> PathBuf {
         self.0.join("vms")

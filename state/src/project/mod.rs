@@ -6,6 +6,8 @@
 //!           lock.json      who writes; stands there from open to orderly close
 //!           snapshot.json  what readers take; exact whenever lock.json is not there
 //!           ballast        room for one run on a full disk
+//!           lineage        the lineage that the state will have, reserved before it is made
+//!           texts/         texts behind the digests in records; no part of the state
 //!           vms/           a folder per machine, which this crate only counts
 //! ```
 //!
@@ -23,12 +25,15 @@
 
 mod ballast;
 mod dir;
+mod lineage;
 pub(crate) mod lock;
 mod published;
 mod reader;
+mod texts;
 mod writer;
 
 pub use dir::{ProjectDir, projects};
+pub use lineage::reserve_lineage;
 pub use lock::Holder;
 pub use reader::read;
 pub use writer::Writer;

@@ -2,6 +2,8 @@
 //! processes share it, die in it, or find it damaged.
 
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod child;
 #[cfg(test)]
 mod contract;
