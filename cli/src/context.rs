@@ -72,6 +72,11 @@ impl Context {
         }
     }
 
+    /// Whether there is a VMFile.
+    pub(crate) fn has_vmfile(&self) -> bool {
+        self.find_vmfile().is_some()
+    }
+
     /// The VMFile, for commands that cannot do without.
     pub(crate) fn vmfile(&self) -> Result<PathBuf, CliError> {
         self.find_vmfile().ok_or_else(|| {
@@ -101,6 +106,14 @@ impl Context {
             images: &images,
         };
         Ok(vmfile::load(&path, &options))
+    }
+
+    /// Reads the VMFile that a saved plan was made from, for its project.
+    pub(crate) fn load_again(&self, path: &Path, project: &Name) -> Result<Desired, CliError> {
+        let images = self.images()?;
+        let options =
+            LoadOptions { project: Some(project.clone()), home: self.settings.home.clone(), images: &images };
+        Ok(vmfile::load(path, &options)?.desired)
     }
 
     /// Reads the VMFile and everything it names; warnings go to stderr.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmctl_planner::observed::Sight;
 use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{DiskImage, Forward, Nic, process};
+use vmctl_providers::{Damage, DiskImage, Forward, Nic, process};
 
 use crate::commands::ssh::arguments;
 use crate::machines::{Machine, is_live, phase_word, reachable};
@@ -42,8 +42,7 @@ pub(crate) struct Facts {
     pub(crate) ssh: Option<SshFacts>,
     pub(crate) provisioned: Vec<StepFacts>,
     pub(crate) forced_stop: Option<String>,
-    pub(crate) missing: Vec<PathBuf>,
-    pub(crate) problems: Vec<String>,
+    pub(crate) damage: Vec<Damage>,
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
 }
@@ -118,8 +117,7 @@ impl Machine {
                 .map(|(step, number)| StepFacts { step: number, digest: step.digest.clone(), at: step.at })
                 .collect(),
             forced_stop: handle.and_then(|handle| handle.forced_stop.clone()),
-            missing: found.map(|found| found.missing.clone()).unwrap_or_default(),
-            problems: found.map(|found| found.problems.clone()).unwrap_or_default(),
+            damage: found.map(|found| found.damage.clone()).unwrap_or_default(),
             created: self.record.created,
             updated: self.record.updated,
         }

@@ -51,8 +51,19 @@ pub(crate) fn one(ctx: &Context, wanted: Option<&str>) -> Result<Machine, CliErr
 pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf), CliError> {
     let (project, snapshot) = recorded(ctx, Some(wanted))?;
     let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
-    let folder = ctx.project_dir(&project)?.vms().join(address.name());
+    let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
+    let folder = match handle {
+        Some(handle) => handle.work_dir,
+        None => ctx.project_dir(&project)?.vms().join(address.name()),
+    };
     Ok((address, folder))
+}
+
+/// The project and address of the machine that `wanted` names, without looking at it.
+pub(crate) fn named(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliError> {
+    let (project, snapshot) = recorded(ctx, Some(wanted))?;
+    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    Ok((project, address))
 }
 
 /// The only machine of a project.
@@ -106,10 +117,17 @@ fn find(snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
             return Ok(address);
         }
     }
-    let names = names(snapshot);
-    let alike = closest(bare, &names).map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
-    Err(CliError::new(format!("no VM is called `{wanted}`"))
-        .help(format!("{alike}there are: {}", names.join(", "))))
+    Err(CliError::new(format!("no VM is called `{wanted}`")).help(suggestion(bare, &names(snapshot))))
+}
+
+/// Which of `names` was probably meant, and all of them.
+pub(crate) fn suggestion(wanted: &str, names: &[&str]) -> String {
+    let alike = closest(wanted, names).map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+    if names.is_empty() {
+        "there are no machines".to_owned()
+    } else {
+        format!("{alike}there are: {}", names.join(", "))
+    }
 }
 
 /// The name that `wanted` is most likely a misspelling of: at most one slip for each three letters.
@@ -182,7 +200,7 @@ impl Machine {
         if self.record.taint.is_some() {
             remarks.push("tainted".to_owned());
         }
-        if self.inspection().is_some_and(|found| !found.missing.is_empty() || !found.problems.is_empty()) {
+        if self.inspection().is_some_and(|found| !found.damage.is_empty()) {
             remarks.push("damaged".to_owned());
         }
         if remarks.is_empty() {
@@ -302,6 +320,7 @@ pub(crate) mod samples {
                 accel: "kvm".to_owned(),
                 vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
                 forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
+                boot: None,
             }),
             forced_stop: None,
         }
@@ -329,8 +348,9 @@ pub(crate) mod samples {
             handle: handle.clone(),
             vcpus: None,
             memory_mib: None,
-            missing: Vec::new(),
-            problems: Vec::new(),
+            forwards: None,
+            ending: None,
+            damage: Vec::new(),
         };
         Machine {
             project: "shop".parse().unwrap(),

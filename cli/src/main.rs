@@ -13,10 +13,14 @@ mod context;
 mod env;
 mod error;
 mod facts;
+mod files;
 mod logging;
 mod machines;
+mod output;
 mod progress;
 mod render;
+mod report;
+mod saved;
 mod stdin;
 mod ui;
 
@@ -50,6 +54,12 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Plan(args) => commands::plan::run(&ctx, &args),
         Command::Apply(args) => commands::apply::run(&ctx, &args),
+        Command::Drift(args) => commands::drift::run(&ctx, &args),
+        Command::Show(args) => commands::show::run(&ctx, &args),
+        Command::Graph(args) => commands::graph::run(&ctx, &args),
+        Command::Taint(args) => commands::taint::taint(&ctx, &args),
+        Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
+        Command::State(args) => commands::state::run(&ctx, &args),
         Command::List(args) => commands::list::run(&ctx, &args),
         Command::Status(args) => commands::status::run(&ctx, &args),
         Command::Ssh(args) => commands::ssh::run(&ctx, &args),

@@ -51,11 +51,19 @@ pub(crate) fn stderr_has_color() -> bool {
 
 /// Columns of the terminal behind stderr.
 pub(crate) fn stderr_width() -> usize {
-    let stderr = io::stderr();
-    if !stderr.is_terminal() {
+    width(&io::stderr())
+}
+
+/// Columns of the terminal behind stdout.
+pub(crate) fn stdout_width() -> usize {
+    width(&io::stdout())
+}
+
+fn width(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> usize {
+    if !stream.is_terminal() {
         return DEFAULT_WIDTH;
     }
-    match rustix::termios::tcgetwinsize(&stderr) {
+    match rustix::termios::tcgetwinsize(stream) {
         Ok(size) if size.ws_col >= 40 => usize::from(size.ws_col),
         _ => DEFAULT_WIDTH,
     }
@@ -65,6 +73,12 @@ pub(crate) fn stderr_width() -> usize {
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     let mut out = stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+}
+
+/// Writes bytes to stdout as they are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
 }
 
 /// Writes `value` to stdout as JSON with a final line end.

@@ -1,15 +1,18 @@
 //! Decisions: what becomes of each machine, and why.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vmctl_providers::InstanceId;
 use vmctl_state::Address;
 
+use crate::drift::Drift;
 use crate::fields::Class;
 use crate::step::StepKind;
 
 /// The decision for one address, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Nothing is done.
@@ -34,6 +37,8 @@ pub enum Action {
     Resume,
     /// It is removed.
     Destroy,
+    /// It is remembered no longer, and nothing is done to it.
+    Forget,
 }
 
 impl Action {
@@ -51,29 +56,61 @@ impl Action {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Destroy => "destroy",
+            Self::Forget => "forget",
+        }
+    }
+
+    /// The symbol that stands for it in front of an address.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::NoOp => " ",
+            Self::Create => "+",
+            Self::Update | Self::Start | Self::Stop | Self::Suspend | Self::Resume => "~",
+            Self::Restart => "!",
+            Self::Replace => "-/+",
+            Self::Provision => ">",
+            Self::Destroy => "-",
+            Self::Forget => ".",
         }
     }
 }
 
 /// One field before and after.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// Its name, as in the VMFile.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// Its recorded value; null if there was none.
     pub before: Value,
     /// Its desired value; null if there is none.
     pub after: Value,
     /// Unit of a number.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub unit: &'static str,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub unit: Cow<'static, str>,
     /// What the change needs by itself.
-    #[serde(skip)]
     pub class: Class,
 }
 
+/// A text before and after, as a unified diff of its lines; what looks like a secret is masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextDiff {
+    /// What the text is, such as `cloud-init.user-data`.
+    pub what: String,
+    /// The diff.
+    pub diff: String,
+}
+
+/// Why a change that is called for is not carried out, although the rest of the plan is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Why.
+    pub reason: String,
+    /// What would be done otherwise; `no-op` where that cannot be told.
+    pub instead_of: Action,
+}
+
 /// The decision for one address.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// What it is about.
     pub address: Address,
@@ -81,12 +118,28 @@ pub struct Change {
     pub action: Action,
     /// Why, for people.
     pub reasons: Vec<String>,
+    /// What is lost for good.
+    pub losses: Vec<String>,
+    /// Why the whole plan cannot be applied because of this change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Why nothing is done although something would have to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<LeftAlone>,
+    /// The address that it had until now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<Address>,
     /// Where recorded and observed differ.
-    pub drift: Vec<String>,
+    pub drift: Vec<Drift>,
     /// Where recorded and desired differ.
     pub fields: Vec<FieldChange>,
+    /// Texts that differ, line by line.
+    #[serde(default)]
+    pub diffs: Vec<TextDiff>,
     /// Provisioning steps that run, by label.
     pub provision: Vec<String>,
+    /// What is known only once it is applied.
+    pub known_after_apply: Vec<Cow<'static, str>>,
     /// The instance that is acted on; for a replacement, the new one.
     pub instance: InstanceId,
     /// Steps that take the machine down, in order.
@@ -98,16 +151,40 @@ pub struct Change {
 }
 
 impl Change {
+    /// A decision to do nothing.
+    pub(crate) fn none(address: Address, instance: InstanceId) -> Self {
+        Self {
+            address,
+            action: Action::NoOp,
+            reasons: Vec::new(),
+            losses: Vec::new(),
+            refused: None,
+            left_alone: None,
+            moved_from: None,
+            drift: Vec::new(),
+            fields: Vec::new(),
+            diffs: Vec::new(),
+            provision: Vec::new(),
+            known_after_apply: Vec::new(),
+            instance,
+            down: Vec::new(),
+            up: Vec::new(),
+        }
+    }
+
     /// Whether it brings a machine up, so that its dependencies must be there.
     pub(crate) fn needs_dependencies(&self) -> bool {
         self.up.iter().any(|step| step.needs_dependencies())
     }
 
     /// Leaves the machine as it is, for a reason.
-    pub(crate) fn hold_back(&mut self, reason: String) {
+    pub(crate) fn leave_alone(&mut self, reason: String) {
+        self.left_alone = Some(LeftAlone { reason, instead_of: self.action });
         self.action = Action::NoOp;
-        self.reasons = vec![reason];
+        self.losses.clear();
+        self.refused = None;
         self.provision.clear();
+        self.known_after_apply.clear();
         self.down.clear();
         self.up.clear();
     }

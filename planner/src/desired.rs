@@ -1,12 +1,19 @@
 //! What the VMFile asks for, with defaults filled, paths made absolute and files read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
-use vmctl_providers::{BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, SshConfig};
+use vmctl_providers::{
+    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SshConfig,
+};
+
+/// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The whole desired state of one project.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +22,21 @@ pub struct Desired {
     pub project: Name,
     /// Machines, by name.
     pub vms: BTreeMap<Name, DesiredVm>,
+    /// Machines that got another name, in the order of the file.
+    pub moved: Vec<Move>,
+    /// Machines that are let go of without being touched.
+    pub removed: BTreeSet<Name>,
     /// Every file that decided the result, the VMFile first.
     pub inputs: Vec<InputFile>,
+}
+
+/// A machine that got another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its name until now.
+    pub from: Name,
+    /// Its name from now on.
+    pub to: Name,
 }
 
 /// A file that decided the desired state.
@@ -57,6 +77,59 @@ pub struct DesiredVm {
     pub power: Power,
     /// Machines that come first.
     pub depends_on: BTreeMap<Name, Until>,
+    /// What may and may not become of it.
+    pub lifecycle: Lifecycle,
+    /// When it counts as ready; without a probe nothing is waited for.
+    pub ready: Readiness,
+    /// What must hold while it runs, asked by `plan` and `drift`.
+    pub checks: Vec<Check>,
+}
+
+/// Ready as soon as a login works, within [`READY_TIMEOUT`]; at once where nobody logs in.
+pub fn ready_at_login(ssh: Option<&SshConfig>) -> Readiness {
+    Readiness { probes: ssh.iter().map(|_| Probe::Login).collect(), timeout: READY_TIMEOUT }
+}
+
+/// What may and may not become of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lifecycle {
+    /// Nothing that loses its disk is planned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prevent_destroy: bool,
+    /// Fields whose changes are passed over, as [`crate::fields`] names them; `all` stands for all of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ignore_changes: BTreeSet<String>,
+    /// What makes a new machine of it, besides what does so anyway.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub replace_when: BTreeSet<Trigger>,
+}
+
+/// Something whose change replaces a machine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// A change of this field, as [`crate::fields`] names it, or of the provisioning steps.
+    Field(String),
+    /// The creation or replacement of this machine.
+    Machine(Name),
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => f.write_str(name),
+            Self::Machine(name) => write!(f, "vm.{name}"),
+        }
+    }
+}
+
+/// Something that must hold while a machine runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What it is called.
+    pub name: String,
+    /// What must hold, asked in this order.
+    pub probes: Vec<Probe>,
 }
 
 /// A local image and what it was found to be.

@@ -1,12 +1,15 @@
 //! Desired × recorded × observed → changes. Pure and total: same inputs, same result.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
-use vmctl_providers::{InstanceId, VmState};
+use vmctl_providers::{Damage, InstanceId, VmState};
 use vmctl_state::{Address, Phase, Record};
 
 use crate::change::{Action, Change, FieldChange};
-use crate::desired::{DesiredVm, Power};
-use crate::fields::{Class, FIELDS};
+use crate::desired::{DesiredVm, Power, Trigger};
+use crate::drift::{DriftKind, drift};
+use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
 use crate::observed::Sight;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
@@ -18,50 +21,93 @@ pub struct Known<'a> {
     pub desired: Option<&'a DesiredVm>,
     /// What is remembered.
     pub record: Option<&'a Record>,
+    /// The address under which it was remembered, if that is another.
+    pub moved_from: Option<&'a Address>,
     /// What was found.
     pub sight: Option<&'a Sight>,
     /// The step in which an earlier run was cut off.
     pub interrupted: Option<&'a str>,
-    /// Whether the whole project is to be removed, so that nothing at all is desired.
-    pub removing_all: bool,
+    /// What is wanted of the machine besides what the VMFile says.
+    pub wish: Wish<'a>,
     /// Identity for a machine that must be made.
     pub fresh: InstanceId,
 }
 
+/// What is wanted of a machine besides what the VMFile says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// Nothing.
+    None,
+    /// All machines are to go.
+    RemoveAll,
+    /// It is let go of.
+    Forget,
+    /// It is made anew, for this reason.
+    Replace(&'a str),
+    /// What changes in place is changed while it is off, for this reason.
+    Restart(&'a str),
+}
+
+/// A decision, and what it aims at.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The decision.
+    pub change: Change,
+    /// The machine as it is remembered from then on; absent where none is desired. Ignored changes are not in it.
+    pub after: Option<RecordedVm>,
+    /// Provisioning steps, from the first, that need not run again.
+    pub provisioned: usize,
+}
+
 /// Decides what becomes of one address that is desired, recorded, or both.
-pub fn decide(address: &Address, known: Known<'_>) -> Result<Change, RecordError> {
-    let mut change = Change {
-        address: address.clone(),
-        action: Action::NoOp,
-        reasons: Vec::new(),
-        drift: Vec::new(),
-        fields: Vec::new(),
-        provision: Vec::new(),
-        instance: known.record.map_or(known.fresh, |record| InstanceId(record.instance)),
-        down: Vec::new(),
-        up: Vec::new(),
-    };
+pub fn decide(address: &Address, known: Known<'_>) -> Result<Decision, RecordError> {
+    let instance = known.record.map_or(known.fresh, |record| InstanceId(record.instance));
+    let mut change = Change::none(address.clone(), instance);
+    change.moved_from = known.moved_from.cloned();
     if let Some(step) = known.interrupted {
         change
             .reasons
             .push(format!("an earlier run was interrupted during `{step}`; its outcome is unknown"));
     }
-    match (known.desired, known.record) {
-        (None, None) => {}
-        (Some(desired), None) => {
-            change.fields = fields_between(None, Some(&RecordedVm::from(desired)));
-            create(&mut change, desired);
-        }
-        (None, Some(record)) => {
-            change.drift = drift(record, known.sight);
-            if !known.removing_all {
-                change.reasons.push("no longer in the VMFile".to_owned());
-            }
-            destroy(&mut change, record, state_now(record, known.sight));
-        }
-        (Some(desired), Some(record)) => converge(&mut change, desired, record, known)?,
+    if let Some(record) = known.record {
+        change.drift = drift(record, known.sight)?;
     }
-    Ok(change)
+    match (known.desired, known.record) {
+        (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
+        (None, Some(record)) => {
+            part_with(&mut change, record, known)?;
+            Ok(Decision { change, after: None, provisioned: 0 })
+        }
+        (Some(desired), None) => {
+            let after = RecordedVm::from(desired);
+            change.fields = fields_between(None, &after);
+            create(&mut change, desired);
+            Ok(Decision { change, after: Some(after), provisioned: 0 })
+        }
+        (Some(desired), Some(record)) => converge(change, desired, record, known),
+    }
+}
+
+/// A machine that is not desired any more.
+fn part_with(change: &mut Change, record: &Record, known: Known<'_>) -> Result<(), RecordError> {
+    if known.wish == Wish::Forget {
+        change.action = Action::Forget;
+        change.reasons.push("`removed` in the VMFile; it goes on as it is".to_owned());
+        change.down.push(StepKind::Forget);
+        return Ok(());
+    }
+    if known.wish != Wish::RemoveAll {
+        change.reasons.push("no longer in the VMFile".to_owned());
+    }
+    change.action = Action::Destroy;
+    if record.phase == Phase::Destroying {
+        change.reasons.push("its destruction was begun and did not end".to_owned());
+    }
+    take_down(change, record, known.sight);
+    if spec_of(record)?.lifecycle.prevent_destroy && record.phase != Phase::Destroying {
+        change.refused = Some("it would be destroyed, and `prevent-destroy` forbids that".to_owned());
+    }
+    Ok(())
 }
 
 fn create(change: &mut Change, desired: &DesiredVm) {
@@ -72,26 +118,28 @@ fn create(change: &mut Change, desired: &DesiredVm) {
     }
 }
 
-fn destroy(change: &mut Change, record: &Record, state: Option<VmState>) {
-    change.action = Action::Destroy;
-    if record.phase == Phase::Destroying {
-        change.reasons.push("its destruction was begun and did not end".to_owned());
-    }
-    take_down(change, state);
-}
-
 /// Stop where there may be something to stop, then destroy.
-fn take_down(change: &mut Change, state: Option<VmState>) {
-    if state.is_none_or(is_live) {
+fn take_down(change: &mut Change, record: &Record, sight: Option<&Sight>) {
+    if state_now(record, sight).is_none_or(is_live) {
         change.down.push(StepKind::Stop);
     }
     change.down.push(StepKind::Destroy);
+    let is_lost_already = change.drift.iter().any(|drift| {
+        matches!(drift.kind, DriftKind::Gone | DriftKind::DiskMissing | DriftKind::FolderMissing)
+    });
+    if record.phase != Phase::Preparing && !is_lost_already {
+        change.losses.push("its disk, with everything on it".to_owned());
+    }
 }
 
 /// From a machine that is off to one that is as desired; provisioning goes on after `done` steps.
 fn run(change: &mut Change, desired: &DesiredVm, done: usize) {
     change.up.push(StepKind::Start);
-    if desired.ssh.is_some() {
+    change.known_after_apply.push(Cow::Borrowed("pid"));
+    if desired.ssh.is_some() || desired.forwards.iter().any(|forward| forward.host_port == 0) {
+        change.known_after_apply.push(Cow::Borrowed("host ports that are chosen at start"));
+    }
+    if !desired.ready.probes.is_empty() {
         change.up.push(StepKind::Ready);
     }
     provision(change, desired, done);
@@ -109,71 +157,182 @@ fn provision(change: &mut Change, desired: &DesiredVm, done: usize) {
 
 /// A machine that is both desired and recorded.
 fn converge(
-    change: &mut Change,
+    mut change: Change,
     desired: &DesiredVm,
     record: &Record,
     known: Known<'_>,
-) -> Result<(), RecordError> {
-    change.fields = fields_between(Some(&spec_of(record)?), Some(&RecordedVm::from(desired)));
-    change.drift = drift(record, known.sight);
-    let state = state_now(record, known.sight);
-    let class = change.fields.iter().map(|field| field.class).max();
+) -> Result<Decision, RecordError> {
+    let before = spec_of(record)?;
+    let (after, desired) = keep_ignored(desired, &before, state_now(record, known.sight));
+    let desired = &*desired;
+    change.fields = fields_between(Some(&before), &after);
+    let done = provisioned(desired, record);
+    if let Some(from) = change.moved_from.clone() {
+        change.reasons.push(format!("moved from `{from}`"));
+        keep_moved_hostname(&mut change, &from, &before, &after);
+    }
 
-    if let Some(reason) = must_replace(record, known.sight, class, &change.fields) {
-        change.reasons.push(reason);
+    if let Some(reasons) = must_replace(&change, desired, record, known, done) {
+        change.reasons.extend(reasons);
         change.instance = known.fresh;
-        take_down(change, state);
-        create(change, desired);
+        take_down(&mut change, record, known.sight);
+        name_shrinking(&mut change, &before, &after);
+        if desired.lifecycle.prevent_destroy && !change.losses.is_empty() {
+            change.refused = Some("it would be replaced, and `prevent-destroy` forbids that".to_owned());
+        }
+        // Made as the file says: what is ignored on an existing machine has no existing machine any more.
+        let after = known.desired.map(RecordedVm::from);
+        create(&mut change, known.desired.unwrap_or(desired));
         change.action = Action::Replace;
-        return Ok(());
+        return Ok(Decision { change, after, provisioned: 0 });
     }
     if record.phase == Phase::Preparing {
         change.reasons.push("an earlier `prepare` did not end; it is finished first".to_owned());
-        create(change, desired);
-        return Ok(());
+        create(&mut change, desired);
+        return Ok(Decision { change, after: Some(after), provisioned: 0 });
     }
-    let Some(state) = state else {
-        change.reasons.push("it cannot be asked what it does, so it is left alone".to_owned());
-        return Ok(());
+    // A machine that cannot be asked is planned for as it is recorded, and then left alone.
+    let state = state_now(record, known.sight).unwrap_or_else(|| recorded_state(record.phase));
+    settle(&mut change, desired, record, state, known.wish, done);
+    change.action = action_of(&change);
+    if let Some(reason) = cannot_be_worked_on(&change, known.sight) {
+        change.leave_alone(reason);
+    }
+    Ok(Decision { change, after: Some(after), provisioned: done })
+}
+
+/// The machine as desired, but with the recorded value of each field whose changes are ignored.
+fn keep_ignored<'a>(
+    desired: &'a DesiredVm,
+    before: &RecordedVm,
+    state: Option<VmState>,
+) -> (RecordedVm, Cow<'a, DesiredVm>) {
+    let mut after = RecordedVm::from(desired);
+    let ignored = &desired.lifecycle.ignore_changes;
+    if ignored.is_empty() {
+        return (after, Cow::Borrowed(desired));
+    }
+    let mut kept = desired.clone();
+    for field in FIELDS.iter().filter(|field| ignored.iter().any(|name| field.is_meant_by(name))) {
+        (field.keep)(&mut after, before);
+        if field.name == "state" {
+            kept.power = match state {
+                Some(VmState::Running) => Power::Running,
+                Some(VmState::Suspended) => Power::Suspended,
+                Some(VmState::Stopped | VmState::Prepared) => Power::Stopped,
+                _ => desired.power,
+            };
+        }
+    }
+    kept.ssh.clone_from(&after.ssh);
+    kept.forwards.clone_from(&after.forwards);
+    (after, Cow::Owned(kept))
+}
+
+/// A machine that only got another name keeps its host name, if that was made of its name.
+fn keep_moved_hostname(change: &mut Change, from: &Address, before: &RecordedVm, after: &RecordedVm) {
+    let made_of = |address: &Address, vm: &RecordedVm| {
+        let name = address.name().parse::<vmctl_providers::Name>().map(|name| name.to_hostname());
+        vm.cloud_init.as_ref().is_some_and(|seed| name.is_ok_and(|name| name == seed.hostname))
     };
-    settle(change, desired, record, state, class, known.sight);
-    change.action = action_of(change);
-    Ok(())
+    if !(made_of(from, before) && made_of(&change.address, after)) {
+        return;
+    }
+    for field in change.fields.iter_mut().filter(|field| field.field == "cloud-init.hostname") {
+        field.class = Class::RecordOnly;
+        change.reasons.push("the guest keeps its host name until it is replaced".to_owned());
+    }
+}
+
+/// A disk that shrinks is not copied to the smaller one.
+fn name_shrinking(change: &mut Change, before: &RecordedVm, after: &RecordedVm) {
+    let (before, after) = (disk_size(before), disk_size(after));
+    if after < before
+        && let Some(loss) = change.losses.first_mut()
+    {
+        let gib = |bytes: u64| bytes.div_ceil(1 << 30);
+        *loss = format!(
+            "its disk of {} GiB, with everything on it; the new one has {} GiB, and nothing is copied",
+            gib(before),
+            gib(after)
+        );
+    }
 }
 
 /// Why the machine cannot be kept, if it cannot.
 fn must_replace(
+    change: &Change,
+    desired: &DesiredVm,
     record: &Record,
-    sight: Option<&Sight>,
-    class: Option<Class>,
-    fields: &[FieldChange],
-) -> Option<String> {
+    known: Known<'_>,
+    done: usize,
+) -> Option<Vec<String>> {
+    let mut reasons = Vec::new();
     if record.phase == Phase::Destroying {
-        return Some("its destruction was begun and did not end".to_owned());
+        reasons.push("its destruction was begun and did not end".to_owned());
     }
     if let Some(taint) = &record.taint {
-        return Some(format!("it is tainted: {taint}"));
+        reasons.push(format!("it is tainted: {taint}"));
     }
-    if class == Some(Class::Replace) {
-        let forcing: Vec<_> =
-            fields.iter().filter(|field| field.class == Class::Replace).map(|field| field.field).collect();
-        return Some(format!("{} changed; cannot be done in place", forcing.join(", ")));
+    if let Wish::Replace(why) = known.wish {
+        reasons.push(why.to_owned());
     }
-    if let Some(Sight::Seen(seen)) = sight
-        && record.phase != Phase::Preparing
-    {
-        if seen.state == VmState::Destroyed {
-            return Some("its files are gone".to_owned());
-        }
-        if seen
-            .missing
+    for class in [Class::Replace, Class::RecordOnly] {
+        let forcing: Vec<_> = change
+            .fields
             .iter()
-            .any(|path| *path == vmctl_providers::workdir::WorkDir::new(&seen.handle.work_dir).overlay())
-        {
-            return Some("its disk is gone".to_owned());
+            .filter(|field| match class {
+                Class::Replace => field.class == Class::Replace,
+                _ => field.class < Class::Replace && is_trigger(desired, &field.field),
+            })
+            .map(|field| &*field.field)
+            .collect();
+        if !forcing.is_empty() {
+            let why =
+                if class == Class::Replace { "cannot be done in place" } else { "`replace-when` names it" };
+            reasons.push(format!("{} changed; {why}", forcing.join(", ")));
         }
     }
-    None
+    if record.provisioned.len() > done && is_trigger(desired, PROVISION) {
+        reasons.push("provisioning changed; `replace-when` names it".to_owned());
+    }
+    if record.phase != Phase::Preparing {
+        for drift in &change.drift {
+            reasons.extend(match drift.kind {
+                DriftKind::Gone => Some("it is gone, with all its files".to_owned()),
+                DriftKind::DiskMissing | DriftKind::FolderMissing => Some("its disk is gone".to_owned()),
+                _ => None,
+            });
+        }
+    }
+    (!reasons.is_empty()).then_some(reasons)
+}
+
+fn is_trigger(desired: &DesiredVm, name: &str) -> bool {
+    desired.lifecycle.replace_when.iter().any(|trigger| match trigger {
+        Trigger::Machine(_) => false,
+        Trigger::Field(word) if name == PROVISION => word == PROVISION || word == ALL,
+        Trigger::Field(word) => FIELDS.iter().any(|field| field.name == name && field.is_meant_by(word)),
+    })
+}
+
+/// Why nothing may be done to the machine now, although something would have to be.
+fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<String> {
+    match sight {
+        Some(Sight::Unreachable { .. }) => Some("it cannot be asked what it does".to_owned()),
+        Some(Sight::Seen(seen)) => seen.damage.iter().find_map(|damage| match damage {
+            // It would stop or stay off: the provider refuses to start on a torn disk.
+            Damage::BaseChanged { path, .. } if change.up.contains(&StepKind::Start) => Some(format!(
+                "it would not start: `{}`, the image under its disk, changed. Put the image back, or replace the \
+                 machine with `--replace {}`",
+                path.display(),
+                change.address.name()
+            )),
+            Damage::FolderForeign { .. } if change.is_effective() => Some(damage.to_string()),
+            _ => None,
+        }),
+        None => None,
+    }
 }
 
 /// Steps for a machine that is kept.
@@ -182,27 +341,31 @@ fn settle(
     desired: &DesiredVm,
     record: &Record,
     state: VmState,
-    class: Option<Class>,
-    sight: Option<&Sight>,
+    wish: Wish<'_>,
+    done: usize,
 ) {
-    let done = provisioned(desired, record);
     if record.provisioned.len() > done && done == desired.provision.len() {
         change.fields.push(FieldChange {
-            field: "provision",
+            field: Cow::Borrowed(PROVISION),
             before: steps(record.provisioned.len()),
             after: steps(done),
-            unit: "",
-            class: Class::InPlace,
+            unit: Cow::Borrowed(""),
+            class: Class::RecordOnly,
         });
     }
+    let class = change.fields.iter().map(|field| field.class).max();
     let pending = done < desired.provision.len();
     let live = is_live(state);
-    let crippled = state == VmState::Failed || hardware_drifted(record, sight);
-    let restart = live && (class == Some(Class::Restart) || crippled);
+    let drifted = |kinds: &[DriftKind]| change.drift.iter().any(|drift| kinds.contains(&drift.kind));
+    let crippled = drifted(&[DriftKind::Failed, DriftKind::Vcpus, DriftKind::Memory]);
+    let repairable = drifted(&[DriftKind::ForwardMissing, DriftKind::ForwardExtra, DriftKind::SeedMissing]);
+    let wished = if let Wish::Restart(why) = wish { Some(why) } else { None };
+    let restart = live && (class == Some(Class::Restart) || crippled || wished.is_some());
     if restart {
         change.down.push(StepKind::Stop);
+        change.reasons.extend(wished.map(str::to_owned));
     }
-    if !change.fields.is_empty() {
+    if !change.fields.is_empty() || repairable || change.moved_from.is_some() {
         change.up.push(StepKind::Update);
     }
     match desired.power {
@@ -225,7 +388,8 @@ fn settle(
                 change.up.push(StepKind::Start);
             }
             // Starting, even if it finds the machine running, is to be followed by a login.
-            if desired.ssh.is_some() && (!record.ready || change.up.contains(&StepKind::Start)) {
+            let awaits = !record.ready || change.up.contains(&StepKind::Start);
+            if !desired.ready.probes.is_empty() && awaits {
                 change.up.push(StepKind::Ready);
             }
             provision(change, desired, done);
@@ -244,7 +408,7 @@ fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usiz
         change.reasons.push(format!("provisioning step {} (`{label}`) {why}", step.number));
     }
     if change.up.contains(&StepKind::Ready) && !change.up.contains(&StepKind::Start) {
-        change.reasons.push("waits for a login, which has not worked yet".to_owned());
+        change.reasons.push("waits until it is ready, which it has not been yet".to_owned());
     }
 }
 
@@ -252,13 +416,16 @@ fn steps(count: usize) -> Value {
     Value::String(if count == 1 { "1 step".to_owned() } else { format!("{count} steps") })
 }
 
-/// Number of provisioning steps, from the first, that ran with the content that is desired now.
+/// Number of provisioning steps, from the first, that need not run again: those that ran with the content that is
+/// desired now, or, where their changes are ignored, all that ran.
 fn provisioned(desired: &DesiredVm, record: &Record) -> usize {
+    let ignored = &desired.lifecycle.ignore_changes;
+    let is_ignored = ignored.contains(PROVISION) || ignored.contains(ALL);
     desired
         .provision
         .iter()
         .zip(&record.provisioned)
-        .take_while(|(wanted, ran)| wanted.digest.as_str() == ran.digest)
+        .take_while(|(wanted, ran)| is_ignored || wanted.digest.as_str() == ran.digest)
         .count()
 }
 
@@ -284,24 +451,16 @@ fn action_of(change: &Change) -> Action {
     }
 }
 
-/// The fields that differ; all that have a value if one side is absent.
-fn fields_between(before: Option<&RecordedVm>, after: Option<&RecordedVm>) -> Vec<FieldChange> {
-    let value =
-        |side: Option<&RecordedVm>, field: &crate::fields::Field| side.map_or(Value::Null, field.value);
-    FIELDS
-        .iter()
-        .map(|field| FieldChange {
-            field: field.name,
-            before: value(before, field),
-            after: value(after, field),
-            unit: field.unit,
-            class: match (before, after) {
-                (Some(before), Some(after)) => (field.class)(before, after),
-                _ => Class::InPlace,
-            },
-        })
-        .filter(|field| field.before != field.after)
-        .collect()
+/// The fields that differ; all that have a value if there was no machine before.
+fn fields_between(before: Option<&RecordedVm>, after: &RecordedVm) -> Vec<FieldChange> {
+    let changed = |field: &Field| FieldChange {
+        field: Cow::Borrowed(field.name),
+        before: before.map_or(Value::Null, field.value),
+        after: (field.value)(after),
+        unit: Cow::Borrowed(field.unit),
+        class: before.map_or(Class::InPlace, |before| field.class(before, after)),
+    };
+    FIELDS.iter().map(changed).filter(|field| field.before != field.after).collect()
 }
 
 fn is_live(state: VmState) -> bool {
@@ -313,65 +472,17 @@ fn state_now(record: &Record, sight: Option<&Sight>) -> Option<VmState> {
     match sight {
         Some(Sight::Seen(seen)) => Some(seen.state),
         Some(Sight::Unreachable { .. }) => None,
-        None => Some(match record.phase {
-            Phase::Preparing => VmState::Preparing,
-            Phase::Prepared => VmState::Prepared,
-            Phase::Running => VmState::Running,
-            Phase::Suspended => VmState::Suspended,
-            Phase::Stopped => VmState::Stopped,
-            Phase::Destroying => VmState::Destroyed,
-        }),
+        None => Some(recorded_state(record.phase)),
     }
 }
 
-/// Whether a running machine's hardware is not what was recorded.
-fn hardware_drifted(record: &Record, sight: Option<&Sight>) -> bool {
-    !hardware_drift(record, sight).is_empty()
-}
-
-fn hardware_drift(record: &Record, sight: Option<&Sight>) -> Vec<String> {
-    let (Some(Sight::Seen(seen)), Ok(spec)) = (sight, spec_of(record)) else { return Vec::new() };
-    let mut drift = Vec::new();
-    if let Some(found) = seen.vcpus.filter(|found| *found != spec.vcpus) {
-        drift.push(format!("runs with {found} vCPUs instead of {}", spec.vcpus));
-    }
-    if let Some(found) = seen.memory_mib.filter(|found| *found != spec.memory_mib) {
-        drift.push(format!("runs with {found} MiB of memory instead of {} MiB", spec.memory_mib));
-    }
-    drift
-}
-
-/// Where recorded and observed differ, in words.
-pub fn drift(record: &Record, sight: Option<&Sight>) -> Vec<String> {
-    let mut drift = Vec::new();
-    match sight {
-        None => {}
-        Some(Sight::Unreachable { reason }) => drift.push(format!("cannot be reached: {reason}")),
-        Some(Sight::Seen(seen)) => {
-            if let Some(text) = power_drift(record.phase, seen.state) {
-                drift.push(text.to_owned());
-            }
-            drift.extend(hardware_drift(record, sight));
-            if !matches!(record.phase, Phase::Preparing | Phase::Destroying) {
-                drift.extend(seen.missing.iter().map(|path| format!("`{}` is missing", path.display())));
-            }
-            drift.extend(seen.problems.iter().cloned());
-        }
-    }
-    drift
-}
-
-fn power_drift(phase: Phase, state: VmState) -> Option<&'static str> {
-    match (phase, state) {
-        (Phase::Preparing | Phase::Destroying, _) => None,
-        (_, VmState::Destroyed) => Some("its files are gone"),
-        (_, VmState::Failed) => Some("the hypervisor reports a failure"),
-        (Phase::Running | Phase::Suspended, VmState::Stopped | VmState::Prepared) => {
-            Some("not running any more: it was stopped or its process ended")
-        }
-        (Phase::Running, VmState::Suspended) => Some("was paused"),
-        (Phase::Suspended, VmState::Running) => Some("was resumed"),
-        (Phase::Prepared | Phase::Stopped, VmState::Running | VmState::Suspended) => Some("was started"),
-        _ => None,
+fn recorded_state(phase: Phase) -> VmState {
+    match phase {
+        Phase::Preparing => VmState::Preparing,
+        Phase::Prepared => VmState::Prepared,
+        Phase::Running => VmState::Running,
+        Phase::Suspended => VmState::Suspended,
+        Phase::Stopped => VmState::Stopped,
+        Phase::Destroying => VmState::Destroyed,
     }
 }

@@ -1,50 +1,111 @@
-//! The JSON form of a plan; documented in `docs/json.md`.
+//! The JSON form of a plan, which is also what every printer works on; documented in `docs/json.md`.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use vmctl_providers::Name;
+use vmctl_providers::{Name, Stray};
 
 use crate::change::Change;
+use crate::checks::CheckResult;
 use crate::desired::InputFile;
-use crate::graph::StepId;
+use crate::graph::{StepGraph, StepId};
 use crate::plan::{FORMAT_VERSION, Plan, Summary};
+use crate::scope::Options;
 use crate::step::Step;
 
-/// A plan as printed with `--json`.
-#[derive(Debug, Serialize)]
+/// A plan as printed with `--json`, and as it stands in a saved plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanDocument<'a> {
-    format: u32,
-    project: &'a Name,
-    lineage: Uuid,
-    serial: u64,
-    summary: Summary,
-    changes: &'a [Change],
-    steps: Vec<StepDocument<'a>>,
-    inputs: &'a [InputFile],
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format: u32,
+    /// The project.
+    pub project: Cow<'a, Name>,
+    /// Lineage of the state it was made for.
+    pub lineage: Uuid,
+    /// Serial of the state it was made for.
+    pub serial: u64,
+    /// How it was made.
+    #[serde(flatten)]
+    pub options: Cow<'a, Options>,
+    /// Whether there is anything to do.
+    pub empty: bool,
+    /// How many machines each kind of change concerns.
+    pub summary: Summary,
+    /// The decisions, by address; addresses without a change included.
+    pub changes: Cow<'a, [Change]>,
+    /// The steps and their order.
+    pub steps: Vec<StepDocument<'a>>,
+    /// Machines with our mark that no record knows.
+    pub strays: Cow<'a, [Stray]>,
+    /// What became of the checks that were asked.
+    pub checks: Cow<'a, [CheckResult]>,
+    /// Files that decided the desired state, the VMFile first.
+    pub inputs: Cow<'a, [InputFile]>,
+    /// Image files, as the VMFile names them.
+    pub images: Cow<'a, [InputFile]>,
 }
 
 /// A step and what it waits for.
-#[derive(Debug, Serialize)]
-struct StepDocument<'a> {
-    id: StepId,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepDocument<'a> {
+    /// Its number.
+    pub id: StepId,
+    /// What it does to what.
     #[serde(flatten)]
-    step: &'a Step,
-    after: Vec<StepId>,
+    pub step: Cow<'a, Step>,
+    /// The steps that it waits for.
+    pub after: Vec<StepId>,
 }
 
 impl<'a> From<&'a Plan> for PlanDocument<'a> {
     fn from(plan: &'a Plan) -> Self {
-        let steps =
-            plan.graph.steps().map(|(id, step)| StepDocument { id, step, after: plan.graph.before(id) });
+        let steps = plan.graph.steps().map(|(id, step)| StepDocument {
+            id,
+            step: Cow::Borrowed(step),
+            after: plan.graph.before(id),
+        });
         Self {
             format: FORMAT_VERSION,
-            project: &plan.project,
+            project: Cow::Borrowed(&plan.project),
             lineage: plan.lineage,
             serial: plan.serial,
+            options: Cow::Borrowed(&plan.options),
+            empty: plan.is_empty(),
             summary: plan.summary(),
-            changes: &plan.changes,
+            changes: Cow::Borrowed(&plan.changes),
             steps: steps.collect(),
-            inputs: &plan.inputs,
+            strays: Cow::Borrowed(&plan.strays),
+            checks: Cow::Borrowed(&plan.checks),
+            inputs: Cow::Borrowed(&plan.inputs),
+            images: Cow::Borrowed(&plan.image_files),
         }
+    }
+}
+
+impl PlanDocument<'_> {
+    /// The steps as a graph again.
+    pub fn graph(&self) -> StepGraph {
+        let mut graph = StepGraph::default();
+        for step in &self.steps {
+            graph.add(step.step.clone().into_owned());
+        }
+        let count = graph.len();
+        for step in self.steps.iter().filter(|step| step.id.0 < count) {
+            for before in step.after.iter().filter(|before| before.0 < count) {
+                graph.order(*before, step.id);
+            }
+        }
+        graph
+    }
+
+    /// The changes that do something.
+    pub fn effective(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| change.is_effective())
+    }
+
+    /// Whether recorded and observed differ anywhere.
+    pub fn has_drift(&self) -> bool {
+        !self.strays.is_empty() || self.changes.iter().any(|change| !change.drift.is_empty())
     }
 }

@@ -1,18 +1,56 @@
 //! The one table that says what a change of each field needs.
+//!
+//! `docs/planning-behaviors.md` and the field reference are made from it.
 
 use serde_json::Value;
 
-use crate::recorded::RecordedVm;
+use crate::recorded::{RecordedCloudInit, RecordedVm};
 
 /// What a change of a field needs, from least to most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// The machine goes on running; only what vmctl remembers changes.
+    /// Only what vmctl remembers changes.
+    RecordOnly,
+    /// The machine is changed while it goes on running.
     InPlace,
+    /// Steps run in the guest; nothing else happens to the machine.
+    Provision,
     /// A graceful stop, the change, and a start on the same disk.
     Restart,
     /// A new machine; the disk is lost.
     Replace,
+}
+
+impl Class {
+    /// All classes, from least to most.
+    pub const ALL: [Self; 5] =
+        [Self::RecordOnly, Self::InPlace, Self::Provision, Self::Restart, Self::Replace];
+
+    /// The class as printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RecordOnly => "record only",
+            Self::InPlace => "in place",
+            Self::Provision => "provision",
+            Self::Restart => "restart",
+            Self::Replace => "replace",
+        }
+    }
+}
+
+/// What a change of one field needs.
+#[derive(Debug)]
+pub enum Needs {
+    /// The same whatever the values are.
+    Always(Class),
+    /// It depends on the values before and after.
+    Depends {
+        /// The class, and when it is that one.
+        cases: &'static [(Class, &'static str)],
+        /// Which case it is; always one of the above.
+        decide: fn(&RecordedVm, &RecordedVm) -> Class,
+    },
 }
 
 /// One field of a machine.
@@ -20,76 +58,267 @@ pub enum Class {
 pub struct Field {
     /// Its name, as in the VMFile.
     pub name: &'static str,
-    /// What a change needs, given the values before and after.
-    pub class: fn(&RecordedVm, &RecordedVm) -> Class,
-    /// Its value, for comparing and for showing.
-    pub value: fn(&RecordedVm) -> Value,
     /// Unit that is shown behind a number.
     pub unit: &'static str,
+    /// What a change needs.
+    pub needs: Needs,
+    /// What happens then, for people.
+    pub effect: &'static str,
+    /// Its value, for comparing and for showing.
+    pub value: fn(&RecordedVm) -> Value,
+    /// Gives the first machine the second one's value.
+    pub keep: fn(&mut RecordedVm, &RecordedVm),
 }
+
+impl Field {
+    /// What the change from one machine to the other needs.
+    pub fn class(&self, before: &RecordedVm, after: &RecordedVm) -> Class {
+        match &self.needs {
+            Needs::Always(class) => *class,
+            Needs::Depends { decide, .. } => decide(before, after),
+        }
+    }
+
+    /// Whether it says how to plan rather than what a machine is; to ignore such a change would mean nothing.
+    pub fn is_about_plans(&self) -> bool {
+        matches!(self.name, "depends-on" | "lifecycle" | "ready" | "check")
+    }
+
+    /// Whether `name`, as written in `ignore-changes` or `replace-when`, means this field: its own name, that of the
+    /// block it stands in, or `all`.
+    pub fn is_meant_by(&self, name: &str) -> bool {
+        let is_named = name == ALL || name == self.name || self.name.split('.').next() == Some(name);
+        is_named && !self.is_about_plans()
+    }
+}
+
+/// The word that stands for all fields.
+pub const ALL: &str = "all";
+
+/// The name under which the provisioning steps are ignored or replace a machine. They are no field: a record lists
+/// the steps that really ran.
+pub const PROVISION: &str = "provision";
+
+/// Steps that changed run again, and those after them.
+pub const PROVISION_EFFECT: &str =
+    "the first step whose content (text, script, file) changed runs again, and those after it";
 
 /// All fields of a machine, in the order in which they are shown.
 pub const FIELDS: &[Field] = &[
-    field("backend", |_, _| Class::Replace, |vm| json(&vm.backend)),
-    field("image", |_, _| Class::Replace, |vm| json(&vm.image.digest)),
-    field("image path", |_, _| Class::InPlace, |vm| json(&vm.image_source)),
-    field("vcpus", |_, _| Class::Restart, |vm| json(&vm.vcpus)),
-    with_unit("memory", "MiB", |_, _| Class::Restart, |vm| json(&vm.memory_mib)),
-    with_unit("disk", "GiB", disk_class, |vm| json(&vm.disk_bytes.map(|bytes| bytes >> 30))),
-    field("network", |_, _| Class::Restart, |vm| json(&vm.networks)),
-    field(
-        "forward",
-        |_, _| Class::Restart,
-        |vm| json(&vm.forwards.iter().map(forward_text).collect::<Vec<_>>()),
-    ),
-    field("cloud-init.hostname", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.hostname))),
-    field("cloud-init.user", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.user))),
-    field("cloud-init.ssh-key", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.authorized_keys))),
-    field("cloud-init.user-data", |_, _| Class::Replace, |vm| seed(vm, |seed| json(&seed.user_data))),
-    field("ssh", ssh_class, |vm| json(&vm.ssh)),
-    field("state", |_, _| Class::InPlace, |vm| json(&vm.power)),
-    field("depends-on", |_, _| Class::InPlace, |vm| json(&vm.depends_on)),
+    Field {
+        name: "backend",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "a hypervisor cannot take over another's machine",
+        value: |vm| json(&vm.backend),
+        keep: |vm, old| vm.backend = old.backend,
+    },
+    Field {
+        name: "image",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digest of its content: another name of the same bytes is no change",
+        value: |vm| json(&vm.image.digest),
+        keep: |vm, old| {
+            vm.image = old.image.clone();
+            vm.image_source.clone_from(&old.image_source);
+        },
+    },
+    Field {
+        name: "image path",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "the same content under another name",
+        value: |vm| json(&vm.image_source),
+        keep: |vm, old| vm.image_source.clone_from(&old.image_source),
+    },
+    Field {
+        name: "vcpus",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down, gets its new processors and boots",
+        value: |vm| json(&vm.vcpus),
+        keep: |vm, old| vm.vcpus = old.vcpus,
+    },
+    Field {
+        name: "memory",
+        unit: "MiB",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down, gets its new memory and boots",
+        value: |vm| json(&vm.memory_mib),
+        keep: |vm, old| vm.memory_mib = old.memory_mib,
+    },
+    Field {
+        name: "disk",
+        unit: "GiB",
+        needs: Needs::Depends {
+            cases: &[
+                (Class::Restart, "it grows, or is named as it was"),
+                (Class::Replace, "it shrinks: what is on it is lost"),
+            ],
+            decide: disk_class,
+        },
+        effect: "the data stays where the disk grows; the guest sees the new size when it boots",
+        value: |vm| json(&vm.disk_bytes.map(|bytes| bytes >> 30)),
+        keep: |vm, old| vm.disk_bytes = old.disk_bytes,
+    },
+    Field {
+        name: "network",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest boots with other network cards",
+        value: |vm| json(&vm.networks),
+        keep: |vm, old| vm.networks.clone_from(&old.networks),
+    },
+    Field {
+        name: "forward",
+        unit: "",
+        needs: Needs::Always(Class::InPlace),
+        effect: "forwards are added and removed while the guest runs; open connections through others stay",
+        value: |vm| json(&vm.forwards.iter().map(forward_text).collect::<Vec<_>>()),
+        keep: |vm, old| vm.forwards.clone_from(&old.forwards),
+    },
+    Field {
+        name: "cloud-init.hostname",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init reads its seed once, on the first boot",
+        value: |vm| seed(vm, |seed| json(&seed.hostname)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.hostname.clone_from(&old.hostname)),
+    },
+    Field {
+        name: "cloud-init.user",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init makes the login user once, on the first boot",
+        value: |vm| seed(vm, |seed| json(&seed.user)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.user.clone_from(&old.user)),
+    },
+    Field {
+        name: "cloud-init.ssh-key",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init installs keys once, on the first boot",
+        value: |vm| seed(vm, |seed| json(&seed.authorized_keys)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.authorized_keys.clone_from(&old.authorized_keys)),
+    },
+    Field {
+        name: "cloud-init.user-data",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digest of the file's content; cloud-init reads it once, on the first boot",
+        value: |vm| seed(vm, |seed| json(&seed.user_data)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.user_data.clone_from(&old.user_data)),
+    },
+    Field {
+        name: "ssh",
+        unit: "",
+        needs: Needs::Always(Class::InPlace),
+        effect: "vmctl logs in in another way; the forward to sshd comes and goes with the block; a user that the seed makes is `cloud-init.user`",
+        value: |vm| json(&vm.ssh),
+        keep: |vm, old| vm.ssh.clone_from(&old.ssh),
+    },
+    Field {
+        name: "state",
+        unit: "",
+        needs: Needs::Always(Class::InPlace),
+        effect: "the machine is started, stopped, suspended or resumed",
+        value: |vm| json(&vm.power),
+        keep: |vm, old| vm.power = old.power,
+    },
+    Field {
+        name: "depends-on",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "decides the order of the next start and of destruction",
+        value: |vm| json(&vm.depends_on),
+        keep: |vm, old| vm.depends_on.clone_from(&old.depends_on),
+    },
+    Field {
+        name: "lifecycle",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "decides about later plans; protection is remembered even if the machine's block is deleted",
+        value: |vm| json(&vm.lifecycle),
+        keep: |vm, old| vm.lifecycle.clone_from(&old.lifecycle),
+    },
+    Field {
+        name: "ready",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "asked at the next start, and by `plan` and `drift`",
+        value: |vm| vm.ready.as_ref().map_or(Value::Null, readiness),
+        keep: |vm, old| vm.ready.clone_from(&old.ready),
+    },
+    Field {
+        name: "check",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "asked by `plan` and `drift`",
+        value: |vm| json(&vm.checks.iter().map(check_text).collect::<Vec<_>>()),
+        keep: |vm, old| vm.checks.clone_from(&old.checks),
+    },
 ];
 
-const fn field(
-    name: &'static str,
-    class: fn(&RecordedVm, &RecordedVm) -> Class,
-    value: fn(&RecordedVm) -> Value,
-) -> Field {
-    Field { name, class, value, unit: "" }
-}
-
-const fn with_unit(
-    name: &'static str,
-    unit: &'static str,
-    class: fn(&RecordedVm, &RecordedVm) -> Class,
-    value: fn(&RecordedVm) -> Value,
-) -> Field {
-    Field { name, class, value, unit }
+/// The names that `ignore-changes` and `replace-when` take: fields, blocks of fields, the provisioning steps, `all`.
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for field in FIELDS.iter().filter(|field| !field.is_about_plans() && !field.name.contains(' ')) {
+        if let Some((block, _)) = field.name.split_once('.')
+            && !names.contains(&block)
+        {
+            names.push(block);
+        }
+        names.push(field.name);
+    }
+    names.extend([PROVISION, ALL]);
+    names
 }
 
 /// A disk grows on the same machine; it never shrinks.
 fn disk_class(before: &RecordedVm, after: &RecordedVm) -> Class {
-    let size = |vm: &RecordedVm| vm.disk_bytes.unwrap_or(vm.image.virtual_size).max(vm.image.virtual_size);
-    if size(after) < size(before) { Class::Replace } else { Class::Restart }
+    if disk_size(after) < disk_size(before) { Class::Replace } else { Class::Restart }
 }
 
-/// Login settings change in place; gaining or losing them adds or removes the forward to sshd.
-fn ssh_class(before: &RecordedVm, after: &RecordedVm) -> Class {
-    if before.ssh.is_some() == after.ssh.is_some() { Class::InPlace } else { Class::Restart }
+/// The size of the root disk that the guest sees, in bytes.
+pub(crate) fn disk_size(vm: &RecordedVm) -> u64 {
+    vm.disk_bytes.unwrap_or(vm.image.virtual_size).max(vm.image.virtual_size)
 }
 
-fn seed(vm: &RecordedVm, value: fn(&crate::recorded::RecordedCloudInit) -> Value) -> Value {
+fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {
     vm.cloud_init.as_ref().map_or(Value::Null, value)
 }
 
-fn forward_text(forward: &vmctl_providers::Forward) -> String {
+/// Keeps one thing that a seed says; where only one of both has a seed, it is kept or left out as a whole.
+fn keep_seed(vm: &mut RecordedVm, old: &RecordedVm, keep: fn(&mut RecordedCloudInit, &RecordedCloudInit)) {
+    match (&mut vm.cloud_init, &old.cloud_init) {
+        (Some(seed), Some(old)) => keep(seed, old),
+        (seed, old) => seed.clone_from(old),
+    }
+}
+
+fn readiness(ready: &vmctl_providers::Readiness) -> Value {
+    let mut words: Vec<_> = ready.probes.iter().map(ToString::to_string).collect();
+    if words.is_empty() {
+        return Value::Null;
+    }
+    words.push(format!("within {} s", ready.timeout.as_secs()));
+    json(&words)
+}
+
+fn check_text(check: &crate::desired::Check) -> String {
+    let probes: Vec<_> = check.probes.iter().map(ToString::to_string).collect();
+    format!("{}: {}", check.name, probes.join(", "))
+}
+
+/// A forward as shown: `127.0.0.1:8080 -> 80/tcp`; a port that the kernel chooses at start is `auto`.
+pub(crate) fn forward_text(forward: &vmctl_providers::Forward) -> String {
     let port = if forward.host_port == 0 { "auto".to_owned() } else { forward.host_port.to_string() };
     format!("{}:{port} -> {}/{}", forward.host_address, forward.guest_port, forward.protocol.as_str())
 }
 
 /// The JSON form of a plain value.
-fn json(value: &impl serde::Serialize) -> Value {
+pub(crate) fn json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("plain data with string keys always has a JSON form")
 }
 
@@ -99,14 +328,26 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = FIELDS.iter().map(|field| field.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), FIELDS.len());
+        for names in [FIELDS.iter().map(|field| field.name).collect::<Vec<_>>(), names()] {
+            let mut unique = names.clone();
+            unique.sort_unstable();
+            unique.dedup();
+            assert_eq!(unique.len(), names.len());
+        }
     }
 
     #[test]
     fn classes_grow_in_the_order_of_harm() {
-        assert!(Class::InPlace < Class::Restart && Class::Restart < Class::Replace);
+        assert!(Class::ALL.is_sorted());
+    }
+
+    #[test]
+    fn field_is_meant_by_its_name_its_block_and_all() {
+        let user_data = FIELDS.iter().find(|field| field.name == "cloud-init.user-data").unwrap();
+        for (name, meant) in
+            [("cloud-init", true), ("cloud-init.user-data", true), ("all", true), ("cloud", false)]
+        {
+            assert_eq!(user_data.is_meant_by(name), meant, "{name}");
+        }
     }
 }

@@ -6,24 +6,36 @@
 //!                         providers ──▶ observed  ┘
 //! ```
 
+mod accept;
 pub mod apply;
 pub mod change;
+pub mod checks;
+mod decisions;
 pub mod desired;
 pub mod diff;
 pub mod document;
+pub mod drift;
 pub mod fields;
 pub mod graph;
 pub mod observed;
+pub mod picture;
 pub mod plan;
 pub mod recorded;
+pub mod saved;
+pub mod scope;
 pub mod step;
+pub mod texts;
 pub mod vmfile;
 
-pub use change::{Action, Change, FieldChange};
+pub use change::{Action, Change, FieldChange, LeftAlone, TextDiff};
+pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};
 pub use document::PlanDocument;
+pub use drift::{Drift, DriftKind};
 pub use graph::{StepGraph, StepId};
 pub use observed::{Observed, Sight, refresh};
 pub use plan::{Inputs, Plan, PlanError, Summary};
 pub use recorded::{RecordedVm, other_vmfile};
+pub use saved::{Moved, SavedPlan, SavedPlanError};
+pub use scope::{Mode, Options, UnknownMachine};
 pub use step::{Step, StepKind};

@@ -1,12 +1,15 @@
 //! What the providers find now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use vmctl_providers::{Inspect, Inspection};
+use serde::{Deserialize, Serialize};
+use vmctl_providers::{Custody, Inspect, Inspection, InstanceId, Name, Stray};
 use vmctl_state::{Address, Snapshot};
 
+use crate::checks::CheckResult;
+use crate::desired::Desired;
 use crate::recorded::{RecordError, handle_of};
 
 /// Machines looked at side by side; a connection each, so that file descriptors are the bound that matters.
@@ -16,14 +19,21 @@ const CONCURRENT_LOOKS: usize = 64;
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What was found, by address. A recorded machine without an entry was not looked at.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// The machines that were looked at.
     pub vms: BTreeMap<Address, Sight>,
+    /// Machines of the project that no record knows; those let go of on purpose included.
+    #[serde(default)]
+    pub strays: Vec<Stray>,
+    /// What became of the checks that were asked.
+    #[serde(default)]
+    pub checks: Vec<CheckResult>,
 }
 
 /// What became of one look.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Sight {
     /// It answered, or it is plain that it is not there.
     Seen(Box<Inspection>),
@@ -54,5 +64,21 @@ pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observ
         .buffer_unordered(CONCURRENT_LOOKS)
         .collect()
         .await;
-    Ok(Observed { vms })
+    Ok(Observed { vms, ..Observed::default() })
+}
+
+/// Finds machines of `project` that no record knows, without those that `desired` lets go of.
+pub async fn strays<H: Custody>(
+    host: &H,
+    project: &Name,
+    recorded: &Snapshot,
+    desired: Option<&Desired>,
+) -> Result<Vec<Stray>, vmctl_providers::Error> {
+    let known: BTreeSet<_> = recorded.records.values().map(|record| InstanceId(record.instance)).collect();
+    let mut strays = host.strays(project, &known).await?;
+    let removed = |stray: &Stray| {
+        desired.is_some_and(|desired| desired.removed.iter().any(|name| name.as_str() == stray.name))
+    };
+    strays.retain(|stray| !removed(stray));
+    Ok(strays)
 }

@@ -1,21 +1,28 @@
 //! A plan: every decision, the steps that carry them out, and what each step needs.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::ProvisionStep;
-use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, VmSpec};
-use vmctl_state::{Address, Snapshot};
+use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, Stray, VmSpec};
+use vmctl_state::{Address, Record, Snapshot};
 
-use crate::change::{Action, Change};
-use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Until};
-use crate::diff::{Known, decide};
+use crate::accept::accepted;
+use crate::change::{Action, Change, LeftAlone};
+use crate::checks::CheckResult;
+use crate::decisions::{Decisions, PortOrder};
+use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Move, Until};
+use crate::diff::Decision;
+use crate::drift::DriftKind;
+use crate::fields::Class;
 use crate::graph::{CycleError, StepGraph, StepId};
-use crate::observed::{Observed, Sight};
+use crate::observed::Observed;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
+use crate::scope::{Mode, Options, ScopeError, UnknownMachine, scope};
 use crate::step::{Step, StepKind};
 
 /// Version of the plan's JSON form.
@@ -26,7 +33,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub struct Inputs<'a> {
     /// The project.
     pub project: &'a Name,
-    /// What the VMFile asks for; `None` plans to destroy everything.
+    /// What the VMFile asks for; absent where none was read, which only other modes than the normal one allow.
     pub desired: Option<&'a Desired>,
     /// What is remembered.
     pub recorded: &'a Snapshot,
@@ -34,6 +41,8 @@ pub struct Inputs<'a> {
     pub observed: &'a Observed,
     /// Where images are kept.
     pub images: &'a ImageCache,
+    /// How to plan.
+    pub options: &'a Options,
 }
 
 /// All changes and the order of their steps. `apply` carries it out and decides nothing new.
@@ -45,18 +54,37 @@ pub struct Plan {
     pub lineage: Uuid,
     /// Serial of the state it was made for.
     pub serial: u64,
-    /// The decisions, by address; addresses without a change included.
+    /// How it was made.
+    pub options: Options,
+    /// The decisions, by address, of all machines that it is about; those without a change included.
     pub changes: Vec<Change>,
-    /// Recorded machines that could not be asked: they are left alone, and so is what depends on them.
-    pub unreachable: BTreeSet<Address>,
+    /// Machines that no record knows and that nobody let go of on purpose.
+    pub strays: Vec<Stray>,
+    /// What became of the checks that were asked.
+    pub checks: Vec<CheckResult>,
     /// The steps and their order.
     pub graph: StepGraph,
     /// Files that decided the desired state.
     pub inputs: Vec<InputFile>,
+    /// Image files and their digests, as the VMFile names them.
+    pub image_files: Vec<InputFile>,
+    /// What changes in the record before any step.
+    pub(crate) bookkeeping: Vec<Bookkeeping>,
     /// What steps that make or change a machine need, by address.
     pub(crate) targets: BTreeMap<Address, Target>,
     /// The images that are fetched, by address.
     pub(crate) images: BTreeMap<Address, DesiredImage>,
+}
+
+/// A change of the record that no step is needed for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Bookkeeping {
+    /// A machine is remembered under another address.
+    Move { from: Address, to: Address },
+    /// What is observed is remembered.
+    Put(Box<Record>),
+    /// A machine is remembered no longer.
+    Remove(Address),
 }
 
 /// What the steps of one machine need.
@@ -68,6 +96,10 @@ pub(crate) struct Target {
     pub(crate) recorded: RecordedVm,
     /// Its provisioning steps.
     pub(crate) provision: Vec<ProvisionStep>,
+    /// How many of them, from the first, need not run again.
+    pub(crate) provisioned: usize,
+    /// Whether an update changes nothing but what is remembered.
+    pub(crate) only_remembered: bool,
 }
 
 /// A plan could not be made.
@@ -80,10 +112,31 @@ pub enum PlanError {
     /// The steps wait for each other.
     #[error(transparent)]
     Cycle(#[from] CycleError),
+    /// An option names a machine that there is not.
+    #[error(transparent)]
+    Unknown(#[from] UnknownMachine),
+    /// A machine cannot get the name of another.
+    #[error("`{from}` cannot be moved to `{to}`: both are recorded")]
+    MoveOntoExisting {
+        /// The machine that is to be renamed.
+        from: Address,
+        /// The name that is taken.
+        to: Address,
+    },
+}
+
+impl From<ScopeError> for PlanError {
+    fn from(error: ScopeError) -> Self {
+        match error {
+            ScopeError::Record(error) => Self::Record(error),
+            ScopeError::Unknown(error) => Self::Unknown(error),
+        }
+    }
 }
 
 /// How many machines each kind of change concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Summary {
     /// Machines that are made.
     pub create: usize,
@@ -93,43 +146,73 @@ pub struct Summary {
     pub replace: usize,
     /// Machines that are removed.
     pub destroy: usize,
-    /// Machines that are left alone.
+    /// Machines that are let go of.
+    pub forget: usize,
+    /// Machines that need nothing.
     pub unchanged: usize,
+    /// Machines that would need something and are left as they are.
+    pub left_alone: usize,
+    /// Machines that differ from what is recorded.
+    pub drifted: usize,
 }
 
 impl Plan {
     /// Makes the plan. Pure: the same inputs give the same plan.
     pub fn new(inputs: Inputs<'_>) -> Result<Self, PlanError> {
-        let mut changes = Vec::new();
-        for address in addresses(inputs) {
-            changes.push(decide(&address, known(inputs, &address))?);
-        }
-        let mut unreachable: BTreeSet<_> = unreachable(inputs).collect();
-        hold_back(&mut changes, inputs, &unreachable);
-        // Destroying asks nothing of the machine, so that it is not left alone then.
-        for change in changes.iter().filter(|change| change.is_effective()) {
-            unreachable.remove(&change.address);
-        }
+        let scope = scope(inputs.options, inputs.desired, inputs.recorded)?;
+        let moves = moves(inputs, scope.as_ref())?;
+        let recorded = moved(inputs.recorded, &moves);
+        let observed = moved_sights(inputs.observed, &moves);
+        let inputs = Inputs { recorded: &recorded, observed: &observed, ..inputs };
+        let mut decisions = Decisions::new(inputs, scope.as_ref(), &moves)?;
+        decisions.follow_triggers()?;
+        let ports = decisions.order_ports()?;
+        decisions.hold_back();
+
+        let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
         let mut plan = Self {
             project: inputs.project.clone(),
             lineage: inputs.recorded.lineage,
             serial: inputs.recorded.serial,
-            changes,
-            unreachable,
+            options: inputs.options.clone(),
+            changes: Vec::new(),
+            strays: inputs.observed.strays.iter().filter(|stray| !stray.released).cloned().collect(),
+            checks: inputs.observed.checks.clone(),
             graph: StepGraph::default(),
-            inputs: inputs.desired.map(|desired| desired.inputs.clone()).unwrap_or_default(),
+            inputs: desired.map(|desired| desired.inputs.clone()).unwrap_or_default(),
+            image_files: desired.map(image_files).unwrap_or_default(),
+            bookkeeping: moves
+                .iter()
+                .map(|(to, from)| Bookkeeping::Move { from: from.clone(), to: to.clone() })
+                .chain(accepted(inputs, scope.as_ref())?)
+                .collect(),
             targets: BTreeMap::new(),
             images: BTreeMap::new(),
         };
-        plan.add_targets(inputs);
-        plan.add_steps(inputs)?;
+        plan.take_over(decisions, inputs);
+        plan.add_steps(inputs, &ports)?;
         plan.graph.sequence()?;
         Ok(plan)
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.graph.is_empty()
+        self.graph.is_empty() && self.bookkeeping.is_empty()
+    }
+
+    /// Whether there is nothing to do and nothing that would have to be done.
+    pub fn is_settled(&self) -> bool {
+        self.is_empty() && self.left_alone().next().is_none()
+    }
+
+    /// The changes that would have to be made, and why they are not.
+    pub fn left_alone(&self) -> impl Iterator<Item = (&Change, &LeftAlone)> {
+        self.changes.iter().filter_map(|change| Some((change, change.left_alone.as_ref()?)))
+    }
+
+    /// The changes because of which the plan cannot be applied, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (&Change, &str)> {
+        self.changes.iter().filter_map(|change| Some((change, change.refused.as_deref()?)))
     }
 
     /// The changes that do something.
@@ -139,15 +222,18 @@ impl Plan {
 
     /// Whether recorded and observed differ anywhere.
     pub fn has_drift(&self) -> bool {
-        self.changes.iter().any(|change| !change.drift.is_empty())
+        !self.strays.is_empty() || self.changes.iter().any(|change| !change.drift.is_empty())
     }
 
     /// Counts the changes.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         for change in &self.changes {
+            summary.drifted += usize::from(!change.drift.is_empty());
             match change.action {
+                Action::NoOp if change.left_alone.is_some() => summary.left_alone += 1,
                 Action::NoOp => summary.unchanged += 1,
+                Action::Forget => summary.forget += 1,
                 Action::Create => summary.create += 1,
                 Action::Replace => summary.replace += 1,
                 Action::Destroy => summary.destroy += 1,
@@ -163,33 +249,39 @@ impl Plan {
         summary
     }
 
-    /// The machines that are prepared or started, as they are to be.
+    /// The machines that are prepared, changed or started, as they are to be.
     pub fn specs(&self) -> impl Iterator<Item = &VmSpec> {
+        let binds = |step: &StepKind| matches!(step, StepKind::Prepare | StepKind::Update | StepKind::Start);
         self.changes
             .iter()
-            .filter(|change| change.up.iter().any(|step| matches!(step, StepKind::Prepare | StepKind::Start)))
+            .filter(move |change| change.up.iter().any(binds))
             .filter_map(|change| self.targets.get(&change.address))
             .map(|target| &target.spec)
     }
 
-    fn add_targets(&mut self, inputs: Inputs<'_>) {
-        let Some(desired) = inputs.desired else { return };
-        for change in self.changes.iter().filter(|change| !change.up.is_empty()) {
-            let Some(vm) = desired_vm(desired, &change.address) else { continue };
-            let vmfile = desired.inputs.first().map(|input| input.path.clone());
-            let target = Target {
-                spec: spec(vm, &desired.project, change.instance, inputs.images),
-                recorded: RecordedVm { vmfile, ..RecordedVm::from(vm) },
-                provision: vm.provision.clone(),
-            };
-            if change.up.contains(&StepKind::Prepare) {
-                self.images.insert(image_address(&vm.image), vm.image.clone());
+    /// Takes over the decisions, and what their steps need.
+    fn take_over(&mut self, decisions: Decisions<'_>, inputs: Inputs<'_>) {
+        for (address, Decision { change, after, provisioned }) in decisions.by_address {
+            let desired = inputs.desired.and_then(|desired| desired_vm(desired, &address));
+            if let (Some(vm), Some(after), false) = (desired, after, change.up.is_empty()) {
+                if change.up.contains(&StepKind::Prepare) {
+                    self.images.insert(image_address(&vm.image), vm.image.clone());
+                }
+                let vmfile = inputs.desired.and_then(|desired| Some(desired.inputs.first()?.path.clone()));
+                let target = Target {
+                    spec: spec(vm, &after, inputs.project, change.instance, inputs.images),
+                    recorded: RecordedVm { vmfile, ..after },
+                    provision: vm.provision.clone(),
+                    provisioned,
+                    only_remembered: is_only_remembered(&change),
+                };
+                self.targets.insert(address, target);
             }
-            self.targets.insert(change.address.clone(), target);
+            self.changes.push(change);
         }
     }
 
-    fn add_steps(&mut self, inputs: Inputs<'_>) -> Result<(), RecordError> {
+    fn add_steps(&mut self, inputs: Inputs<'_>, ports: &[PortOrder]) -> Result<(), RecordError> {
         let images: BTreeMap<_, _> = self
             .images
             .keys()
@@ -209,7 +301,17 @@ impl Plan {
             }
             chains.insert(change.address.clone(), chain);
         }
-        self.order_up(inputs, &chains);
+        for PortOrder { releases, takes } in ports {
+            let (released, taken) = (chains.get(releases), chains.get(takes));
+            if let (Some(released), Some(taken)) =
+                (released.and_then(Chain::releases), taken.and_then(Chain::binds))
+            {
+                self.graph.order(released, taken);
+            }
+        }
+        if inputs.options.mode == Mode::Normal {
+            self.order_up(inputs, &chains);
+        }
         self.order_down(inputs, &chains)
     }
 
@@ -279,6 +381,18 @@ impl Chain {
         self.up.iter().find(|(kind, _)| *kind == StepKind::Prepare).map(|(_, id)| *id)
     }
 
+    /// The step after which the machine's old forwards are not bound any more.
+    fn releases(&self) -> Option<StepId> {
+        let down = self.down.iter().find(|(kind, _)| matches!(kind, StepKind::Stop | StepKind::Destroy));
+        down.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
+    }
+
+    /// The step that binds the machine's new forwards.
+    fn binds(&self) -> Option<StepId> {
+        let start = self.up.iter().find(|(kind, _)| *kind == StepKind::Start);
+        start.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
+    }
+
     /// The first step that needs the dependencies: allocating and changing settings do not.
     fn gate(&self) -> Option<StepId> {
         self.up.iter().find(|(kind, _)| kind.needs_dependencies()).map(|(_, id)| *id)
@@ -295,46 +409,88 @@ impl Chain {
             | StepKind::Update
             | StepKind::Suspend
             | StepKind::Stop
-            | StepKind::Destroy => false,
+            | StepKind::Destroy
+            | StepKind::Forget => false,
         };
         self.up.iter().rev().find(|(kind, _)| far_enough(kind)).map(|(_, id)| *id)
     }
-}
-
-fn addresses(inputs: Inputs<'_>) -> BTreeSet<Address> {
-    let desired = inputs.desired.iter().flat_map(|desired| desired.vms.keys());
-    desired.map(|name| Address::vm(name.as_str())).chain(inputs.recorded.records.keys().cloned()).collect()
 }
 
 fn desired_vm<'a>(desired: &'a Desired, address: &Address) -> Option<&'a DesiredVm> {
     desired.vms.get(address.name())
 }
 
-fn known<'a>(inputs: Inputs<'a>, address: &Address) -> Known<'a> {
-    Known {
-        desired: inputs.desired.and_then(|desired| desired_vm(desired, address)),
-        record: inputs.recorded.records.get(address),
-        sight: inputs.observed.vms.get(address),
-        interrupted: inputs
-            .recorded
-            .open
-            .iter()
-            .find(|intent| intent.address == *address)
-            .map(|intent| intent.step.as_str()),
-        removing_all: inputs.desired.is_none(),
-        fresh: fresh_instance(inputs.recorded, address),
-    }
+/// Whether carrying the change out touches nothing but the record.
+fn is_only_remembered(change: &Change) -> bool {
+    let repairs = change.drift.iter().any(|drift| {
+        matches!(drift.kind, DriftKind::ForwardMissing | DriftKind::ForwardExtra | DriftKind::SeedMissing)
+    });
+    change.moved_from.is_none()
+        && !repairs
+        && change.fields.iter().all(|field| field.class == Class::RecordOnly)
 }
 
-/// The identity of a machine made from this state: unique, since the serial only grows, and repeatable.
-fn fresh_instance(recorded: &Snapshot, address: &Address) -> InstanceId {
-    let mut hash = Sha256::new();
-    hash.update(recorded.lineage.as_bytes());
-    hash.update(recorded.serial.to_be_bytes());
-    hash.update(address.as_str());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.finalize()[..16]);
-    InstanceId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+fn image_files(desired: &Desired) -> Vec<InputFile> {
+    let files: BTreeMap<_, _> =
+        desired.vms.values().map(|vm| (&vm.image.source, &vm.image.identity.digest)).collect();
+    files.into_iter().map(|(path, digest)| InputFile { path: path.clone(), digest: digest.clone() }).collect()
+}
+
+/// The moves that have something to move, from the new address to the old one. A chain of moves is followed to its end.
+fn moves(
+    inputs: Inputs<'_>,
+    scope: Option<&BTreeSet<Name>>,
+) -> Result<BTreeMap<Address, Address>, PlanError> {
+    let Some(desired) = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal) else {
+        return Ok(BTreeMap::new());
+    };
+    let next: BTreeMap<&Name, &Name> = desired.moved.iter().map(|Move { from, to }| (from, to)).collect();
+    let mut moves = BTreeMap::new();
+    for first in next.keys() {
+        let from = Address::vm(first.as_str());
+        let mut last = *first;
+        // As many moves as there are: a ring, which no VMFile may have, ends as well.
+        for _ in 0..next.len() {
+            last = next.get(last).copied().unwrap_or(last);
+        }
+        let to = Address::vm(last.as_str());
+        let is_recorded = |address| inputs.recorded.records.contains_key(address);
+        if !is_recorded(&from) || from == to || scope.is_some_and(|scope| !scope.contains(last)) {
+            continue;
+        }
+        if is_recorded(&to) || moves.contains_key(&to) {
+            return Err(PlanError::MoveOntoExisting { from, to });
+        }
+        moves.insert(to, from);
+    }
+    Ok(moves)
+}
+
+/// The state with every moved machine under its new address.
+fn moved<'a>(recorded: &'a Snapshot, moves: &BTreeMap<Address, Address>) -> Cow<'a, Snapshot> {
+    if moves.is_empty() {
+        return Cow::Borrowed(recorded);
+    }
+    let mut recorded = recorded.clone();
+    for (to, from) in moves {
+        if let Some(record) = recorded.records.remove(from) {
+            recorded.records.insert(to.clone(), Record { address: to.clone(), ..record });
+        }
+    }
+    Cow::Owned(recorded)
+}
+
+fn moved_sights<'a>(observed: &'a Observed, moves: &BTreeMap<Address, Address>) -> Cow<'a, Observed> {
+    if moves.is_empty() {
+        return Cow::Borrowed(observed);
+    }
+    let mut observed = observed.clone();
+    for (to, from) in moves {
+        if let Some(sight) = observed.vms.remove(from) {
+            observed.vms.insert(to.clone(), sight);
+        }
+    }
+    Cow::Owned(observed)
 }
 
 /// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.
@@ -350,13 +506,19 @@ fn image_address(image: &DesiredImage) -> Address {
     Address::image(image.identity.digest.hex())
 }
 
-/// The provider's view of a desired machine.
-fn spec(vm: &DesiredVm, project: &Name, instance: InstanceId, images: &ImageCache) -> VmSpec {
-    let mut forwards = vm.forwards.clone();
-    if vm.ssh.is_some() {
+/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does.
+fn spec(
+    vm: &DesiredVm,
+    after: &RecordedVm,
+    project: &Name,
+    instance: InstanceId,
+    images: &ImageCache,
+) -> VmSpec {
+    let mut forwards = after.forwards.clone();
+    if after.ssh.is_some() {
         forwards.insert(0, Forward::SSH);
     }
-    let cards = vm.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
+    let cards = after.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
     let nics = cards
         .map(|(card, network)| Nic {
             mac: mac(instance, card),
@@ -372,45 +534,15 @@ fn spec(vm: &DesiredVm, project: &Name, instance: InstanceId, images: &ImageCach
         id: instance,
         project: project.clone(),
         name: vm.name.clone(),
-        backend: vm.backend,
+        backend: after.backend,
         machine: Machine {
-            vcpus: vm.vcpus,
-            memory_mib: vm.memory_mib,
-            disk_bytes: vm.disk_bytes,
-            image: images.cached(&vm.image.identity),
+            vcpus: after.vcpus,
+            memory_mib: after.memory_mib,
+            disk_bytes: after.disk_bytes,
+            image: images.cached(&after.image),
             nics,
         },
         cloud_init: vm.cloud_init.clone(),
-        ssh: vm.ssh.clone(),
-    }
-}
-
-/// Machines that could not be asked.
-fn unreachable(inputs: Inputs<'_>) -> impl Iterator<Item = Address> {
-    inputs
-        .observed
-        .vms
-        .iter()
-        .filter(|(_, sight)| matches!(sight, Sight::Unreachable { .. }))
-        .map(|(address, _)| address.clone())
-}
-
-/// Takes the steps from every change that would bring a machine up whose dependency nobody can ask: whether that is
-/// as far as it must be is unknown. What depends on a machine that is held back is held back as well.
-fn hold_back(changes: &mut [Change], inputs: Inputs<'_>, unreachable: &BTreeSet<Address>) {
-    let Some(desired) = inputs.desired else { return };
-    let mut blocked = unreachable.clone();
-    loop {
-        let before = blocked.len();
-        for change in changes.iter_mut().filter(|change| change.needs_dependencies()) {
-            let Some(vm) = desired_vm(desired, &change.address) else { continue };
-            let needed = vm.depends_on.keys().map(|name| Address::vm(name.as_str()));
-            let Some(reason) = needed.into_iter().find(|address| blocked.contains(address)) else { continue };
-            blocked.insert(change.address.clone());
-            change.hold_back(format!("it needs `{reason}`, which cannot be asked how far it is"));
-        }
-        if blocked.len() == before {
-            return;
-        }
+        ssh: after.ssh.clone(),
     }
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, SshConfig, VmHandle};
+use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, Readiness, SshConfig, VmHandle};
 use vmctl_state::{Address, Record, Snapshot};
 
-use crate::desired::{DesiredVm, Power, Until};
+use crate::desired::{Check, DesiredVm, Lifecycle, Power, Until};
 
 /// What was asked for, as remembered. Compared field by field with what is asked for now.
 ///
@@ -42,6 +42,15 @@ pub struct RecordedVm {
     pub power: Power,
     /// Machines that come first.
     pub depends_on: BTreeMap<Name, Until>,
+    /// What may and may not become of it.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
+    /// When it counts as ready.
+    #[serde(default)]
+    pub ready: Option<Readiness>,
+    /// What must hold while it runs.
+    #[serde(default)]
+    pub checks: Vec<Check>,
 }
 
 /// What the seed says, with a digest for the user's own user-data.
@@ -78,6 +87,9 @@ impl From<&DesiredVm> for RecordedVm {
             ssh: vm.ssh.clone(),
             power: vm.power,
             depends_on: vm.depends_on.clone(),
+            lifecycle: vm.lifecycle.clone(),
+            ready: Some(vm.ready.clone()),
+            checks: vm.checks.clone(),
         }
     }
 }

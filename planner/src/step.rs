@@ -11,9 +11,6 @@ use vmctl_state::Address;
 /// of magnitude; a stop that needs force says so.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a guest may take from start to a working login. Emulated guests need minutes.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +35,8 @@ pub enum StepKind {
     Stop,
     /// Removes a machine and all its files.
     Destroy,
+    /// Lets go of a machine, which goes on as it is.
+    Forget,
 }
 
 impl StepKind {
@@ -54,6 +53,7 @@ impl StepKind {
             Self::Suspend => "suspend",
             Self::Stop => "stop",
             Self::Destroy => "destroy",
+            Self::Forget => "forget",
         }
     }
 

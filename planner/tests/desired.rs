@@ -8,15 +8,20 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use common::{FakeImages, identity};
-use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Power, Until};
+use vmctl_planner::desired::{
+    Check, Desired, DesiredImage, DesiredVm, Lifecycle, Move, Power, READY_TIMEOUT, Trigger, Until,
+    ready_at_login,
+};
 use vmctl_planner::vmfile::{
     FILE_NAME, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
 };
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Protocol, Secret, SshConfig, keys,
+    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Protocol, Readiness, Secret,
+    SshConfig, keys,
 };
 
 /// A folder with a VMFile, and a home folder in it.
@@ -85,6 +90,9 @@ fn default_vm(site: &Site, vm: &str) -> DesiredVm {
         provision: vec![],
         power: Power::Running,
         depends_on: [].into(),
+        lifecycle: Lifecycle::default(),
+        ready: ready_at_login(None),
+        checks: vec![],
     }
 }
 
@@ -165,6 +173,7 @@ fn everything_that_can_be_written_arrives() {
             authorized_keys: vec![],
             user_data: None,
         }),
+        ready: ready_at_login(Some(&SshConfig { user: "deploy".to_owned(), private_key: None })),
         ssh: Some(SshConfig { user: "deploy".to_owned(), private_key: None }),
         provision: vec![
             shell(1, "inline", "true"),
@@ -237,6 +246,199 @@ fn a_seed_and_a_login_follow_from_the_blocks_that_are_there() {
         let vm = site.vm();
         assert_eq!((vm.cloud_init, vm.ssh), (cloud_init, login), "{text}");
     }
+}
+
+#[test]
+fn a_lifecycle_says_what_may_become_of_a_machine() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let field = |name: &str| Trigger::Field(name.to_owned());
+    for (text, expected) in [
+        ("lifecycle", Lifecycle::default()),
+        ("lifecycle { }", Lifecycle::default()),
+        ("lifecycle { prevent-destroy; }", Lifecycle { prevent_destroy: true, ..Lifecycle::default() }),
+        ("lifecycle { prevent-destroy #true; }", Lifecycle { prevent_destroy: true, ..Lifecycle::default() }),
+        ("lifecycle { prevent-destroy #false; }", Lifecycle::default()),
+        (
+            "lifecycle { ignore-changes memory cloud-init.user; ignore-changes \"provision\"; }",
+            Lifecycle {
+                ignore_changes: words(&["memory", "cloud-init.user", "provision"]),
+                ..Lifecycle::default()
+            },
+        ),
+        (
+            "lifecycle { ignore-changes all; }",
+            Lifecycle { ignore_changes: words(&["all"]), ..Lifecycle::default() },
+        ),
+        (
+            "lifecycle { replace-when provision \"vm.db\"; replace-when all cloud-init; }",
+            Lifecycle {
+                replace_when: [
+                    field("provision"),
+                    Trigger::Machine(name("db")),
+                    field("all"),
+                    field("cloud-init"),
+                ]
+                .into(),
+                ..Lifecycle::default()
+            },
+        ),
+    ] {
+        let site = Site::new(&format!(
+            "vm \"web\" {{\n image \"disk.img\"\n {text}\n}}\nvm \"db\" {{ image \"disk.img\"; }}"
+        ));
+        let loaded = site.load().unwrap();
+        assert_eq!(loaded.desired.vms[&name("web")].lifecycle, expected, "{text}");
+        assert_eq!(loaded.desired.vms[&name("db")].lifecycle, Lifecycle::default());
+        assert_eq!(loaded.warnings, [], "{text}");
+    }
+}
+
+#[test]
+fn every_field_name_is_taken_by_both_lists() {
+    for field in vmctl_planner::fields::names() {
+        for list in ["ignore-changes", "replace-when"] {
+            let site = Site::new(&format!(
+                "vm \"web\" {{ image \"disk.img\"; lifecycle {{ {list} \"{field}\"; }}; }}"
+            ));
+            assert_eq!(site.load().map(|loaded| loaded.warnings), Ok(vec![]), "{list} {field}");
+        }
+    }
+}
+
+#[test]
+fn fields_that_are_passed_over_and_replace_the_machine_are_warned_about() {
+    for (ignored, trigger, contradicts) in [
+        ("memory", "memory", true),
+        ("all", "disk", true),
+        ("all", "all", true),
+        ("cloud-init", "cloud-init.user", true),
+        ("cloud-init.user", "cloud-init", false),
+        ("memory", "all", false),
+        ("memory", "disk", false),
+        ("all", "vm.db", false),
+    ] {
+        let site = Site::new(&format!(
+            "vm \"web\" {{\n image \"disk.img\"\n lifecycle {{\n ignore-changes \"{ignored}\"\n replace-when \"{trigger}\"\n }}\n}}\nvm \"db\" {{ image \"disk.img\"; }}"
+        ));
+        let warnings = site.load().unwrap().warnings;
+        let codes: Vec<_> = warnings.iter().map(|warning| (warning.severity, warning.code)).collect();
+        let expected: &[_] = if contradicts { &[(Severity::Warning, "vmfile::contradiction")] } else { &[] };
+        assert_eq!(codes, expected, "{ignored} {trigger}");
+    }
+}
+
+#[test]
+fn readiness_is_a_login_first_and_then_what_is_written_in_its_order() {
+    let exec = |text: &str| Probe::Exec(text.to_owned());
+    let log = |text: &str| Probe::Log(text.to_owned());
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    for (text, probes, timeout) in [
+        ("", vec![], READY_TIMEOUT),
+        ("ready", vec![], READY_TIMEOUT),
+        ("ready { log \"login:\"; }", vec![log("login:")], READY_TIMEOUT),
+        ("ssh", vec![Probe::Login], READY_TIMEOUT),
+        ("ssh; ready { }", vec![Probe::Login], READY_TIMEOUT),
+        ("ssh; ready { ssh; }", vec![Probe::Login], READY_TIMEOUT),
+        ("cloud-init; ready { tcp 65535; }", vec![Probe::Login, Probe::Tcp(65_535)], READY_TIMEOUT),
+        (
+            "ssh; ready { log #\"^ready \\(\\d+\\)$\"#; tcp 5432; exec pg_isready; ssh; tcp 1; timeout \"2m\"; }",
+            vec![Probe::Login, log(r"^ready \(\d+\)$"), Probe::Tcp(5432), exec("pg_isready"), Probe::Tcp(1)],
+            minutes(2),
+        ),
+        ("ssh; ready { timeout \"1s\"; }", vec![Probe::Login], Duration::from_secs(1)),
+        ("ssh; ready { timeout \"24h\"; }", vec![Probe::Login], minutes(24 * 60)),
+        ("ssh; ready { timeout \"1h 30m\"; }", vec![Probe::Login], minutes(90)),
+        ("ssh; ready { timeout \"1500ms\"; }", vec![Probe::Login], Duration::from_millis(1500)),
+        ("network none; cloud-init; ready { log up; }", vec![log("up")], READY_TIMEOUT),
+    ] {
+        let site = Site::new(&format!("vm \"web\" {{\n image \"disk.img\"\n {text}\n}}"));
+        assert_eq!(site.vm().ready, Readiness { probes, timeout }, "{text}");
+        assert_eq!(site.load().unwrap().warnings, [], "{text}");
+    }
+}
+
+#[test]
+fn a_timeout_that_nothing_waits_for_is_warned_about() {
+    let site = Site::new("vm \"web\" { image \"disk.img\"; ready { timeout \"2m\"; }; }");
+    let loaded = site.load().unwrap();
+    assert_eq!(loaded.desired.vms[&name("web")].ready.probes, []);
+    let codes: Vec<_> = loaded.warnings.iter().map(|warning| (warning.severity, warning.code)).collect();
+    assert_eq!(codes, [(Severity::Warning, "vmfile::unused")]);
+}
+
+#[test]
+fn checks_arrive_in_their_order_and_names_are_free_text() {
+    let site = Site::new(
+        r#"
+        vm "web" {
+            image "disk.img"
+            ssh
+            check "zzz answers on port 80" { exec "curl -fsS localhost"; tcp 80; }
+            check "Läuft" { log "up"; }
+        }
+        vm "db" { image "disk.img"; check "Läuft" { log "up"; }; }
+        "#,
+    );
+    let check = |name: &str, probes: &[Probe]| Check { name: name.to_owned(), probes: probes.to_vec() };
+    let running = check("Läuft", &[Probe::Log("up".to_owned())]);
+    let answers =
+        check("zzz answers on port 80", &[Probe::Exec("curl -fsS localhost".to_owned()), Probe::Tcp(80)]);
+    let vms = site.desired().vms;
+    assert_eq!(vms[&name("web")].checks, [answers, running.clone()]);
+    assert_eq!(vms[&name("db")].checks, [running]);
+}
+
+#[test]
+fn machines_are_renamed_and_let_go_of() {
+    let site = Site::new(
+        r#"
+        moved from="b" to="c"
+        removed "old"
+        vm "c" { image "disk.img"; }
+        moved from="a" to="b"
+        removed "cache"
+        "#,
+    );
+    let rename = |from: &str, to: &str| Move { from: name(from), to: name(to) };
+    let loaded = site.load().unwrap();
+    assert_eq!(loaded.desired.moved, [rename("b", "c"), rename("a", "b")]);
+    assert_eq!(loaded.desired.removed, [name("cache"), name("old")].into());
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn a_file_that_only_lets_go_of_machines_describes_none() {
+    let site = Site::new("project \"store\"\nremoved \"web\"");
+    let desired = site.desired();
+    assert!(desired.vms.is_empty());
+    assert_eq!(desired.removed, [name("web")].into());
+    assert_eq!(project(&site.path(FILE_NAME)).unwrap(), name("store"));
+}
+
+#[test]
+fn a_name_that_looks_like_an_address_is_warned_about() {
+    let site = Site::new(
+        "vm \"web\" { image \"disk.img\"; }\nremoved \"vm.old\"\nmoved from=\"vm.www\" to=\"web\"\nremoved \"vm\"",
+    );
+    let warnings = site.load().unwrap().warnings;
+    let told: Vec<_> =
+        warnings.iter().map(|warning| (warning.code, warning.place.as_ref().unwrap().line)).collect();
+    assert_eq!(told, [("vmfile::bad-name", 2), ("vmfile::bad-name", 3)]);
+}
+
+#[test]
+fn long_chains_of_renames_are_no_trouble_and_long_cycles_are_found() {
+    const LENGTH: usize = 3_000;
+    let chain = |last: usize| {
+        let renames: String = (0..LENGTH)
+            .map(|number| format!("moved from=\"vm{number}\" to=\"vm{}\"\n", (number + 1) % last))
+            .collect();
+        format!("vm \"vm{LENGTH}\" {{ image \"disk.img\"; }}\n{renames}")
+    };
+    assert_eq!(Site::new(&chain(LENGTH + 1)).desired().moved.len(), LENGTH);
+    let report = Site::new(&chain(LENGTH)).load().unwrap_err();
+    assert_eq!(report.problems().len(), 1);
+    assert_eq!(report.problems()[0].message.matches(" -> ").count(), LENGTH);
 }
 
 #[test]
@@ -361,6 +563,17 @@ fn examples_parse() {
             let text = fs::read_to_string(&path).unwrap();
             assert_eq!(parse(FILE_NAME, &text).map(|_| ()), Ok(()), "{}", path.display());
         }
+    }
+}
+
+#[test]
+fn what_the_reference_shows_parses() {
+    let page = fs::read_to_string("../docs/vmfile.md").unwrap();
+    let blocks: Vec<_> =
+        page.split("```kdl\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 5);
+    for block in blocks {
+        assert_eq!(parse("vmfile.md", block).map(|_| ()), Ok(()), "{block}");
     }
 }
 

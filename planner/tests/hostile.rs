@@ -54,6 +54,12 @@ const GENERATORS: &[Generator] = &[
     ("wide letters", |n| format!("a \"{}\"", "\u{1f578}".repeat(n))),
     ("old keywords", |n| "a true\n".repeat(n)),
     ("misspelt nodes", |n| "mv \"x\"\n".repeat(n)),
+    ("renames in a row", |n| (0..n).map(|i| format!("moved from=a{i} to=a{}\n", i + 1)).collect()),
+    ("checks of one name", |n| format!("vm a {{ image x\n{} }}", "check a { tcp 1; }\n".repeat(n))),
+    ("patterns", |n| {
+        format!("vm a {{ image x; ready {{\n{} }}; }}", "log #\"\\w{9}{9}{9}{9}\"#\n".repeat(n / 100))
+    }),
+    ("brackets in a pattern", |n| format!("vm a {{ image x; ready {{ log \"{}\"; }}; }}", "(".repeat(n))),
     ("NUL", |n| "\0".repeat(n)),
 ];
 
@@ -142,6 +148,16 @@ fn pieces() -> impl Strategy<Value = String> {
         "provision",
         "inline",
         "depends-on",
+        "ready",
+        "tcp",
+        "log",
+        "check",
+        "lifecycle",
+        "replace-when",
+        "timeout",
+        "moved",
+        "from",
+        "removed",
         "\u{feff}",
         "\r",
         "\t",

@@ -1,5 +1,7 @@
 //! What only some backends can do, each a small trait of its own.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,15 +10,19 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Result;
+use crate::name::Name;
 use crate::provision::{OutputLine, ProvisionStep};
-use crate::spec::{VmHandle, VmSpec, VmState};
+use crate::spec::{Forward, InstanceId, VmHandle, VmSpec, VmState};
 
 /// Brings an existing machine to another spec on the same disk.
 pub trait Reconfigure: Send + Sync {
-    /// Takes over what `spec` says about hardware, network and login, for the next start.
+    /// Takes over what `spec` says about hardware, network and login, and makes again what the machine needs besides
+    /// its disk and is gone, such as its seed.
     ///
-    /// The machine keeps its identity and disk; the disk grows if asked to. The machine must not run if hardware
-    /// or network differ ([`crate::Error::InvalidState`] otherwise); login settings may change at any time.
+    /// The machine keeps its identity and disk; the disk grows if asked to. Of a running machine only forwards and
+    /// login settings may differ ([`crate::Error::InvalidState`] otherwise): forwards are added and removed while it
+    /// runs, and are as `spec` says afterwards, whatever somebody else made of them. Everything else is for the next
+    /// start.
     fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> impl Future<Output = Result<VmHandle>> + Send;
 }
 
@@ -31,10 +37,79 @@ pub struct Inspection {
     pub vcpus: Option<u16>,
     /// Memory of the running machine in MiB, where the hypervisor tells.
     pub memory_mib: Option<u64>,
-    /// Files that the machine needs and that are gone.
-    pub missing: Vec<PathBuf>,
-    /// What else is wrong, in words, such as a base image that changed.
-    pub problems: Vec<String>,
+    /// All forwards of the running machine with the ports that are bound, where the hypervisor tells.
+    pub forwards: Option<Vec<Forward>>,
+    /// How its process ended; absent while there is one, and for a machine that never ran.
+    pub ending: Option<Ending>,
+    /// What the machine needs and is gone or is not what it was.
+    pub damage: Vec<Damage>,
+}
+
+/// How a machine's process ended, as far as what it left tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// It ended in order: the guest powered off, or somebody told the hypervisor to quit.
+    InOrder,
+    /// It was killed or crashed.
+    Cut,
+    /// The host was restarted since.
+    HostRestarted,
+    /// Nothing is left that would tell.
+    Unknown,
+}
+
+/// What is wrong with a machine's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Damage {
+    /// Its disk is gone, and with it what was on it.
+    DiskMissing {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// Its seed is gone; it can be made again.
+    SeedMissing {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// The image under its disk is not what it was: the disk is torn, and the machine does not start.
+    BaseChanged {
+        /// The image file.
+        path: PathBuf,
+        /// What is different, in words.
+        what: String,
+    },
+    /// Its folder is gone; its process is not.
+    FolderMissing {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// Its folder does not say whose it is, or says that it is another's.
+    FolderForeign {
+        /// The folder.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskMissing { path } => write!(f, "its disk `{}` is gone", path.display()),
+            Self::SeedMissing { path } => write!(f, "its seed `{}` is gone", path.display()),
+            Self::BaseChanged { path, what } => {
+                write!(f, "the image `{}` under its disk changed: {what}", path.display())
+            }
+            Self::FolderMissing { path } => {
+                write!(f, "its folder `{}` is gone, its process is not", path.display())
+            }
+            Self::FolderForeign { path, found } => {
+                write!(f, "its folder `{}` belongs to {found}", path.display())
+            }
+        }
+    }
 }
 
 /// Looks at a machine in detail.
@@ -48,11 +123,19 @@ pub trait Inspect: Send + Sync {
 
 /// Reaches into the guest.
 pub trait GuestAccess: Send + Sync {
-    /// Waits until a login works, at most `timeout`.
+    /// Waits until all probes of `readiness` hold, at most its timeout.
     ///
     /// Ends early with the reason if waiting cannot help: the process ended, the key is refused, the host key
-    /// is another machine's.
-    fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> impl Future<Output = Result<()>> + Send;
+    /// is another machine's. A failure says which probe did not hold and what it said last.
+    fn wait_ready(&self, vm: &VmHandle, readiness: &Readiness) -> impl Future<Output = Result<()>> + Send;
+
+    /// Asks one question, once, within `patience`. An error means that it could not be asked.
+    fn probe(
+        &self,
+        vm: &VmHandle,
+        probe: &Probe,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Verdict>> + Send;
 
     /// Runs one provisioning step to its end; every line of output goes to `output` as it comes.
     ///
@@ -63,6 +146,79 @@ pub trait GuestAccess: Send + Sync {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A question about a guest whose answer is yes or no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// A login works, and a seeded guest is done with its first boot.
+    Login,
+    /// Something in the guest accepts TCP connections to this port of the guest's loopback. Needs a login.
+    Tcp(u16),
+    /// A shell command in the guest ends with 0. Needs a login.
+    Exec(String),
+    /// A line of the console since the machine's last start matches this regular expression.
+    Log(String),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Login => f.write_str("ssh"),
+            Self::Tcp(port) => write!(f, "tcp {port}"),
+            Self::Exec(command) => write!(f, "exec {command:?}"),
+            Self::Log(pattern) => write!(f, "log {pattern:?}"),
+        }
+    }
+}
+
+/// When a guest counts as ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// What must hold, asked in this order.
+    pub probes: Vec<Probe>,
+    /// How long it may take, from the start of the wait.
+    pub timeout: Duration,
+}
+
+/// The answer to a [`Probe`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "verdict", content = "detail")]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not, and this is what was seen instead.
+    Fails(String),
+}
+
+/// A machine that bears this tool's mark and that no record knows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stray {
+    /// Its name, as marked.
+    pub name: String,
+    /// The instance.
+    pub id: InstanceId,
+    /// Its process, if it runs.
+    pub pid: Option<u32>,
+    /// Its folder, if it has one.
+    pub work_dir: Option<PathBuf>,
+    /// Whether it was let go of on purpose.
+    pub released: bool,
+}
+
+/// Knows machines beyond the records, and lets go of recorded ones.
+pub trait Custody: Send + Sync {
+    /// Finds the machines of `project`, running or not, that are not among `known`, sorted. Changes nothing.
+    fn strays(
+        &self,
+        project: &Name,
+        known: &BTreeSet<InstanceId>,
+    ) -> impl Future<Output = Result<Vec<Stray>>> + Send;
+
+    /// Marks a machine as let go of on purpose and touches nothing else of it: it goes on as it is. Releasing
+    /// what is released, or what is gone, succeeds and changes nothing.
+    fn release(&self, vm: &VmHandle) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Checks and tells what can be known before anything is made.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::abilities::Probe;
 use crate::image::ImageError;
+use crate::pattern::PatternError;
 use crate::process::CommandError;
 use crate::seed::SeedError;
 use crate::spec::{BackendTag, VmState};
@@ -170,6 +172,37 @@ pub enum Error {
         /// What it left behind: the tail of its messages.
         detail: Option<String>,
     },
+    /// Something failed half-way, and what was done before could not all be undone.
+    #[error("{cause}; and not everything could be put back: {left}")]
+    NotUndone {
+        /// What failed.
+        cause: Box<Error>,
+        /// What is not as it was.
+        left: String,
+    },
+    /// A guest is not ready.
+    #[error(
+        "probe `{probe}` does not hold{}: {said}{}",
+        after.map(|after| format!(" within {after:?}")).unwrap_or_default(),
+        console.as_ref().map(|tail| format!("; its console ends with\n{tail}")).unwrap_or_default()
+    )]
+    NotReady {
+        /// What was asked.
+        probe: Probe,
+        /// How long it was asked, unless `said` tells.
+        after: Option<Duration>,
+        /// What it said last.
+        said: String,
+        /// The last lines of the guest's console.
+        console: Option<String>,
+        /// The class of the failure.
+        kind: ErrorKind,
+        /// What to do next.
+        help: Option<String>,
+    },
+    /// A pattern for the console cannot be used.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// An image could not be used.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -225,6 +258,9 @@ impl Error {
             | Self::DiskTooSmall { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::NotUndone { cause, .. } => cause.kind(),
+            Self::NotReady { kind, .. } => *kind,
+            Self::Pattern(_) => ErrorKind::InvalidInput,
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
@@ -257,6 +293,9 @@ impl Error {
                  user-data: that replaces the machine"
                     .to_owned(),
             ),
+            Self::NotUndone { cause, .. } => cause.help(),
+            Self::NotReady { help, .. } => help.clone(),
+            Self::Pattern(error) => Some(error.help().to_owned()),
             Self::Ssh(error) => error.help(),
             Self::Image(error) => error.help(),
             _ => None,

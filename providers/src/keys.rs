@@ -108,6 +108,11 @@ pub fn generate(comment: &str) -> KeyPair {
     KeyPair { private: Secret::new(private.as_str()), public }
 }
 
+/// The pair whose private half is in the file `path`; its comment is kept.
+pub fn load_pair(path: &Path) -> Result<KeyPair, KeyError> {
+    Ok(KeyPair { public: public_of(path)?, private: Secret::new(read_key_file(path)?) })
+}
+
 /// The `authorized_keys` line that belongs to the private key in the file `path`.
 pub fn public_of(path: &Path) -> Result<String, KeyError> {
     let not_a_key =
@@ -211,6 +216,8 @@ mod tests {
         assert!(pair.public.starts_with("ssh-ed25519 AAAA") && pair.public.ends_with(" vm@web"));
         let path = write(&folder, "id", pair.private.expose());
         assert_eq!(public_of(&path).unwrap(), pair.public);
+        let loaded = load_pair(&path).unwrap();
+        assert_eq!((loaded.private, loaded.public), (pair.private.clone(), pair.public.clone()));
         assert_eq!(check_public(&pair.public).unwrap().join("\n"), pair.public);
         assert_ne!(generate("vm@web").public, pair.public);
     }

@@ -14,6 +14,7 @@ pub mod image;
 pub mod keys;
 pub mod name;
 pub mod noop;
+pub mod pattern;
 pub mod process;
 pub mod provision;
 pub mod qemu;
@@ -24,11 +25,15 @@ pub mod ssh;
 pub mod text;
 pub mod workdir;
 
-pub use abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+pub use abilities::{
+    Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
+    Stray, Verdict,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use hypervisor::{ConsoleEndpoint, Hypervisor};
 pub use name::{Name, NameError};
 pub use noop::NoopBackend;
+pub use pattern::{Pattern, PatternError};
 pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
 pub use spec::{

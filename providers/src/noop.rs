@@ -9,6 +9,7 @@
 //!
 //! Drift is made by editing or removing a machine's file, by hand or with [`NoopBackend::edit`].
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,11 +18,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::abilities::{
+    Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
+    Stray, Verdict,
+};
 use crate::error::{Error, Result};
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
+use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
-use crate::spec::{InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::spec::{Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -35,6 +40,9 @@ pub struct NoopBackend {
 pub struct FakeMachine {
     /// The instance.
     pub id: InstanceId,
+    /// Its name; that of its folder if absent.
+    #[serde(default)]
+    pub name: Option<Name>,
     /// What it does.
     pub state: VmState,
     /// Its hardware now; differs from the recorded one when somebody changed it behind our back.
@@ -43,6 +51,12 @@ pub struct FakeMachine {
     pub seed: bool,
     /// Labels of the provisioning steps that were run, in order, over the machine's whole life.
     pub provisioned: Vec<String>,
+    /// What is wrong with its files; for tests, which put it there.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
+    /// Whether it was let go of.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// One line of the script.
@@ -194,10 +208,13 @@ impl Hypervisor for NoopBackend {
         fs::create_dir_all(&handle.work_dir).map_err(Error::io("create folder", &handle.work_dir))?;
         let machine = FakeMachine {
             id: spec.id,
+            name: Some(spec.name.clone()),
             state: VmState::Prepared,
             machine: spec.machine.clone(),
             seed: spec.cloud_init.is_some(),
             provisioned: Vec::new(),
+            damage: Vec::new(),
+            released: false,
         };
         write_json(&self.file(&handle), &machine)?;
         self.log("prepare", spec.name.as_str())?;
@@ -277,8 +294,9 @@ impl Inspect for NoopBackend {
                 handle,
                 vcpus: None,
                 memory_mib: None,
-                missing: vec![self.file(vm)],
-                problems: Vec::new(),
+                forwards: None,
+                ending: None,
+                damage: Vec::new(),
             });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
@@ -287,8 +305,9 @@ impl Inspect for NoopBackend {
             handle: handle_of(vm, &machine),
             vcpus: live.then_some(machine.machine.vcpus),
             memory_mib: live.then_some(machine.machine.memory_mib),
-            missing: Vec::new(),
-            problems: Vec::new(),
+            forwards: live.then(|| forwards(&machine.machine)),
+            ending: (machine.state == VmState::Stopped).then_some(Ending::InOrder),
+            damage: machine.damage,
         })
     }
 }
@@ -299,21 +318,34 @@ impl Reconfigure for NoopBackend {
             return Err(Error::InvalidState { action: "change", state: VmState::Destroyed });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
-        if live && vm.machine != spec.machine {
+        if live && machine.machine.without_forwards() != spec.machine.without_forwards() {
             return Err(Error::InvalidState { action: "change the hardware of", state: machine.state });
         }
         self.rehearse("update", vm.name.as_str()).await?;
+        machine.name = Some(spec.name.clone());
         machine.machine = spec.machine.clone();
+        machine.damage.retain(|damage| !matches!(damage, Damage::SeedMissing { .. }));
         write_json(&self.file(vm), &machine)?;
         self.log("update", vm.name.as_str())?;
-        let changed = VmHandle { machine: spec.machine.clone(), ssh: spec.ssh.clone(), ..vm.clone() };
+        let changed = VmHandle {
+            name: spec.name.clone(),
+            machine: spec.machine.clone(),
+            ssh: spec.ssh.clone(),
+            ..vm.clone()
+        };
         Ok(handle_of(&changed, &machine))
     }
 }
 
 impl Preflight for NoopBackend {
     fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
-        Ok(VmHandle::of(spec, self.vms_dir.join(spec.name.as_str())))
+        let plain = self.vms_dir.join(spec.name.as_str());
+        let beside = crate::workdir::beside(&plain, spec.id);
+        // A machine that was renamed, or let go of, keeps its folder; one that was begun beside it stays there.
+        let ours = load::<FakeMachine>(&beside.join("machine.json"))?.is_some();
+        let found: Option<FakeMachine> = load(&plain.join("machine.json"))?;
+        let aside = ours || found.is_some_and(|machine| machine.id != spec.id);
+        Ok(VmHandle::of(spec, if aside { beside } else { plain }))
     }
 
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
@@ -322,13 +354,25 @@ impl Preflight for NoopBackend {
 }
 
 impl GuestAccess for NoopBackend {
-    async fn wait_ready(&self, vm: &VmHandle, _timeout: Duration) -> Result<()> {
+    async fn wait_ready(&self, vm: &VmHandle, _readiness: &Readiness) -> Result<()> {
         match self.state(vm).await? {
             VmState::Running => {
                 self.rehearse("ready", vm.name.as_str()).await?;
                 self.log("ready", vm.name.as_str())
             }
             state => Err(Error::InvalidState { action: "wait for", state }),
+        }
+    }
+
+    /// Holds unless the script fails `probe`; then the message is what was seen.
+    async fn probe(&self, vm: &VmHandle, _probe: &Probe, _patience: Duration) -> Result<Verdict> {
+        match self.state(vm).await? {
+            VmState::Running => match self.rehearse("probe", vm.name.as_str()).await {
+                Ok(()) => Ok(Verdict::Holds),
+                Err(Error::Scripted(message)) => Ok(Verdict::Fails(message)),
+                Err(error) => Err(error),
+            },
+            state => Err(Error::InvalidState { action: "probe", state }),
         }
     }
 
@@ -352,12 +396,58 @@ impl GuestAccess for NoopBackend {
     }
 }
 
+impl Custody for NoopBackend {
+    async fn strays(&self, _project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+        let mut strays = Vec::new();
+        let entries = match fs::read_dir(&self.vms_dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(strays),
+            Err(error) => return Err(Error::io("list folder", &self.vms_dir)(error)),
+        };
+        for entry in entries {
+            let folder = entry.map_err(Error::io("list folder", &self.vms_dir))?.path();
+            let found = load::<FakeMachine>(&folder.join("machine.json")).unwrap_or_else(|error| {
+                tracing::debug!(%error, "passed over");
+                None
+            });
+            if let Some(machine) = found.filter(|machine| !known.contains(&machine.id)) {
+                let of_folder = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                strays.push(Stray {
+                    name: machine.name.map_or_else(of_folder, String::from),
+                    id: machine.id,
+                    pid: None,
+                    work_dir: Some(folder),
+                    released: machine.released,
+                });
+            }
+        }
+        strays.sort_unstable();
+        Ok(strays)
+    }
+
+    async fn release(&self, vm: &VmHandle) -> Result<()> {
+        let Some(mut machine) = self.find(vm)? else { return Ok(()) };
+        if !machine.released {
+            self.rehearse("release", vm.name.as_str()).await?;
+            machine.released = true;
+            write_json(&self.file(vm), &machine)?;
+            self.log("release", vm.name.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+fn forwards(machine: &Machine) -> Vec<Forward> {
+    machine.nics.iter().flat_map(|nic| nic.forwards.clone()).collect()
+}
+
 fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
     let runtime = matches!(machine.state, VmState::Running | VmState::Suspended).then(|| Runtime {
         pid: 0,
         accel: "none".to_owned(),
         vnc: None,
-        forwards: vm.machine.nics.iter().flat_map(|nic| nic.forwards.clone()).collect(),
+        forwards: forwards(&machine.machine),
+        boot: None,
     });
     VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
 }

@@ -1,16 +1,20 @@
 //! One hypervisor that hands every call to the backend that the tag names.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::abilities::{
+    Custody, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure, Stray, Verdict,
+};
 use crate::error::{Error, Result};
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
+use crate::name::Name;
 use crate::noop::NoopBackend;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::qemu::QemuBackend;
-use crate::spec::{BackendTag, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, InstanceId, VmHandle, VmSpec, VmState};
 
 /// Dispatches on [`BackendTag`].
 ///
@@ -109,8 +113,12 @@ impl Preflight for RouterHypervisor {
 }
 
 impl GuestAccess for RouterHypervisor {
-    async fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> Result<()> {
-        dispatch!(self, vm.backend, backend => backend.wait_ready(vm, timeout).await)
+    async fn wait_ready(&self, vm: &VmHandle, readiness: &Readiness) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.wait_ready(vm, readiness).await)
+    }
+
+    async fn probe(&self, vm: &VmHandle, probe: &Probe, patience: Duration) -> Result<Verdict> {
+        dispatch!(self, vm.backend, backend => backend.probe(vm, probe, patience).await)
     }
 
     async fn provision(
@@ -120,5 +128,18 @@ impl GuestAccess for RouterHypervisor {
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
         dispatch!(self, vm.backend, backend => backend.provision(vm, step, output).await)
+    }
+}
+
+impl Custody for RouterHypervisor {
+    async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+        let mut strays = self.noop.strays(project, known).await?;
+        strays.extend(self.qemu.strays(project, known).await?);
+        strays.sort_unstable();
+        Ok(strays)
+    }
+
+    async fn release(&self, vm: &VmHandle) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.release(vm).await)
     }
 }

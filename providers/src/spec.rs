@@ -300,6 +300,17 @@ pub struct Machine {
     pub nics: Vec<Nic>,
 }
 
+impl Machine {
+    /// What cannot change while a machine runs.
+    pub(crate) fn without_forwards(&self) -> Self {
+        let mut machine = self.clone();
+        for nic in &mut machine.nics {
+            nic.forwards.clear();
+        }
+        machine
+    }
+}
+
 /// What cloud-init is told through the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudInitConfig {
@@ -393,6 +404,9 @@ pub struct Runtime {
     pub vnc: Option<String>,
     /// The forwards with the host ports that were really bound.
     pub forwards: Vec<Forward>,
+    /// The host's boot during which it was started (`/proc/sys/kernel/random/boot_id`), where that is known.
+    #[serde(default)]
+    pub boot: Option<String>,
 }
 
 /// A backend's data about one machine; serialisable, and all that later calls need.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::spec::InstanceId;
+
 /// Paths inside one machine's folder. It creates and checks nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkDir(PathBuf);
@@ -57,4 +59,13 @@ impl WorkDir {
     pub fn known_hosts(&self) -> PathBuf {
         self.0.join("known_hosts")
     }
+}
+
+/// The folder of `id` where `plain`, the one that bears its machine's name, is another's.
+///
+/// `~` is in no name, so that this is no machine's plain folder.
+pub fn beside(plain: &Path, id: InstanceId) -> PathBuf {
+    let mut name = plain.file_name().unwrap_or_default().to_owned();
+    name.push(format!("~{}", id.short()));
+    plain.with_file_name(name)
 }

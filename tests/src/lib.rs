@@ -11,7 +11,9 @@
 )]
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
+pub mod browser;
 pub mod leaks;
+pub mod monitor;
 pub mod process;
 pub mod slots;
 pub mod surroundings;

@@ -50,6 +50,22 @@ pub fn kill(pid: u32) {
     assert!(ended, "process {pid:?} did not end within 30 s of SIGKILL");
 }
 
+/// Stops a process where it stands, as if it hung; [`go_on`] ends that.
+pub fn freeze(pid: u32) {
+    send(pid, Signal::STOP);
+}
+
+/// Lets a process that was frozen go on.
+pub fn go_on(pid: u32) {
+    send(pid, Signal::CONT);
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let handle = pidfd_open(pid, PidfdFlags::empty()).expect("the process runs");
+    pidfd_send_signal(&handle, signal).expect("it takes the signal");
+}
+
 /// Waits until a process ended; whether it did within `patience`.
 pub fn await_end(pid: u32, patience: Duration) -> bool {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };

@@ -91,6 +91,14 @@ impl World {
         self.write("VMFile.kdl", &text.replace("TINY", &image.display().to_string()));
     }
 
+    /// Makes `blank.qcow2` in the project: an empty disk. A guest on it stays in its firmware and costs next to nothing.
+    pub fn blank_image(&self) {
+        let path = self.project().join("blank.qcow2");
+        let made =
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(path).arg("8M").status();
+        assert!(made.is_ok_and(|status| status.success()), "qemu-img makes a disk");
+    }
+
     /// Runs vmctl to its end.
     pub fn vmctl(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).end()
@@ -128,6 +136,25 @@ impl World {
         let vms = list["vms"].as_array().expect("a list of VMs");
         let found = vms.iter().find(|vm| vm["name"] == name);
         found.unwrap_or_else(|| panic!("`{name}` is not in {list:#}")).clone()
+    }
+
+    /// What `drift --json` finds at each address, by kind; ends with 2 if it finds anything.
+    pub fn drift(&self) -> BTreeMap<String, Vec<String>> {
+        let run = self.vmctl(&["drift", "--json"]);
+        let (code, found) = (run.code(), run.json());
+        let changes = found["changes"].as_array().expect("drift lists its changes");
+        let kinds = |change: &Value| {
+            let drift = change["drift"].as_array().expect("a change lists its drift");
+            drift.iter().map(|drift| text(&drift["kind"])).collect::<Vec<_>>()
+        };
+        let drift: BTreeMap<_, _> = changes
+            .iter()
+            .map(|change| (text(&change["address"]), kinds(change)))
+            .filter(|(_, kinds)| !kinds.is_empty())
+            .collect();
+        let is_any = !drift.is_empty() || found["strays"] != serde_json::json!([]);
+        assert_eq!(code, if is_any { 2 } else { 0 }, "{found:#}");
+        drift
     }
 
     /// Names and states of all VMs, as `list --json` tells them.

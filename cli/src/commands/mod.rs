@@ -3,12 +3,17 @@
 pub(crate) mod apply;
 pub(crate) mod console;
 pub(crate) mod doctor;
+pub(crate) mod drift;
 pub(crate) mod exec;
+pub(crate) mod graph;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod plan;
+pub(crate) mod show;
 pub(crate) mod ssh;
+pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod taint;
 pub(crate) mod validate;
 
 /// Version of every JSON document that reading commands print; fields may be added within one version.

@@ -61,8 +61,7 @@ fn text(facts: &Facts, state: String) -> String {
         ("Provisioned", Some(format!("step {} at {:.0} ({})", step.step, step.at, step.digest)))
     }));
     rows.push(("Forced stop", facts.forced_stop.clone()));
-    rows.extend(facts.missing.iter().map(|gone| ("Missing", Some(gone.display().to_string()))));
-    rows.extend(facts.problems.iter().map(|problem| ("Problem", Some(problem.clone()))));
+    rows.extend(facts.damage.iter().map(|damage| ("Damage", Some(damage.to_string()))));
     rows.push(("Created", Some(format!("{:.0}", facts.created))));
     rows.push(("Updated", Some(format!("{:.0}", facts.updated))));
 
@@ -222,8 +221,7 @@ mod tests {
               }
             ],
             "forced_stop": null,
-            "missing": [],
-            "problems": [],
+            "damage": [],
             "created": "1970-01-01T00:00:00Z",
             "updated": "1970-01-01T00:00:00Z"
           }

@@ -3,15 +3,17 @@
 use tokio::sync::mpsc;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
-use vmctl_providers::{Error, GuestAccess, Hypervisor, Inspect, Preflight, Reconfigure, VmHandle, VmSpec};
+use vmctl_providers::{
+    Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle, VmSpec,
+};
 
 use crate::desired::DesiredImage;
-use crate::step::{READY_TIMEOUT, STOP_TIMEOUT};
+use crate::step::STOP_TIMEOUT;
 
 /// Everything that a plan needs of a hypervisor.
-pub trait Host: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + 'static {}
+pub trait Host: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static {}
 
-impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + 'static> Host for T {}
+impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static> Host for T {}
 
 /// One step with all it needs.
 #[derive(Debug)]
@@ -19,13 +21,16 @@ pub(super) enum Effect {
     FetchImage(DesiredImage),
     Prepare(Box<VmSpec>),
     Update(Box<VmHandle>, Box<VmSpec>),
+    /// Only the record changes.
+    Remember,
     Start(Box<VmHandle>),
     Resume(Box<VmHandle>),
-    Ready(Box<VmHandle>),
+    Ready(Box<VmHandle>, Readiness),
     Provision(Box<VmHandle>, Box<ProvisionStep>),
     Suspend(Box<VmHandle>),
     Stop(Box<VmHandle>),
     Destroy(Box<VmHandle>),
+    Forget(Box<VmHandle>),
 }
 
 /// Runs the effect to its end. Returns the machine's new handle where there is one.
@@ -46,12 +51,14 @@ pub(super) async fn run<H: Host>(
         }
         Effect::Prepare(spec) => host.prepare(&spec).await.map(Some),
         Effect::Update(vm, spec) => host.reconfigure(&vm, &spec).await.map(Some),
+        Effect::Remember => Ok(None),
         Effect::Start(vm) => host.start(&vm).await.map(Some),
         Effect::Resume(vm) => host.resume(&vm).await.map(Some),
-        Effect::Ready(vm) => host.wait_ready(&vm, READY_TIMEOUT).await.map(|()| None),
+        Effect::Ready(vm, readiness) => host.wait_ready(&vm, &readiness).await.map(|()| None),
         Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
         Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
         Effect::Stop(vm) => host.stop(&vm, STOP_TIMEOUT).await.map(Some),
         Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
+        Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
     }
 }

@@ -19,7 +19,7 @@ use super::effect::{self, Effect, Host};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
 use crate::graph::StepId;
-use crate::plan::Plan;
+use crate::plan::{Bookkeeping, Plan};
 use crate::recorded::handle_of;
 use crate::step::{Step, StepKind};
 
@@ -107,6 +107,7 @@ impl<H: Host> Executor<H> {
         for intent in &snapshot.open {
             run.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
         }
+        run.keep_books();
         run.drive(store).await
     }
 }
@@ -128,6 +129,26 @@ struct Run<'a, H> {
 }
 
 impl<H: Host> Run<'_, H> {
+    /// Takes over what changes in the record before any step; it is durable with the first commit.
+    fn keep_books(&mut self) {
+        let updated = Timestamp::now();
+        for entry in &self.plan.bookkeeping {
+            match entry {
+                Bookkeeping::Move { from, to } => {
+                    if let Some(record) = self.records.remove(from) {
+                        self.pending.push(Entry::Remove(from.clone()));
+                        self.put(Record { address: to.clone(), updated, ..record });
+                    }
+                }
+                Bookkeeping::Put(record) => self.put(Record { updated, ..(**record).clone() }),
+                Bookkeeping::Remove(address) => {
+                    self.records.remove(address);
+                    self.pending.push(Entry::Remove(address.clone()));
+                }
+            }
+        }
+    }
+
     async fn drive(mut self, store: &mut dyn Store) -> Result<Report, ApplyError> {
         let control = self.executor.control.clone();
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
@@ -272,10 +293,13 @@ impl<H: Host> Run<'_, H> {
                 Effect::FetchImage(self.plan.images.get(&step.address).ok_or_else(unknown)?.clone())
             }
             StepKind::Prepare => Effect::Prepare(Box::new(target()?.spec.clone())),
+            StepKind::Update if target()?.only_remembered => Effect::Remember,
             StepKind::Update => Effect::Update(handle()?, Box::new(target()?.spec.clone())),
             StepKind::Start => Effect::Start(handle()?),
             StepKind::Resume => Effect::Resume(handle()?),
-            StepKind::Ready => Effect::Ready(handle()?),
+            StepKind::Ready => {
+                Effect::Ready(handle()?, target()?.recorded.ready.clone().ok_or_else(unknown)?)
+            }
             StepKind::Provision(number) => {
                 let provision = target()?.provision.get(number - 1).ok_or_else(unknown)?;
                 Effect::Provision(handle()?, Box::new(provision.clone()))
@@ -283,6 +307,7 @@ impl<H: Host> Run<'_, H> {
             StepKind::Suspend => Effect::Suspend(handle()?),
             StepKind::Stop => Effect::Stop(handle()?),
             StepKind::Destroy => Effect::Destroy(handle()?),
+            StepKind::Forget => Effect::Forget(handle()?),
         })
     }
 

@@ -39,7 +39,12 @@ pub(super) fn before(
         StepKind::Start | StepKind::Stop => record.ready = false,
         StepKind::Provision(number) => record.provisioned.truncate(number - 1),
         StepKind::Destroy => record.phase = Phase::Destroying,
-        StepKind::FetchImage | StepKind::Update | StepKind::Resume | StepKind::Ready | StepKind::Suspend => {
+        StepKind::FetchImage
+        | StepKind::Update
+        | StepKind::Resume
+        | StepKind::Ready
+        | StepKind::Suspend
+        | StepKind::Forget => {
             return None;
         }
     }
@@ -64,14 +69,8 @@ pub(super) fn after(
         StepKind::Prepare => record.phase = Phase::Prepared,
         StepKind::Update => {
             if let Some(target) = target {
-                let kept = target
-                    .provision
-                    .iter()
-                    .zip(&record.provisioned)
-                    .take_while(|(wanted, ran)| wanted.digest.as_str() == ran.digest)
-                    .count();
                 record.spec = json(&target.recorded);
-                record.provisioned.truncate(kept);
+                record.provisioned.truncate(target.provisioned);
             }
         }
         StepKind::Start | StepKind::Resume => record.phase = Phase::Running,
@@ -84,7 +83,7 @@ pub(super) fn after(
         }
         StepKind::Suspend => record.phase = Phase::Suspended,
         StepKind::Stop => record.phase = Phase::Stopped,
-        StepKind::Destroy => return None,
+        StepKind::Destroy | StepKind::Forget => return None,
     }
     Some(record)
 }

@@ -1,9 +1,10 @@
 //! A VMFile as written, typed: what each node says and where it says it. Nothing is read, resolved or defaulted.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use miette::SourceSpan;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Protocol};
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol};
 
 use crate::desired::{Power, Until};
 
@@ -24,7 +25,20 @@ pub struct File {
     /// The machines, in order; names are unique.
     pub vms: Vec<Vm>,
     /// The names of all machines as written, even of those that could not be decoded.
-    pub declared: Vec<String>,
+    pub declared: Vec<Spanned<String>>,
+    /// `moved`, in order.
+    pub moved: Vec<Moved>,
+    /// `removed`, in order.
+    pub removed: Vec<Spanned<Name>>,
+}
+
+/// `moved from=… to=…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The name until now.
+    pub from: Spanned<Name>,
+    /// The name from now on.
+    pub to: Spanned<Name>,
 }
 
 /// `vm "name" { … }`.
@@ -56,6 +70,12 @@ pub struct Vm {
     pub depends_on: Vec<Dependency>,
     /// `forward`.
     pub forwards: Vec<Spanned<Forward>>,
+    /// `lifecycle`.
+    pub lifecycle: Option<Lifecycle>,
+    /// `ready`.
+    pub ready: Option<Ready>,
+    /// `check`, in order; names are unique.
+    pub checks: Vec<Check>,
 }
 
 /// Where an image comes from.
@@ -136,4 +156,35 @@ pub struct Forward {
     pub protocol: Protocol,
     /// Address of the host.
     pub address: IpAddr,
+}
+
+/// `lifecycle { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// `prevent-destroy`.
+    pub prevent_destroy: bool,
+    /// `ignore-changes`, one entry for each name; each is one of [`crate::fields::names`].
+    pub ignore_changes: Vec<Spanned<String>>,
+    /// `replace-when`, one entry for each name as written.
+    pub replace_when: Vec<Spanned<String>>,
+}
+
+/// `ready { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// `ssh`, where it is written.
+    pub ssh: Option<SourceSpan>,
+    /// All other probes, in order.
+    pub probes: Vec<Spanned<Probe>>,
+    /// `timeout`.
+    pub timeout: Option<Spanned<Duration>>,
+}
+
+/// `check "name" { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What it is called; one line.
+    pub name: Spanned<String>,
+    /// What must hold, in order.
+    pub probes: Vec<Spanned<Probe>>,
 }

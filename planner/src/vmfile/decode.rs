@@ -29,14 +29,25 @@ pub(super) fn decode(nodes: &[Node]) -> (File, Vec<Fault>) {
     let mut file = File::default();
     let mut names: HashMap<String, SourceSpan> = HashMap::new();
     for node in fields.known(nodes, "at the top level", &TOP) {
-        if node.name.value == PROJECT_NODE {
-            let text = fields.leaf_text(node, &PROJECT);
-            file.project = text.and_then(|text| fields.name("project", text));
-            continue;
+        match node.name.value.as_str() {
+            PROJECT_NODE => {
+                let text = fields.leaf_text(node, &PROJECT);
+                file.project = text.and_then(|text| fields.name("project", text));
+                continue;
+            }
+            "moved" => {
+                file.moved.extend(fields.moved(node));
+                continue;
+            }
+            "removed" => {
+                file.removed.extend(fields.removed(node));
+                continue;
+            }
+            _ => {}
         }
         let (written, vm) = fields.vm(node);
         let Some(written) = written else { continue };
-        file.declared.push(written.value.clone());
+        file.declared.push(written.clone());
         match names.get(&written.value) {
             Some(first) => fields.tell(
                 Fault::error(
@@ -53,7 +64,7 @@ pub(super) fn decode(nodes: &[Node]) -> (File, Vec<Fault>) {
             }
         }
     }
-    if fields.faults.is_empty() && file.declared.is_empty() {
+    if fields.faults.is_empty() && file.declared.is_empty() && file.removed.is_empty() {
         fields.tell(
             Fault::error("vmfile::missing", "no machine is described")
                 .at((0, 0).into(), "a `vm` node must be here")
@@ -63,13 +74,19 @@ pub(super) fn decode(nodes: &[Node]) -> (File, Vec<Fault>) {
     (file, fields.faults)
 }
 
+/// The two nodes, the one that stands first in the text first.
+fn in_text_order<'n>(one: &'n Node, other: &'n Node) -> (&'n Node, &'n Node) {
+    if one.name.span.offset() < other.name.span.offset() { (one, other) } else { (other, one) }
+}
+
 /// A node that was already told to be a misspelling of `image`.
 fn is_misspelt_image(node: &Node) -> bool {
     nearest(&node.name.value, VM.block.iter().copied()).is_some_and(|near| near.starts_with("image"))
 }
 
 impl Fields {
-    fn name(&mut self, what: &str, text: Spanned<String>) -> Option<Spanned<Name>> {
+    /// A name by the grammar of names; told if `text` is none.
+    pub(super) fn name(&mut self, what: &str, text: Spanned<String>) -> Option<Spanned<Name>> {
         match text.value.parse::<Name>() {
             Ok(value) => Some(Spanned { value, span: text.span }),
             Err(error) => {
@@ -125,6 +142,9 @@ impl Fields {
         let power = parts.child("state").and_then(|node| self.power(node));
         let depends_on = parts.children("depends-on").flat_map(|node| self.depends_on(node)).collect();
         let forwards = parts.children("forward").filter_map(|node| self.forward(node)).collect();
+        let lifecycle = parts.child("lifecycle").map(|node| self.lifecycle(node));
+        let ready = parts.child("ready").map(|node| self.ready(node));
+        let checks = self.checks(parts);
         Some(Vm {
             name: name?,
             image,
@@ -139,6 +159,9 @@ impl Fields {
             power,
             depends_on,
             forwards,
+            lifecycle,
+            ready,
+            checks,
         })
     }
 
@@ -158,10 +181,11 @@ impl Fields {
     fn image(&mut self, parts: &Parts<'_>) -> Option<Spanned<Image>> {
         match (parts.child("image"), parts.child("image-url")) {
             (Some(path), Some(url)) => {
+                let (first, second) = in_text_order(path, url);
                 self.tell(
                     Fault::error("vmfile::duplicate", "a machine has one image")
-                        .at(url.name.span, "again here")
-                        .at(path.name.span, "first here")
+                        .at(second.name.span, "again here")
+                        .at(first.name.span, "first here")
                         .help("keep either `image` or `image-url`"),
                 );
                 None
@@ -369,10 +393,11 @@ impl Fields {
             (Some(node), None) => self.leaf_text(node, &INLINE).map(Action::Inline),
             (None, Some(node)) => self.leaf_text(node, &SCRIPT).map(Action::Script),
             (Some(inline), Some(script)) => {
+                let (first, second) = in_text_order(inline, script);
                 self.tell(
                     Fault::error("vmfile::duplicate", "a shell step has either `inline` or `script`")
-                        .at(script.name.span, "and this")
-                        .at(inline.name.span, "this")
+                        .at(second.name.span, "and this")
+                        .at(first.name.span, "this")
                         .help("make two steps of it"),
                 );
                 None

@@ -50,7 +50,7 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
                     targets.push((target, &dependency.name));
                 }
                 // A machine that is written but could not be decoded has faults of its own already.
-                None if file.declared.iter().any(|declared| declared == name) => {}
+                None if file.declared.iter().any(|declared| declared.value == name) => {}
                 None => faults.push(unknown(file, &dependency.name)),
             }
         }
@@ -62,7 +62,7 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
 }
 
 fn unknown(file: &File, name: &Spanned<String>) -> Fault {
-    let help = match nearest(&name.value, file.declared.iter().map(String::as_str)) {
+    let help = match nearest(&name.value, file.declared.iter().map(|declared| declared.value.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "name a machine of this file".to_owned(),
     };

@@ -7,6 +7,7 @@ use miette::SourceSpan;
 
 use super::ast::Spanned;
 use super::lex::is_forbidden;
+use super::readiness::PatternFault;
 use super::report::Fault;
 use super::source::{Node, Scalar, Value};
 use super::suggest::{did_you_mean, list};
@@ -53,6 +54,11 @@ impl<'n> Parts<'n> {
         self.children.iter().copied().find(|node| node.name.value == name)
     }
 
+    /// The nodes of its block, in the order of the text.
+    pub(super) fn block(&self) -> &[&'n Node] {
+        &self.children
+    }
+
     pub(super) fn children(&self, name: &str) -> impl Iterator<Item = &'n Node> {
         self.children.iter().copied().filter(move |node| node.name.value == name)
     }
@@ -62,6 +68,8 @@ impl<'n> Parts<'n> {
 #[derive(Default)]
 pub(super) struct Fields {
     pub(super) faults: Vec<Fault>,
+    /// What is wrong with each pattern seen, if anything: machines of one kind wait for the same words.
+    pub(super) patterns: HashMap<String, Option<PatternFault>>,
 }
 
 impl Fields {
@@ -271,6 +279,17 @@ impl Fields {
         number.map(|number| Spanned { value: number, span: value.span })
     }
 
+    /// `#true` or `#false`.
+    pub(super) fn truth(&mut self, name: &str, value: &Value, usage: &str) -> Option<bool> {
+        let Scalar::Bool(truth) = value.scalar else {
+            let message = format!("`{name}` takes #true or #false, not {}", describe(value));
+            let fault = Fault::error("vmfile::wrong-type", message).at(value.span, "neither of them");
+            self.tell(fault.help(format!("write {usage}")));
+            return None;
+        };
+        Some(truth)
+    }
+
     /// One word of a table.
     pub(super) fn choice<T: Copy>(
         &mut self,
@@ -310,7 +329,8 @@ impl Unit {
     }
 }
 
-fn describe(value: &Value) -> String {
+/// A value as messages name it.
+pub(super) fn describe(value: &Value) -> String {
     match &value.scalar {
         Scalar::Text(text) => format!("the text \"{}\"", shorten(&text.escape_default().to_string())),
         Scalar::Integer(number) => format!("the number {number}"),

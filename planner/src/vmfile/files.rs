@@ -16,7 +16,7 @@ pub(super) const MAX_TEXT: u64 = 1 << 20;
 
 /// Why a file cannot be used; completes the sentence "cannot read `path`: …".
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     #[error("no such file")]
     Missing,
     #[error("it is a folder")]
@@ -169,20 +169,28 @@ impl Files {
 
     /// The digest and mode of a file of any size.
     pub(super) fn content(&mut self, path: &Path) -> Result<Content, FileError> {
-        const CHUNK: usize = 64 * 1024;
         let (mut file, metadata) = open_regular(path)?;
-        let mut hash = sha2::Sha256::new();
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            match file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => hash.update(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let digest = Digest::from_hash(&hash.finalize());
+        let digest = digest_of(&mut file)?;
         self.note(path, digest.clone());
         Ok(Content { digest, mode: metadata.permissions().mode() & 0o777 })
+    }
+}
+
+/// The digest of the content of a regular file of any size.
+pub(crate) fn content_digest(path: &Path) -> Result<Digest, FileError> {
+    digest_of(&mut open_regular(path)?.0)
+}
+
+fn digest_of(file: &mut fs::File) -> Result<Digest, FileError> {
+    const CHUNK: usize = 64 * 1024;
+    let mut hash = sha2::Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(Digest::from_hash(&hash.finalize())),
+            Ok(count) => hash.update(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

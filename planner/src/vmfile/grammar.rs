@@ -8,11 +8,14 @@ pub(super) const TOP: Shape = Shape {
     usage: "",
     args: 0,
     props: &[],
-    block: &["vm", "project"],
-    repeatable: &["vm"],
+    block: &["vm", "project", "moved", "removed"],
+    repeatable: &["vm", "moved", "removed"],
     elsewhere: misplaced_in_file,
 };
 pub(super) const PROJECT: Shape = Shape::leaf("`project \"shop\"`");
+pub(super) const MOVED: Shape =
+    Shape { usage: "`moved from=\"web\" to=\"www\"`", args: 0, props: &["from", "to"], ..LEAF };
+pub(super) const REMOVED: Shape = Shape::leaf("`removed \"web\"`");
 pub(super) const VM: Shape = Shape {
     usage: "`vm \"web\" { image \"debian.qcow2\" }`",
     block: &[
@@ -29,8 +32,11 @@ pub(super) const VM: Shape = Shape {
         "state",
         "depends-on",
         "forward",
+        "lifecycle",
+        "ready",
+        "check",
     ],
-    repeatable: &["provision", "depends-on", "forward"],
+    repeatable: &["provision", "depends-on", "forward", "check"],
     elsewhere: misplaced_in_vm,
     ..LEAF
 };
@@ -80,11 +86,44 @@ pub(super) const FORWARD: Shape = Shape {
     props: &["host", "guest", "protocol", "address"],
     ..LEAF
 };
+pub(super) const LIFECYCLE: Shape = Shape {
+    usage: "`lifecycle { prevent-destroy }`",
+    args: 0,
+    block: &["prevent-destroy", "ignore-changes", "replace-when"],
+    repeatable: &["ignore-changes", "replace-when"],
+    elsewhere: misplaced_in_lifecycle,
+    ..LEAF
+};
+pub(super) const PREVENT_DESTROY: Shape = Shape::leaf("`prevent-destroy` or `prevent-destroy #false`");
+pub(super) const IGNORE_CHANGES: Shape =
+    Shape { usage: "`ignore-changes \"memory\" \"cloud-init\"`", args: usize::MAX, ..LEAF };
+pub(super) const REPLACE_WHEN: Shape =
+    Shape { usage: "`replace-when \"provision\" \"vm.db\"`", args: usize::MAX, ..LEAF };
+pub(super) const READY: Shape = Shape {
+    usage: "`ready { tcp 5432; timeout \"2m\" }`",
+    args: 0,
+    block: &["ssh", "tcp", "exec", "log", "timeout"],
+    repeatable: &["tcp", "exec", "log"],
+    ..LEAF
+};
+pub(super) const READY_SSH: Shape = Shape { usage: "`ready { ssh }`", args: 0, ..LEAF };
+pub(super) const TIMEOUT: Shape = Shape::leaf("`timeout \"2m\"`");
+pub(super) const CHECK: Shape = Shape {
+    usage: "`check \"answers\" { tcp 80 }`",
+    block: &["tcp", "exec", "log"],
+    repeatable: &["tcp", "exec", "log"],
+    elsewhere: misplaced_in_check,
+    ..LEAF
+};
+pub(super) const TCP: Shape = Shape::leaf("`tcp 5432`");
+pub(super) const EXEC: Shape = Shape::leaf("`exec \"pg_isready\"`");
+pub(super) const LOG: Shape = Shape::leaf("`log \"ready to accept connections\"`");
 
 pub(super) const VCPUS_UNIT: Unit = Unit { name: "", example: "vcpus 2", is_size: false };
 pub(super) const MEMORY_UNIT: Unit = Unit { name: "MB", example: "memory 2048", is_size: true };
 pub(super) const DISK_UNIT: Unit = Unit { name: "GB", example: "disk 20", is_size: true };
 pub(super) const PORT_UNIT: Unit = Unit { name: "", example: "forward host=8080 guest=80", is_size: false };
+pub(super) const TCP_UNIT: Unit = Unit { name: "", example: "tcp 5432", is_size: false };
 
 /// What QEMU's default machines accept without further settings.
 pub(super) const MAX_VCPUS: u64 = 255;
@@ -97,47 +136,67 @@ pub(super) const NAME_HELP: &str = "a name has letters, digits, `-`, `_` and `.`
 
 /// Nodes of later releases: people may find them in newer documents.
 const LATER: &[&str] = &[
-    "volume",
-    "variable",
-    "defaults",
-    "template",
-    "include",
-    "output",
-    "share",
-    "firmware",
-    "kernel",
-    "initrd",
-    "cmdline",
-    "machine",
-    "cpu",
-    "accel",
-    "qemu-arg",
-    "ready",
-    "lifecycle",
-    "labels",
-    "count",
+    "volume", "variable", "defaults", "template", "include", "output", "share", "firmware", "kernel",
+    "initrd", "cmdline", "machine", "cpu", "accel", "qemu-arg", "labels", "count",
 ];
 
 fn misplaced_in_file(name: &str) -> Option<String> {
     if LATER.contains(&name) {
         return Some(format!("`{name}` comes in a later release; remove it for now"));
     }
-    VM.block.contains(&name).then(|| format!("`{name}` belongs in a machine: `vm \"web\" {{ {name} … }}`"))
+    let with_dashes = name.replace('_', "-");
+    if LIFECYCLE.block.contains(&with_dashes.as_str()) {
+        return Some(format!("`{with_dashes}` belongs in a machine's `lifecycle {{ {with_dashes} … }}`"));
+    }
+    if VM.block.contains(&name) {
+        return Some(format!("`{name}` belongs in a machine: `vm \"web\" {{ {name} … }}`"));
+    }
+    READY.block.contains(&name).then(|| format!("`{name}` belongs in a machine's `ready {{ {name} … }}`"))
 }
 
 fn misplaced_in_vm(name: &str) -> Option<String> {
-    let owner = match name {
+    let with_dashes = name.replace('_', "-");
+    let owner = match with_dashes.as_str() {
         "hostname" | "ssh-key" | "user-data" => "cloud-init",
         "user" | "private-key" => "ssh",
         "inline" | "script" => "provision \"shell\"",
         "source" | "destination" => "provision \"file\"",
         "bridge" => "network \"tap\"",
+        "prevent-destroy" | "ignore-changes" | "replace-when" => "lifecycle",
+        "tcp" | "exec" | "log" => {
+            return Some(format!("`{name}` belongs in `ready {{ … }}` or in `check \"answers\" {{ … }}`"));
+        }
+        "timeout" => "ready",
         "vm" => return Some("a machine stands at the top level: is a `}` missing before it?".to_owned()),
-        "project" => return Some("`project` stands at the top level, outside of any `vm`".to_owned()),
+        "project" | "moved" | "removed" => {
+            return Some(format!("`{name}` stands at the top level, outside of any `vm`"));
+        }
         _ if LATER.contains(&name) => {
             return Some(format!("`{name}` comes in a later release; remove it for now"));
         }
         _ => return None,
     };
-    Some(format!("`{name}` belongs in a block of its own: `{owner} {{ {name} … }}`"))
+    Some(format!("`{with_dashes}` belongs in a block of its own: `{owner} {{ {with_dashes} … }}`"))
+}
+
+/// Words of Terraform that have another name or no place here.
+fn misplaced_in_lifecycle(name: &str) -> Option<String> {
+    let help = match name.replace('_', "-").as_str() {
+        "replace-triggered-by" => "did you mean `replace-when`?",
+        "create-before-destroy" => "remove it: a machine is destroyed before its replacement is made",
+        "precondition" | "postcondition" => {
+            "what must hold is written beside `lifecycle`: `check \"answers\" { tcp 80 }`"
+        }
+        _ => return None,
+    };
+    Some(help.to_owned())
+}
+
+fn misplaced_in_check(name: &str) -> Option<String> {
+    let help = match name {
+        "ssh" => "write `exec \"true\"` to ask for a working login",
+        "timeout" => "`timeout` stands in `ready`; a check has none",
+        _ => return None,
+    };
+    Some(help.to_owned())
 }

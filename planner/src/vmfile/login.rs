@@ -16,6 +16,7 @@ use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
 
 use super::ast::{Spanned, Vm};
 use super::files::{MAX_TEXT, read_text};
+use super::readiness::first_in_need_of_a_login;
 use super::report::Fault;
 use super::resolve::{Resolver, with_causes};
 
@@ -44,7 +45,10 @@ impl Resolver<'_> {
         let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none());
         let public_half = key.as_ref().map(|key| key.public.clone());
         let cloud_init = seeded.then(|| self.cloud_init(vm, &user, public_half)).flatten();
-        self.provisioning_needs_a_login(vm, raw.is_some());
+        let step = vm.provision.first().map(|step| Spanned { value: "provisioning", span: step.span });
+        for need in step.into_iter().chain(first_in_need_of_a_login(vm)) {
+            self.needs_a_login(vm, &need, raw.is_some());
+        }
 
         let logs_in = !no_network && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
         let private_key = match key {
@@ -131,24 +135,25 @@ impl Resolver<'_> {
         );
     }
 
-    fn provisioning_needs_a_login(&mut self, vm: &Vm, raw: bool) {
-        let Some(step) = vm.provision.first().filter(|_| vm.ssh.is_none()) else { return };
-        if vm.cloud_init.is_none() {
-            self.tell(
-                Fault::error("vmfile::ssh", "provisioning needs a login, and this machine has none")
-                    .at(step.span, "runs over ssh")
-                    .help("add an `ssh` block: `ssh` alone makes a user `vm` with a key of its own"),
-            );
-        } else if raw {
-            self.tell(
-                Fault::error(
-                    "vmfile::ssh",
-                    "provisioning needs a login, and your own user-data decides who can log in",
-                )
-                .at(step.span, "runs over ssh")
-                .help("add `ssh { user \"…\"; private-key \"…\" }` that fits your user-data"),
-            );
+    fn needs_a_login(&mut self, vm: &Vm, need: &Spanned<&str>, raw: bool) {
+        let what = need.value;
+        if vm.ssh.is_some() {
+            return;
         }
+        let (message, help) = if vm.cloud_init.is_none() {
+            (
+                format!("{what} needs a login, and this machine has none"),
+                "add an `ssh` block: `ssh` alone makes a user `vm` with a key of its own",
+            )
+        } else if raw {
+            (
+                format!("{what} needs a login, and your own user-data decides who can log in"),
+                "add `ssh { user \"…\"; private-key \"…\" }` that fits your user-data",
+            )
+        } else {
+            return;
+        };
+        self.tell(Fault::error("vmfile::ssh", message).at(need.span, "runs over ssh").help(help));
     }
 
     /// With the user's own user-data a generated key is not known to the guest: one of the user's may be.
@@ -165,7 +170,7 @@ impl Resolver<'_> {
             let message = "no key is known that fits your own user-data";
             let help =
                 "add `private-key \"…\"` to the `ssh` block, with a key that your user-data authorises";
-            let fault = if vm.provision.is_empty() {
+            let fault = if vm.provision.is_empty() && first_in_need_of_a_login(vm).is_none() {
                 Fault::warning("vmfile::ssh", message)
             } else {
                 Fault::error("vmfile::ssh", message)

@@ -13,12 +13,16 @@
 pub mod ast;
 mod decode;
 mod depend;
+mod duration;
 mod fields;
 mod files;
 mod grammar;
 mod lex;
+mod lifecycle;
 mod load;
 mod login;
+mod readiness;
+mod renames;
 mod report;
 mod resolve;
 mod scan;
@@ -26,5 +30,6 @@ mod source;
 mod suggest;
 mod words;
 
+pub(crate) use files::content_digest;
 pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project};
 pub use report::{Place, Problem, Report, Severity};

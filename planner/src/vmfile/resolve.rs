@@ -10,13 +10,13 @@ use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, Protocol};
 
 use super::ast::{Action, File, Image, Provision, Spanned, Vm};
-use super::depend;
 use super::fields::{shorten, whole_path};
 use super::files::Files;
 use super::grammar::NAME_HELP;
 use super::load::Images;
 use super::report::Fault;
-use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Power, Until};
+use super::{depend, lifecycle, readiness, renames};
+use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Lifecycle, Power, Until};
 
 const DEFAULT_VCPUS: u16 = 1;
 const DEFAULT_MEMORY_MIB: u64 = 1024;
@@ -41,20 +41,29 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     let project = project(file, around.project, &around.folder).map_err(|fault| resolver.tell(fault)).ok();
     let (dependencies, faults) = depend::resolve(file);
     resolver.faults.extend(faults);
+    let (lifecycles, faults) = lifecycle::resolve(file);
+    resolver.faults.extend(faults);
+    let (moved, removed, faults) = renames::resolve(file);
+    resolver.faults.extend(faults);
     resolver.host_ports(file);
     let vms: Option<BTreeMap<_, _>> = file
         .vms
         .iter()
-        .zip(dependencies)
-        .map(|(vm, depends_on)| (vm.name.value.clone(), resolver.vm(vm, depends_on)))
+        .zip(dependencies.into_iter().zip(lifecycles))
+        .map(|(vm, (depends_on, lifecycle))| (vm.name.value.clone(), resolver.vm(vm, depends_on, lifecycle)))
         // Each machine is looked at, even after one that failed.
         .collect::<Vec<_>>()
         .into_iter()
         .map(|(name, vm)| Some((name, vm?)))
         .collect();
     let Resolver { files, faults, .. } = resolver;
-    let desired =
-        project.zip(vms).map(|(project, vms)| Desired { project, vms, inputs: files.into_inputs() });
+    let desired = project.zip(vms).map(|(project, vms)| Desired {
+        project,
+        vms,
+        moved,
+        removed,
+        inputs: files.into_inputs(),
+    });
     (desired, faults)
 }
 
@@ -82,7 +91,7 @@ impl Resolver<'_> {
         self.faults.push(fault);
     }
 
-    fn vm(&mut self, vm: &Vm, depends_on: BTreeMap<Name, Until>) -> Option<DesiredVm> {
+    fn vm(&mut self, vm: &Vm, depends_on: BTreeMap<Name, Until>, lifecycle: Lifecycle) -> Option<DesiredVm> {
         let backend = self.backend(vm);
         let network = self.network(vm, backend);
         let image = vm.image.as_ref().and_then(|image| self.image(image));
@@ -94,6 +103,7 @@ impl Resolver<'_> {
         let mut forwards: Vec<_> = vm.forwards.iter().map(|forward| forward_of(&forward.value)).collect();
         forwards.sort();
         let login = login?;
+        let ready = self.readiness(vm, login.ssh.as_ref());
         Some(DesiredVm {
             name: vm.name.value.clone(),
             backend,
@@ -108,6 +118,9 @@ impl Resolver<'_> {
             provision: provision?,
             power: vm.power.as_ref().map_or(Power::Running, |power| power.value),
             depends_on,
+            lifecycle,
+            ready,
+            checks: readiness::checks(vm),
         })
     }
 
@@ -151,7 +164,8 @@ impl Resolver<'_> {
         if network.value == NetworkConfig::None {
             let ssh = vm.ssh.as_ref().map(|ssh| (ssh.span, "ssh"));
             let steps = vm.provision.first().map(|step| (step.span, "provisioning"));
-            for (span, what) in ssh.into_iter().chain(steps) {
+            let probes = readiness::first_in_need_of_a_login(vm).map(|probe| (probe.span, probe.value));
+            for (span, what) in ssh.into_iter().chain(steps).chain(probes) {
                 self.tell(
                     Fault::error("vmfile::network", format!("{what} needs a network, and there is none"))
                         .at(span, "cannot work")

@@ -139,8 +139,11 @@ impl ImageCache {
         let Ok(entries) = fs::read_dir(&self.root) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
             if path.extension().is_some_and(|extension| extension == "part") {
-                let orphan = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
-                if orphan && let Err(error) = fs::remove_file(&path) {
+                // The lock is kept until the file is gone: who waits for it finds its file removed.
+                if let Ok(orphan) = File::open(&path)
+                    && orphan.try_lock().is_ok()
+                    && let Err(error) = fs::remove_file(&path)
+                {
                     tracing::debug!(path = %path.display(), %error, "a left-over import stays");
                 }
             }
@@ -369,6 +372,8 @@ impl Drop for Part {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// A raw disk of 3 MiB with a boot record's mark, some content at both ends and nothing between.
@@ -513,6 +518,32 @@ mod tests {
         held.lock().unwrap();
         cache.import(&source, &identity).unwrap();
         assert_eq!((dead.exists(), living.exists()), (false, true));
+    }
+
+    #[test]
+    fn import_that_has_just_begun_is_not_swept_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = ImageCache::new(folder.path());
+        let identity = cache.identify(&disk(folder.path(), "disk")).unwrap();
+        let (stop, begun) = (AtomicBool::new(false), 200);
+        let lost = std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        cache.sweep();
+                    }
+                });
+            }
+            let lost = (0..begun).filter(|_| {
+                let part = Part::create(&cache.root, &identity).unwrap();
+                std::thread::yield_now();
+                fs::rename(&part.path, cache.root.join("kept")).is_err()
+            });
+            let lost = lost.count();
+            stop.store(true, Ordering::Relaxed);
+            lost
+        });
+        assert_eq!(lost, 0, "of {begun}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Process {
 
 impl Process {
     /// Finds the process that holds a lock on `pidfile` and whose command line `is_expected`.
-    pub fn holding(pidfile: &Path, is_expected: impl Fn(&[String]) -> bool) -> io::Result<Holder> {
+    pub fn holding(pidfile: &Path, is_expected: impl FnOnce(&[String]) -> bool) -> io::Result<Holder> {
         let Some(pid) = lock_owner(pidfile)? else { return Ok(Holder::Nobody) };
         let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(fd) => fd,

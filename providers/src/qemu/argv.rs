@@ -11,24 +11,31 @@
 //! A build of QEMU without seccomp refuses `-sandbox` and says so.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::accel::Accel;
 use super::places::RuntimeDir;
 use crate::error::{Error, Result};
-use crate::spec::{BackendTag, Forward, ImageFormat, NetworkConfig, Nic, VmHandle};
+use crate::name::Name;
+use crate::spec::{BackendTag, Forward, ImageFormat, InstanceId, NetworkConfig, Nic, VmHandle};
 use crate::workdir::WorkDir;
 
 /// Memory for translated code, in MiB. The default, a quarter of guest memory up to 1 GiB, makes several emulated
 /// machines crowd a small host.
 const TCG_BUFFER_MIB: u32 = 256;
 
+/// Begins the name of a character device that leads nowhere and is used by nothing. What follows is where in the
+/// console's log this process began: on its command line that is true of it for as long as it lives, however many
+/// others are launched meanwhile and give up.
+const CONSOLE_MARK: &str = "console-from-";
+
 /// The arguments with which QEMU runs `vm`.
 ///
+/// `console_start` is the length of the console's log before the launch, in bytes; the process carries it as a mark.
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
-pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel) -> Result<Vec<OsString>> {
+pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) -> Result<Vec<OsString>> {
     let mut args = Args::default();
     machine(&mut args, vm, accel);
     disks(&mut args, vm)?;
@@ -38,9 +45,45 @@ pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel) -> Result<Vec<OsStri
     args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
     args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
     lines(&mut args, vm, run)?;
+    args.pair("-chardev", format!("null,id={CONSOLE_MARK}{console_start}"));
     monitors(&mut args, run)?;
     args.pair("-pidfile", text(&run.pidfile())?);
     Ok(args.0)
+}
+
+/// What the command line of one of our processes says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Marks {
+    pub(crate) project: Name,
+    pub(crate) name: Name,
+    pub(crate) id: InstanceId,
+    /// The machine's folder, as far as its disk's path tells.
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Where in the console's log the process began; a process of an earlier vmctl does not say.
+    pub(crate) console_start: Option<u64>,
+}
+
+/// Reads a command line back; `None` if it is not one that [`argv`] wrote.
+pub(crate) fn marks(args: &[String]) -> Option<Marks> {
+    let values = |option: &'static str| {
+        args.windows(2).filter(move |pair| pair[0] == option).map(|pair| pair[1].as_str())
+    };
+    // Names hold no comma, so that the first one ends the value.
+    let guest = values("-name").find_map(|value| value.strip_prefix("guest=")?.split(',').next())?;
+    let (project, name) = guest.split_once('/')?;
+    let disk = values("-blockdev")
+        .filter_map(|value| serde_json::from_str::<Value>(value).ok())
+        .find(|disk| disk["node-name"] == "root");
+    let path = disk.as_ref().and_then(|disk| disk["file"]["filename"].as_str()).map(Path::new);
+    let mark =
+        values("-chardev").find_map(|value| value.strip_prefix("null,id=")?.strip_prefix(CONSOLE_MARK));
+    Some(Marks {
+        project: project.parse().ok()?,
+        name: name.parse().ok()?,
+        id: InstanceId(values("-uuid").next()?.parse().ok()?),
+        work_dir: path.and_then(Path::parent).map(Path::to_owned),
+        console_start: mark.and_then(|mark| mark.parse().ok()),
+    })
 }
 
 fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
@@ -230,7 +273,6 @@ impl Args {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::os::unix::ffi::OsStringExt;
-    use std::path::PathBuf;
 
     use proptest::prelude::*;
 
@@ -249,7 +291,7 @@ mod tests {
 
     fn lines_of(vm: &VmHandle, accel: &Accel) -> String {
         let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
-        let args = argv(vm, &run, accel).unwrap();
+        let args = argv(vm, &run, accel, 4096).unwrap();
         let mut text = String::new();
         for arg in args {
             let arg = arg.into_string().unwrap();
@@ -288,12 +330,30 @@ mod tests {
         let run = RuntimeDir::new(Path::new("/run"), vm.id);
         vm.machine.nics[0].network = NetworkConfig::Tap { bridge: "br0".to_owned() };
         assert_eq!(
-            argv(&vm, &run, &Accel::Kvm).unwrap_err().to_string(),
+            argv(&vm, &run, &Accel::Kvm, 0).unwrap_err().to_string(),
             "a tap network is not supported by the `qemu` backend"
         );
         vm.machine.nics.clear();
         vm.work_dir = PathBuf::from(OsString::from_vec(b"/data\xff".to_vec()));
-        assert!(argv(&vm, &run, &Accel::Kvm).unwrap_err().to_string().ends_with("it is not valid UTF-8"));
+        assert!(argv(&vm, &run, &Accel::Kvm, 0).unwrap_err().to_string().ends_with("it is not valid UTF-8"));
+    }
+
+    #[test]
+    fn other_command_lines_bear_no_marks() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for line in [
+            "",
+            "qemu-system-x86_64 -name web -uuid 5f8b1d2e-0000-4000-8000-000000000001",
+            "qemu-system-x86_64 -name guest=shop/web",
+            "qemu-system-x86_64 -name guest=shop/../x -uuid 5f8b1d2e-0000-4000-8000-000000000001",
+            "qemu-system-x86_64 -name guest=shop/web -uuid 5",
+        ] {
+            assert_eq!(marks(&words(line)), None, "{line}");
+        }
+        let older = "qemu-system-x86_64 -name guest=shop/web,process=vmctl-web \
+                     -uuid 5f8b1d2e-0000-4000-8000-000000000001";
+        let found = marks(&words(older)).unwrap();
+        assert_eq!((found.work_dir, found.console_start), (None, None));
     }
 
     proptest! {
@@ -302,8 +362,8 @@ mod tests {
         fn paths_are_values_and_nothing_else(name in "[^\0/]{1,40}") {
             let vm = handle(&Path::new("/data").join(&name));
             let run = RuntimeDir::new(Path::new("/run").join(&name).as_path(), vm.id);
-            let args = argv(&vm, &run, &Accel::Kvm).unwrap();
-            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm).unwrap();
+            let args = argv(&vm, &run, &Accel::Kvm, 0).unwrap();
+            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm, 0).unwrap();
             prop_assert_eq!(args.len(), plain.len());
 
             let values: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap()).collect();
@@ -314,6 +374,15 @@ mod tests {
             prop_assert_eq!(fields.len(), 7);
             prop_assert_eq!(&fields[2], &format!("path=/run/{name}/5f8b1d2e00004000/console.sock"));
             prop_assert_eq!(&fields[5], &format!("logfile=/data/{name}/console.log"));
+
+            let values: Vec<String> = values.into_iter().map(str::to_owned).collect();
+            prop_assert_eq!(marks(&values), Some(Marks {
+                project: "shop".parse().unwrap(),
+                name: "web".parse().unwrap(),
+                id: vm.id,
+                work_dir: Some(vm.work_dir.clone()),
+                console_start: Some(0),
+            }));
         }
     }
 

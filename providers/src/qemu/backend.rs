@@ -1,5 +1,6 @@
 //! The backend itself: its places, and which file answers which call.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,14 +8,16 @@ use tokio::sync::mpsc;
 
 use super::accel::AccelChoice;
 use super::guest::Sessions;
+use super::placement::Placements;
 use super::places::RuntimeDir;
-use crate::abilities::{GuestAccess, Inspect, Inspection, Preflight, Reconfigure};
+use crate::abilities::{
+    Custody, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure, Stray, Verdict,
+};
 use crate::error::Result;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::process::{Holder, Process, Program};
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::spec::{InstanceId, VmHandle, VmSpec, VmState};
-use crate::workdir::WorkDir;
 use crate::{Error, Name};
 
 /// The program that runs machines.
@@ -39,12 +42,13 @@ pub struct QemuConfig {
 pub struct QemuBackend {
     config: QemuConfig,
     pub(super) sessions: Sessions,
+    pub(super) placements: Placements,
 }
 
 impl QemuBackend {
     /// A backend with the given places. Nothing is touched until a machine is prepared.
     pub fn new(config: QemuConfig) -> Self {
-        Self { config, sessions: Sessions::default() }
+        Self { config, sessions: Sessions::default(), placements: Placements::default() }
     }
 
     /// The places it was made with.
@@ -55,10 +59,6 @@ impl QemuBackend {
     /// The folder of sockets of one instance, whether it exists or not.
     pub fn runtime_dir(&self, id: InstanceId) -> RuntimeDir {
         RuntimeDir::new(&self.config.runtime_dir, id)
-    }
-
-    pub(super) fn work_dir(&self, name: &Name) -> WorkDir {
-        WorkDir::new(self.config.vms_dir.join(name.as_str()))
     }
 
     /// Finds the live process of an instance: the one that holds the lock on its pidfile and carries its UUID.
@@ -135,7 +135,7 @@ impl Reconfigure for QemuBackend {
 
 impl Preflight for QemuBackend {
     fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
-        Ok(VmHandle::of(spec, self.work_dir(&spec.name).path().to_owned()))
+        Ok(VmHandle::of(spec, self.place(spec)?.path().to_owned()))
     }
 
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
@@ -144,8 +144,12 @@ impl Preflight for QemuBackend {
 }
 
 impl GuestAccess for QemuBackend {
-    async fn wait_ready(&self, vm: &VmHandle, timeout: Duration) -> Result<()> {
-        self.be_ready(vm, timeout).await
+    async fn wait_ready(&self, vm: &VmHandle, readiness: &Readiness) -> Result<()> {
+        self.be_ready(vm, readiness).await
+    }
+
+    async fn probe(&self, vm: &VmHandle, probe: &Probe, patience: Duration) -> Result<Verdict> {
+        self.ask_once(vm, probe, patience).await
     }
 
     async fn provision(
@@ -155,5 +159,15 @@ impl GuestAccess for QemuBackend {
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
         self.run_step(vm, step, output).await
+    }
+}
+
+impl Custody for QemuBackend {
+    async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+        self.find_strays(project, known).await
+    }
+
+    async fn release(&self, vm: &VmHandle) -> Result<()> {
+        self.let_go(vm)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use super::backend::QemuBackend;
 use super::look::state_at_rest;
 use super::places::{ensure_private_file, qemu_log, tail_of};
-use crate::cloud_init;
 use crate::error::{Error, Result};
 use crate::process::Process;
 use crate::provision::{self, OutputLine, ProvisionStep};
@@ -34,7 +33,7 @@ pub(super) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
 
 impl Sessions {
     /// The login to the machine's process `pid`; one that is lost, or to an earlier process, is of no use.
-    fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
+    pub(super) fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let usable = sessions.get(&id).filter(|(of, session)| *of == pid && !session.is_closed());
         usable.map(|(_, session)| Arc::clone(session))
@@ -52,32 +51,18 @@ impl Sessions {
 }
 
 impl QemuBackend {
-    /// See [`crate::GuestAccess::wait_ready`]. A guest with a seed is ready when cloud-init is done with it.
-    pub(super) async fn be_ready(&self, vm: &VmHandle, patience: Duration) -> Result<()> {
-        let begun = Instant::now();
-        let session = self.log_in(vm, patience).await?;
-        if !vm.seed {
-            return Ok(());
-        }
-        let process = self.process_of(vm, "log in to")?;
-        let settling = while_alive(vm, &process, cloud_init::done(&session), || session.is_closed());
-        match timeout(patience.saturating_sub(begun.elapsed()), settling).await {
-            Ok(settled) => settled,
-            Err(_) => {
-                Err(Error::Timeout { what: "the end of cloud-init in the guest".to_owned(), after: patience })
-            }
-        }
-    }
-
-    /// Waits for a login, and keeps it for the steps that follow.
-    pub(super) async fn log_in(&self, vm: &VmHandle, patience: Duration) -> Result<Arc<Session>> {
-        let process = self.process_of(vm, "log in to")?;
+    /// Waits for a login, and keeps it for what follows. Whoever calls watches the process.
+    pub(super) async fn log_in(
+        &self,
+        vm: &VmHandle,
+        process: &Process,
+        patience: Duration,
+    ) -> Result<Arc<Session>> {
         let target = SshTarget::of(vm).ok_or_else(|| Error::Unsupported {
             backend: BackendTag::Qemu,
             what: "logging in to a machine without ssh settings or a forward to port 22".to_owned(),
         })?;
-        let waiting = async { Ok(Session::wait_for(&target, patience).await?) };
-        let session = Arc::new(while_alive(vm, &process, waiting, || true).await?);
+        let session = Arc::new(Session::wait_for(&target, patience).await?);
         self.sessions.keep(vm.id, process.pid(), &session);
         Ok(session)
     }
@@ -94,13 +79,14 @@ impl QemuBackend {
         ensure_private_file(&log)?;
         let session = match self.sessions.get(vm.id, process.pid()) {
             Some(session) => session,
-            None => self.log_in(vm, LOGIN).await?,
+            None => while_alive(vm, &process, self.log_in(vm, &process, LOGIN), || true).await?,
         };
         let running = provision::run(&session, step, &log, output);
         while_alive(vm, &process, running, || session.is_closed()).await
     }
 
-    fn process_of(&self, vm: &VmHandle, action: &'static str) -> Result<Process> {
+    /// The process of a machine that must have one.
+    pub(super) fn process_of(&self, vm: &VmHandle, action: &'static str) -> Result<Process> {
         match self.find(vm.id)? {
             Some(process) => Ok(process),
             None => Err(Error::InvalidState { action, state: state_at_rest(vm)? }),
@@ -112,7 +98,7 @@ impl QemuBackend {
 ///
 /// A dying process closes its connections a moment before it is gone. So if `work` fails and `may_be_dying`, that
 /// moment is waited for, and the end of the process is told rather than that of the connection.
-async fn while_alive<T>(
+pub(super) async fn while_alive<T>(
     vm: &VmHandle,
     process: &Process,
     work: impl Future<Output = Result<T>>,
@@ -145,4 +131,15 @@ pub(super) fn last_words(vm: &VmHandle) -> Result<Option<String>> {
         .map(|(title, text)| format!("{title}\n{text}"))
         .collect();
     Ok((!told.is_empty()).then(|| told.join("\n")))
+}
+
+/// The end of the guest's console, if it said anything. It goes with another error, whose place it must not take.
+pub(super) fn console_tail(vm: &VmHandle) -> Option<String> {
+    match tail_of(&WorkDir::new(&vm.work_dir).console_log(), TAIL) {
+        Ok(text) => Some(text).filter(|text| !text.is_empty()),
+        Err(error) => {
+            tracing::debug!(%error, "the console cannot be told");
+            None
+        }
+    }
 }

@@ -1,16 +1,18 @@
 //! Questions about a machine, and the two small commands that pause it and let it go on.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::backend::QemuBackend;
+use super::ending;
 use super::manifest::{Manifest, Owner};
 use super::qmp::Monitor;
-use super::usernet;
-use crate::abilities::Inspection;
+use super::usernet::{self, Rule};
+use crate::abilities::{Damage, Inspection};
 use crate::error::{Error, Result};
 use crate::process::Process;
-use crate::spec::{BackendTag, Forward, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
+use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
 use crate::workdir::WorkDir;
 
 /// How long a monitor may take to greet. Other vmctl processes hold it for milliseconds at a time.
@@ -69,8 +71,9 @@ impl QemuBackend {
             handle: vm.clone(),
             vcpus: None,
             memory_mib: None,
-            missing: Vec::new(),
-            problems: Vec::new(),
+            forwards: None,
+            ending: None,
+            damage: Vec::new(),
         };
         seen.handle.runtime = None;
         match self.live_state(vm.id).await? {
@@ -80,40 +83,25 @@ impl QemuBackend {
                 let mut monitor = self.monitor(vm.id, &process).await?;
                 seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
                 seen.memory_mib = Some(monitor.memory().await? >> 20);
-                seen.handle.runtime = Some(self.runtime_facts(vm, &process, &mut monitor).await?);
+                let bound = usernet::parse(&monitor.user_network().await?);
+                let mut forwards: Vec<_> = bound.iter().map(|rule| rule.forward.clone()).collect();
+                forwards.sort_unstable();
+                seen.forwards = Some(forwards);
+                seen.handle.runtime = Some(self.runtime_facts(vm, &process, bound)?);
             }
         }
         seen.handle.state = seen.state;
+        if seen.state == VmState::Stopped && seen.handle.runtime.is_none() {
+            seen.ending = Some(self.ending(vm));
+        }
         if seen.state != VmState::Destroyed {
-            self.look_at_files(vm, &mut seen)?;
+            seen.damage = damage(vm)?;
         }
         Ok(seen)
     }
 
-    fn look_at_files(&self, vm: &VmHandle, seen: &mut Inspection) -> Result<()> {
-        let work = WorkDir::new(&vm.work_dir);
-        let needed = [Some(work.overlay()), vm.seed.then(|| work.seed())];
-        seen.missing = needed.into_iter().flatten().filter(|path| !path.exists()).collect();
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(manifest) => match manifest.check_base() {
-                Ok(()) => {}
-                Err(error @ Error::BaseChanged { .. }) => seen.problems.push(error.to_string()),
-                Err(error) => return Err(error),
-            },
-            Owner::Missing => seen.problems.push("its folder is gone, its process is not".to_owned()),
-            Owner::Vacant => seen.problems.push("its folder has no manifest".to_owned()),
-            Owner::Other(found) => seen.problems.push(format!("its folder belongs to {found}")),
-        }
-        Ok(())
-    }
-
     /// The facts of a live process. What QEMU cannot tell (why it is emulated) is kept from the handle.
-    pub(super) async fn runtime_facts(
-        &self,
-        vm: &VmHandle,
-        process: &Process,
-        monitor: &mut Monitor,
-    ) -> Result<Runtime> {
+    fn runtime_facts(&self, vm: &VmHandle, process: &Process, bound: Vec<Rule>) -> Result<Runtime> {
         let run = self.runtime_dir(vm.id);
         let accel = match &vm.runtime {
             Some(known) if known.pid == process.pid() => known.accel.clone(),
@@ -123,7 +111,8 @@ impl QemuBackend {
             pid: process.pid(),
             accel,
             vnc: Some(format!("unix:{}", run.vnc().display())),
-            forwards: bound_forwards(vm, monitor).await?,
+            forwards: usernet::compare(&usernet::wanted(&vm.machine), bound).met,
+            boot: ending::boot(),
         })
     }
 
@@ -164,9 +153,10 @@ impl QemuBackend {
         process: &Process,
         monitor: &mut Monitor,
     ) -> Result<VmHandle> {
+        let bound = usernet::parse(&monitor.user_network().await?);
         Ok(VmHandle {
             state: monitor.state().await?,
-            runtime: Some(self.runtime_facts(vm, process, monitor).await?),
+            runtime: Some(self.runtime_facts(vm, process, bound)?),
             forced_stop: None,
             ..vm.clone()
         })
@@ -190,12 +180,41 @@ pub(super) fn state_at_rest(vm: &VmHandle) -> Result<VmState> {
     }
 }
 
-async fn bound_forwards(vm: &VmHandle, monitor: &mut Monitor) -> Result<Vec<Forward>> {
-    if vm.machine.nics.iter().all(|nic| nic.forwards.is_empty()) {
-        return Ok(Vec::new());
+/// What is wrong with the files of a machine that is there, by its process or its folder.
+fn damage(vm: &VmHandle) -> Result<Vec<Damage>> {
+    let work = WorkDir::new(&vm.work_dir);
+    let path = work.path().to_owned();
+    Ok(match Manifest::owner(&work, vm.id)? {
+        Owner::Ours(manifest) if manifest.prepared => damage_inside(&work, &manifest)?,
+        // What is not there yet is not gone.
+        Owner::Ours(_) => Vec::new(),
+        Owner::Missing => vec![Damage::FolderMissing { path }],
+        Owner::Vacant => {
+            vec![Damage::FolderForeign { path, found: "nobody: it has no manifest".to_owned() }]
+        }
+        Owner::Other(found) => vec![Damage::FolderForeign { path, found }],
+    })
+}
+
+fn damage_inside(work: &WorkDir, manifest: &Manifest) -> Result<Vec<Damage>> {
+    let mut damage = Vec::new();
+    if is_gone(&work.overlay())? {
+        damage.push(Damage::DiskMissing { path: work.overlay() });
     }
-    let table = monitor.user_network().await?;
-    Ok(usernet::resolve(&vm.machine, usernet::parse(&table)))
+    if manifest.seed && is_gone(&work.seed())? {
+        damage.push(Damage::SeedMissing { path: work.seed() });
+    }
+    match manifest.check_base() {
+        Ok(()) => {}
+        Err(Error::BaseChanged { path, what }) => damage.push(Damage::BaseChanged { path, what }),
+        Err(error) => return Err(error),
+    }
+    Ok(damage)
+}
+
+/// A file that cannot be examined is not taken for one that is gone.
+fn is_gone(path: &Path) -> Result<bool> {
+    path.try_exists().map(|there| !there).map_err(Error::io("examine", path))
 }
 
 /// The accelerator on a command line, without its options.

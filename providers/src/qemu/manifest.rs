@@ -75,6 +75,9 @@ pub struct Manifest {
     pub prepared: bool,
     /// Whether it was ever started.
     pub started: bool,
+    /// Whether it was let go of on purpose.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// To whom a folder belongs, seen from one instance.
@@ -105,6 +108,7 @@ impl Manifest {
             base,
             prepared: false,
             started: false,
+            released: false,
         }
     }
 
@@ -287,6 +291,20 @@ pub(crate) mod tests {
         let link = WorkDir::new(folder.path().join("link"));
         std::os::unix::fs::symlink(work.path(), link.path()).unwrap();
         assert!(Manifest::owner(&link, manifest.id).unwrap_err().to_string().ends_with("it is no folder"));
+    }
+
+    #[test]
+    fn manifest_without_the_mark_of_release_is_not_released() {
+        let (_folder, mut manifest, work) = folder_with_image();
+        std::fs::create_dir(work.path()).unwrap();
+        manifest.released = true;
+        manifest.store(&work).unwrap();
+        assert!(Manifest::load(&work).unwrap().unwrap().released);
+        let text = std::fs::read_to_string(work.manifest()).unwrap();
+        let older = text.replace(",\n  \"released\": true", "");
+        assert_ne!(older, text);
+        std::fs::write(work.manifest(), older).unwrap();
+        assert!(!Manifest::load(&work).unwrap().unwrap().released);
     }
 
     #[test]

@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Where to read on: [`argv()`] is the command line, [`accel`] the choice of accelerator, `start` and `stop` the two
-//! ends of a process's life, `look` the questions, `qmp` the monitor.
+//! ends of a process's life, `look` the questions about a machine, `probe` those to its guest, `qmp` the monitor.
 
 pub mod accel;
 pub mod argv;
@@ -45,11 +45,17 @@ pub mod manifest;
 pub mod places;
 
 mod backend;
+mod console;
+mod custody;
+mod ending;
+mod forwards;
 mod guest;
 mod look;
+mod placement;
 mod ports;
 mod preflight;
 mod prepare;
+mod probe;
 mod qmp;
 mod reconfigure;
 mod start;

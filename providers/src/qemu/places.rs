@@ -36,6 +36,9 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
+    /// What QEMU's pidfile is called.
+    pub(crate) const PIDFILE: &str = "qemu.pid";
+
     /// The folder of instance `id` below `root`.
     pub fn new(root: &Path, id: InstanceId) -> Self {
         Self { root: root.to_owned(), path: root.join(id.short()) }
@@ -48,7 +51,7 @@ impl RuntimeDir {
 
     /// QEMU's pidfile; QEMU holds a lock on it while it lives.
     pub fn pidfile(&self) -> PathBuf {
-        self.path.join("qemu.pid")
+        self.path.join(Self::PIDFILE)
     }
 
     /// The monitor for everyday questions.

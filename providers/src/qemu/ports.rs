@@ -20,28 +20,31 @@ pub(crate) struct Holder {
 
 /// Checks that every fixed port of `machine` can be bound now. `own_pid` is the machine's own process, if it runs:
 /// what that one holds is no obstacle.
-pub(crate) fn check_free(machine: &Machine, own_pid: Option<u32>) -> Result<()> {
-    for forward in machine.nics.iter().flat_map(|nic| &nic.forwards).filter(|forward| forward.host_port != 0)
-    {
-        let address = SocketAddr::new(forward.host_address, forward.host_port);
-        let bound = match forward.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(drop),
-            Protocol::Udp => UdpSocket::bind(address).map(drop),
-        };
-        match bound {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let holder = holder(forward);
-                if own_pid.is_none() || holder.as_ref().map(|holder| holder.pid) != own_pid {
-                    return Err(in_use(forward, holder));
-                }
-            }
-            Err(source) => {
-                return Err(Error::Bind { address: describe(forward), source });
-            }
-        }
+pub(crate) fn check_all_free(machine: &Machine, own_pid: Option<u32>) -> Result<()> {
+    machine.nics.iter().flat_map(|nic| &nic.forwards).try_for_each(|forward| check_free(forward, own_pid))
+}
+
+/// Checks that the port of one forward can be bound now, as [`check_all_free`] does. One of the kernel's choice can.
+pub(crate) fn check_free(forward: &Forward, own_pid: Option<u32>) -> Result<()> {
+    if forward.host_port == 0 {
+        return Ok(());
     }
-    Ok(())
+    let address = SocketAddr::new(forward.host_address, forward.host_port);
+    let bound = match forward.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+    };
+    match bound {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let holder = holder(forward);
+            if own_pid.is_some() && holder.as_ref().map(|holder| holder.pid) == own_pid {
+                return Ok(());
+            }
+            Err(in_use(forward, holder))
+        }
+        Err(source) => Err(Error::Bind { address: describe(forward), source }),
+    }
 }
 
 /// The forward whose port QEMU could not bind, if its messages say that this ended it.
@@ -79,7 +82,8 @@ pub(crate) fn holder(forward: &Forward) -> Option<Holder> {
     if inodes.is_empty() { None } else { process_with_socket(&inodes) }
 }
 
-fn describe(forward: &Forward) -> String {
+/// Address, port and protocol, as messages name them.
+pub(crate) fn describe(forward: &Forward) -> String {
     format!("{}/{}", SocketAddr::new(forward.host_address, forward.host_port), forward.protocol.as_str())
 }
 
@@ -161,12 +165,12 @@ mod tests {
             (Protocol::Udp, udp.local_addr().unwrap().port()),
         ] {
             let machine = machine(local(protocol, port));
-            let error = check_free(&machine, None).unwrap_err().to_string();
+            let error = check_all_free(&machine, None).unwrap_err().to_string();
             let name = protocol.as_str();
             assert!(error.starts_with(&format!("port 127.0.0.1:{port}/{name} is in use by `")), "{error}");
             assert!(error.ends_with(&format!("` (pid {own})")), "{error}");
-            assert!(check_free(&machine, Some(own + 1)).is_err());
-            check_free(&machine, Some(own)).unwrap();
+            assert!(check_all_free(&machine, Some(own + 1)).is_err());
+            check_all_free(&machine, Some(own)).unwrap();
         }
     }
 
@@ -175,9 +179,9 @@ mod tests {
         // A loopback address of its own: no other test can take its ports.
         let own = TcpListener::bind("127.83.19.5:0").unwrap().local_addr().unwrap();
         let free = Forward { host_address: own.ip(), ..local(Protocol::Tcp, own.port()) };
-        check_free(&machine(free), None).unwrap();
+        check_all_free(&machine(free), None).unwrap();
         let elsewhere = Forward { host_address: [192, 0, 2, 1].into(), ..local(Protocol::Tcp, 8080) };
-        let error = check_free(&machine(elsewhere), None).unwrap_err();
+        let error = check_all_free(&machine(elsewhere), None).unwrap_err();
         assert_eq!(error.to_string(), "cannot bind 192.0.2.1:8080/tcp on this host");
     }
 

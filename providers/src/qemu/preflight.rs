@@ -13,14 +13,14 @@ impl QemuBackend {
         QEMU_IMG.locate()?;
         self.check_expressible(spec)?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
-        ports::check_free(&spec.machine, own_pid)
+        ports::check_all_free(&spec.machine, own_pid)
     }
 
     /// What no host could do: a network that this backend lacks, a disk below its image, an unusable path.
     pub(super) fn check_expressible(&self, spec: &VmSpec) -> Result<()> {
         check_networks(&spec.machine)?;
         check_disk(&spec.machine)?;
-        text(self.work_dir(&spec.name).path())?;
+        text(&self.config().vms_dir)?;
         text(&spec.machine.image.path)?;
         let run = self.runtime_dir(spec.id);
         text(run.path())?;

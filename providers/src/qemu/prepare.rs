@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::backend::{QEMU_IMG, QemuBackend};
@@ -13,11 +14,12 @@ use super::places::{
     create_private_dir, publish, remove_file, require_private, sync_dir, unfinished, write_private,
 };
 use crate::error::{Error, Result};
+use crate::keys::{self, KeyPair};
 use crate::process::helper;
+use crate::seed;
 use crate::spec::{CloudInitConfig, DiskImage, InstanceId, VmHandle, VmSpec, VmState};
-use crate::ssh::SshTarget;
+use crate::ssh::{SshError, SshTarget};
 use crate::workdir::WorkDir;
-use crate::{keys, seed};
 
 /// How long qemu-img may take. It writes a few hundred kilobytes; a slow network disk may be slow.
 pub(super) const QEMU_IMG_DEADLINE: Duration = Duration::from_secs(120);
@@ -26,20 +28,13 @@ impl QemuBackend {
     /// See [`crate::Hypervisor::prepare`].
     pub(super) async fn make(&self, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
-        let work = self.work_dir(&spec.name);
+        let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
         if !work.overlay().exists() {
             create_overlay(&work, &manifest.machine.image, manifest.machine.disk_bytes).await?;
         }
-        if let Some(config) = &spec.cloud_init
-            && !work.seed().exists()
-        {
-            let (work, id, config) = (work.clone(), spec.id, config.clone());
-            // Syncing files may take as long as the disk likes; other machines' steps go on meanwhile.
-            let written = tokio::task::spawn_blocking(move || write_seed(&work, id, &config)).await;
-            written.map_err(|error| {
-                Error::io("write the seed in", self.work_dir(&spec.name).path())(io::Error::other(error))
-            })??;
+        if let Some(config) = &spec.cloud_init {
+            ensure_seed(&work, &manifest, config).await?;
         }
         if !manifest.prepared {
             manifest.prepared = true;
@@ -88,18 +83,87 @@ async fn create_overlay(work: &WorkDir, image: &DiskImage, size: Option<u64>) ->
     publish(&work.overlay())
 }
 
-/// Generates the machine's keys and writes them and the seed, the seed last: where it is, all of them are.
-fn write_seed(work: &WorkDir, id: InstanceId, config: &CloudInitConfig) -> Result<()> {
+/// Makes the seed if it is not there, with the keys that the machine has; what is missing of them is made anew.
+pub(super) async fn ensure_seed(work: &WorkDir, manifest: &Manifest, config: &CloudInitConfig) -> Result<()> {
+    if work.seed().exists() {
+        return Ok(());
+    }
+    let path = work.path().to_owned();
+    let (work, id, fresh, config) = (work.clone(), manifest.id, !manifest.started, config.clone());
+    // Syncing files may take as long as the disk likes; other machines' steps go on meanwhile.
+    let written = tokio::task::spawn_blocking(move || write_seed(&work, id, fresh, &config)).await;
+    written.map_err(|error| Error::io("write the seed in", path)(io::Error::other(error)))?
+}
+
+/// Writes the keys and the seed, the seed last: where it is, all of them are. A guest that is `fresh` never ran.
+fn write_seed(work: &WorkDir, id: InstanceId, fresh: bool, config: &CloudInitConfig) -> Result<()> {
     // The name by which ssh knows this guest, whatever its address and port.
     let alias = format!("vmctl-{}", id.short());
-    let (user, host) = (keys::generate(&alias), keys::generate(&alias));
-    let volume = seed::volume(id, config, &user, &host)?;
-    write_private(&work.user_key(), user.private.expose().as_bytes())?;
-    // The user's own user-data does not carry our host key: the guest makes one, learned at first contact.
-    if config.user_data.is_none() {
-        write_private(&work.host_key(), host.private.expose().as_bytes())?;
+    let user = ensure_key(&work.user_key(), &alias)?;
+    let host = ensure_key(&work.host_key(), &alias)?;
+    // The user's own user-data may give the guest another host key: that one is learned at first contact. A guest
+    // that ran has its host key already, and what is known of it stands.
+    if fresh && config.user_data.is_none() {
         let pinned = SshTarget::known_hosts_line(&alias, &host.public);
         write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
-    write_private(&work.seed(), &volume)
+    write_private(&work.seed(), &seed::volume(id, config, &user, &host)?)
+}
+
+/// The key in a file, which is made if it is missing.
+fn ensure_key(path: &Path, comment: &str) -> Result<KeyPair> {
+    if path.exists() {
+        return Ok(keys::load_pair(path).map_err(SshError::from)?);
+    }
+    let pair = keys::generate(comment);
+    write_private(path, pair.private.expose().as_bytes())?;
+    Ok(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Secret;
+
+    const ID: InstanceId = InstanceId(uuid::Uuid::from_u128(7));
+
+    fn config(user_data: Option<&str>) -> CloudInitConfig {
+        CloudInitConfig {
+            hostname: "web".to_owned(),
+            user: "vm".to_owned(),
+            authorized_keys: Vec::new(),
+            user_data: user_data.map(Secret::new),
+        }
+    }
+
+    #[test]
+    fn seed_made_again_is_the_same_to_the_byte() {
+        for user_data in [None, Some("#!/bin/sh\n")] {
+            let folder = tempfile::tempdir().unwrap();
+            let work = WorkDir::new(folder.path());
+            write_seed(&work, ID, true, &config(user_data)).unwrap();
+            assert_eq!(work.known_hosts().exists(), user_data.is_none());
+            let first = std::fs::read(work.seed()).unwrap();
+            std::fs::remove_file(work.seed()).unwrap();
+            write_seed(&work, ID, false, &config(user_data)).unwrap();
+            assert!(std::fs::read(work.seed()).unwrap() == first);
+        }
+    }
+
+    #[test]
+    fn only_missing_keys_are_made_anew_and_a_known_guest_stays_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = WorkDir::new(folder.path());
+        let read = |path: &Path| std::fs::read(path).unwrap();
+        write_seed(&work, ID, true, &config(None)).unwrap();
+        let (user, host, known) = (read(&work.user_key()), read(&work.host_key()), read(&work.known_hosts()));
+        std::fs::remove_file(work.host_key()).unwrap();
+        write_seed(&work, ID, false, &config(None)).unwrap();
+        assert_eq!((read(&work.user_key()), read(&work.known_hosts())), (user, known));
+        assert_ne!(read(&work.host_key()), host);
+
+        std::fs::write(work.user_key(), "torn").unwrap();
+        let error = write_seed(&work, ID, false, &config(None)).unwrap_err().to_string();
+        assert!(error.contains("id_ed25519` is no private key"), "{error}");
+    }
 }

@@ -101,10 +101,14 @@ impl Monitor {
         Ok(memory.base_memory + memory.plugged_memory.unwrap_or(0))
     }
 
-    /// The user network's table of connections, as text.
+    /// The user networks' table of connections, as text.
     pub(crate) async fn user_network(&mut self) -> Result<String> {
-        self.execute(qmp::human_monitor_command { cpu_index: None, command_line: "info usernet".to_owned() })
-            .await
+        self.human("info usernet".to_owned()).await
+    }
+
+    /// Runs a command of the human monitor and returns what it prints, which is also all that tells of a failure.
+    pub(crate) async fn human(&mut self, command_line: String) -> Result<String> {
+        self.execute(qmp::human_monitor_command { cpu_index: None, command_line }).await
     }
 
     /// Pauses the vCPUs.

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use super::backend::{QEMU_IMG, QemuBackend};
+use super::forwards;
 use super::manifest::{Manifest, Owner};
-use super::prepare::QEMU_IMG_DEADLINE;
+use super::prepare::{QEMU_IMG_DEADLINE, ensure_seed};
 use crate::error::{Error, Result};
-use crate::process::helper;
+use crate::process::{Process, helper};
 use crate::spec::{BackendTag, Machine, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
 
@@ -15,7 +16,7 @@ impl QemuBackend {
     pub(super) async fn take_over(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
         let work = WorkDir::new(&vm.work_dir);
-        let mut manifest = match Manifest::owner(&work, vm.id)? {
+        let manifest = match Manifest::owner(&work, vm.id)? {
             Owner::Ours(manifest) if manifest.prepared => *manifest,
             Owner::Ours(_) | Owner::Vacant => return invalid(VmState::Preparing),
             Owner::Missing => return invalid(VmState::Destroyed),
@@ -28,22 +29,53 @@ impl QemuBackend {
         // The overlay stays on the file that it was made on, wherever else there are copies of it.
         let wanted = Machine { image: manifest.machine.image.clone(), ..spec.machine.clone() };
         let live = self.live_state(vm.id).await?;
-        if manifest.machine != wanted {
-            if let Some((_, state)) = live {
-                return invalid(state);
-            }
-            if let Some(bytes) = disk_growth(&manifest.machine, &wanted)? {
-                grow(&work, bytes).await?;
-            }
+        if let Some((_, state)) = &live
+            && manifest.machine.without_forwards() != wanted.without_forwards()
+        {
+            return invalid(*state);
         }
-        manifest.machine = wanted;
-        manifest.ssh = spec.ssh.clone();
-        manifest.store(&work)?;
-        let (state, runtime) = match live {
-            Some((_, state)) => (state, vm.runtime.clone()),
-            None => (manifest.state_at_rest(), None),
+        if manifest.seed
+            && let Some(config) = &spec.cloud_init
+        {
+            ensure_seed(&work, &manifest, config).await?;
+        }
+        if live.is_none()
+            && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
+        {
+            grow(&work, bytes).await?;
+        }
+        if manifest.ssh != spec.ssh {
+            self.sessions.forget(vm.id);
+        }
+        let mut changed = manifest.clone();
+        changed.name = spec.name.clone();
+        changed.machine = wanted;
+        changed.ssh = spec.ssh.clone();
+        let handle = match live {
+            Some((process, _)) => self.take_over_live(vm, &process, &work, &changed).await?,
+            None => VmHandle {
+                forced_stop: vm.forced_stop.clone(),
+                ..changed.handle(&work, changed.state_at_rest(), None)
+            },
         };
-        Ok(VmHandle { forced_stop: vm.forced_stop.clone(), ..manifest.handle(&work, state, runtime) })
+        if changed != manifest {
+            changed.store(&work)?;
+        }
+        Ok(handle)
+    }
+
+    /// Brings the forwards of a running machine to what its manifest says; all else is as it was.
+    async fn take_over_live(
+        &self,
+        vm: &VmHandle,
+        process: &Process,
+        work: &WorkDir,
+        changed: &Manifest,
+    ) -> Result<VmHandle> {
+        let mut monitor = self.monitor(vm.id, process).await?;
+        forwards::bring(&mut monitor, &changed.machine, process.pid()).await?;
+        let handle = changed.handle(work, vm.state, vm.runtime.clone());
+        self.handle_of_live(&handle, process, &mut monitor).await
     }
 }
 

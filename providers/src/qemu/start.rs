@@ -58,7 +58,7 @@ impl QemuBackend {
         if let Ok(accel) = launched {
             run.close_sockets_to_others()?;
             let (pid, accel) = (process.pid(), accel.to_string());
-            vm.runtime = Some(Runtime { pid, accel, vnc: None, forwards: Vec::new() });
+            vm.runtime = Some(Runtime { pid, accel, vnc: None, forwards: Vec::new(), boot: None });
         }
         self.adopt(&vm, &process).await
     }
@@ -106,7 +106,9 @@ fn startable(work: &WorkDir, vm: &VmHandle) -> Result<()> {
 
 /// Runs QEMU and returns when its main loop answers.
 async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
-    let args = argv(vm, run, accel)?;
+    let console = work.console_log();
+    let console_start = console.metadata().map_err(Error::io("examine", console))?.len();
+    let args = argv(vm, run, accel, console_start)?;
     let path = qemu_log(work);
     let mut log = create_log(work)?;
     writeln!(log, "{}\n", process::quote(QEMU.name, &args)).map_err(Error::io("write", &path))?;

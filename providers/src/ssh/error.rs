@@ -70,6 +70,9 @@ pub enum SshError {
     /// The guest does not let this login run commands.
     #[error("the guest does not run commands for this login")]
     ExecRefused,
+    /// The guest's sshd does not make connections for this login.
+    #[error("the guest's sshd forbids this login to forward connections")]
+    ForwardRefused,
     /// The connection ended before the command did.
     #[error("the connection to the guest was lost")]
     Lost(#[source] Option<russh::Error>),
@@ -99,6 +102,7 @@ impl SshError {
             Self::AuthRefused { .. }
             | Self::HostKeyMismatch { .. }
             | Self::ExecRefused
+            | Self::ForwardRefused
             | Self::Lost(_)
             | Self::UploadRefused { .. } => ErrorKind::Guest,
             Self::KnownHosts { .. } | Self::Key(_) | Self::Input(_) => ErrorKind::InvalidInput,
@@ -129,6 +133,9 @@ impl SshError {
             }
             Self::Key(error) => error.help(),
             Self::ExecRefused => Some("look for ForceCommand or a restricted shell in the guest".to_owned()),
+            Self::ForwardRefused => Some(
+                "allow it (`AllowTcpForwarding local` in the guest's sshd_config), or ask with an exec probe".to_owned(),
+            ),
             Self::Lost(_) => Some("the guest may have shut down or restarted: `vmctl status` tells".to_owned()),
             Self::UploadRefused { .. } => {
                 Some("choose a path that the login user can write to, or allow it sudo without password".to_owned())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{Handle, Msg};
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect};
+use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
@@ -26,6 +26,9 @@ const UPLOAD_STALL: Duration = Duration::from_secs(60);
 /// How long output may still come after a command ended. Something that it left running can hold its streams open
 /// for ever; what was written before the end arrives at once.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
+
+/// Where a guest is asked for its ports.
+const LOOPBACK: &str = "127.0.0.1";
 
 /// Size of the pieces in which input is passed on.
 const PIECE: usize = 32 * 1024;
@@ -186,6 +189,30 @@ impl Session {
         let said = String::from_utf8_lossy(&said);
         let reason = if said.trim().is_empty() { status.to_string() } else { said.trim().to_owned() };
         Err(SshError::UploadRefused { destination: destination.to_owned(), reason })
+    }
+
+    /// Whether something in the guest accepts a TCP connection to `port` of its loopback; it is let go of at once.
+    ///
+    /// [`SshError::ForwardRefused`] if the guest's sshd makes no connections for this login.
+    pub async fn connects(&self, port: u16) -> Result<bool, SshError> {
+        let opened = self.0.channel_open_direct_tcpip(LOOPBACK, port.into(), LOOPBACK, 0).await;
+        let refusal = match opened {
+            Ok(channel) => {
+                if let Err(error) = channel.close().await {
+                    tracing::debug!(%error, "the channel was closed already");
+                }
+                return Ok(true);
+            }
+            Err(russh::Error::ChannelOpenFailure(refusal)) => refusal,
+            Err(error) => return Err(lost(error)),
+        };
+        match refusal {
+            ChannelOpenFailure::ConnectFailed => Ok(false),
+            ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType => {
+                Err(SshError::ForwardRefused)
+            }
+            other => Err(lost(russh::Error::ChannelOpenFailure(other))),
+        }
     }
 
     /// Whether the connection is known to have ended; whoever keeps a session asks before using it again.

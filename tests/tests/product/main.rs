@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod bad_input;
+mod drift;
 mod examples;
 mod interruption;
 mod life;
+mod plans;
 mod provisioning;
+mod report;
 mod together;

@@ -1,0 +1,101 @@
+//! `show`: what is recorded, or what a saved plan says.
+
+use serde::Serialize;
+use serde_json::Value;
+use vmctl_planner::fields::FIELDS;
+use vmctl_planner::recorded::spec_of;
+use vmctl_state::{Record, Snapshot, project};
+
+use super::JSON_FORMAT;
+use crate::args::ShowArgs;
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::machines::phase_word;
+use crate::ui::{self, LABEL};
+use crate::{output, render, saved};
+
+/// The recorded state as a program reads it. Its form inside is that of the state, with its own version.
+#[derive(Serialize)]
+struct Document<'a> {
+    format: u32,
+    project: &'a str,
+    state: &'a Snapshot,
+}
+
+/// Runs the command.
+pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
+    if let Some(path) = &args.plan {
+        output::plan(&saved::read(path)?.plan, &args.output)?;
+        return Ok(Exit::Fine);
+    }
+    if args.output.markdown || args.output.html.is_some() {
+        return Err(CliError::new("only a plan can be shown as a report")
+            .help("name a saved plan, or use `vmctl plan --html FILE` or `vmctl plan --markdown`".to_owned())
+            .exit(Exit::Usage));
+    }
+    let Some(name) = ctx.project()? else {
+        ctx.note("Nothing is recorded: no VMFile.kdl was found and no project exists.");
+        return Ok(Exit::Fine);
+    };
+    let Some(state) = project::read(&ctx.project_dir(&name)?)? else {
+        ctx.note(&format!("Nothing is recorded in project `{name}`."));
+        return Ok(Exit::Fine);
+    };
+    if args.output.json {
+        ui::print_json(&Document { format: JSON_FORMAT, project: name.as_str(), state: &state })?;
+    } else {
+        ui::print(&text(name.as_str(), &state)?)?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn text(project: &str, state: &Snapshot) -> Result<String, CliError> {
+    let mut text =
+        format!("{LABEL}project{LABEL:#} {project}, serial {}, lineage {}\n", state.serial, state.lineage);
+    for record in state.records.values() {
+        text.push_str(&machine(record)?);
+    }
+    for intent in &state.open {
+        text.push_str(&format!(
+            "\ninterrupted: {} {} (begun {})\n",
+            intent.address,
+            ui::visible(&intent.step),
+            intent.at
+        ));
+    }
+    Ok(text)
+}
+
+fn machine(record: &Record) -> Result<String, CliError> {
+    let spec = spec_of(record).map_err(|error| CliError::of(&error))?;
+    let mut rows: Vec<(&str, String)> = vec![
+        ("phase", phase_word(record.phase).to_owned()),
+        ("instance", record.instance.to_string()),
+        ("ready", if record.ready { "yes".to_owned() } else { "no".to_owned() }),
+    ];
+    rows.extend(record.taint.as_ref().map(|why| ("tainted", why.clone())));
+    for field in FIELDS {
+        let value = (field.value)(&spec);
+        let says_nothing = match &value {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(items) => items.is_empty(),
+            _ => false,
+        };
+        if !says_nothing {
+            rows.push((field.name, render::value(&value, field.unit)));
+        }
+    }
+    for (number, step) in record.provisioned.iter().enumerate() {
+        let digest = render::value(&Value::String(step.digest.clone()), "");
+        rows.push(("provisioned", format!("step {} at {} ({digest})", number + 1, step.at)));
+    }
+    rows.push(("created", record.created.to_string()));
+    rows.push(("updated", record.updated.to_string()));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = format!("\n{LABEL}{}{LABEL:#}\n", record.address);
+    for (name, value) in rows {
+        text.push_str(&format!("  {name:width$}  {}\n", ui::visible(&value).replace('\n', " ")));
+    }
+    Ok(text)
+}

@@ -1,0 +1,62 @@
+//! `taint` and `untaint`: whether the next apply makes a machine anew.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use vmctl_state::{Address, Entry, Record, Store, Writer};
+
+use super::plan::lineage;
+use crate::args::{TaintArgs, UntaintArgs};
+use crate::context::{Context, holder};
+use crate::error::{CliError, Exit};
+use crate::machines;
+
+/// Runs `taint`.
+pub(crate) fn taint(ctx: &Context, args: &TaintArgs) -> Result<Exit, CliError> {
+    let reason = args.reason.trim();
+    if reason.is_empty() {
+        return Err(CliError::new("a taint needs a reason")
+            .help("leave --reason out, or say why the machine is to be made anew".to_owned())
+            .exit(Exit::Usage));
+    }
+    let (address, was) = mark(ctx, "taint", &args.name, Some(reason))?;
+    ctx.note(&match was {
+        Some(was) => format!("`{address}` was tainted already ({was}); the reason is now: {reason}."),
+        None => format!(
+            "`{address}` is tainted: the next `vmctl apply` makes it anew, and its disk is lost then."
+        ),
+    });
+    Ok(Exit::Fine)
+}
+
+/// Runs `untaint`.
+pub(crate) fn untaint(ctx: &Context, args: &UntaintArgs) -> Result<Exit, CliError> {
+    let (address, was) = mark(ctx, "untaint", &args.name, None)?;
+    ctx.note(&match was {
+        Some(was) => format!("`{address}` is not tainted any more (it was: {was})."),
+        None => format!("`{address}` was not tainted."),
+    });
+    Ok(Exit::Fine)
+}
+
+/// Sets or takes back the mark; returns the one that was there.
+fn mark(
+    ctx: &Context,
+    command: &str,
+    name: &str,
+    taint: Option<&str>,
+) -> Result<(Address, Option<String>), CliError> {
+    let (project, address) = machines::named(ctx, name)?;
+    let dir = ctx.project_dir(&project)?;
+    let mut writer = Writer::open(&dir, holder(command), lineage(&dir), Duration::ZERO)?;
+    let record = writer.snapshot()?.records.remove(&address);
+    let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
+    let was = record.taint.clone();
+    let taint = taint.map(str::to_owned);
+    if was != taint {
+        let record = Record { taint, updated: Timestamp::now(), ..record };
+        writer.commit(&[Entry::Put(Box::new(record))])?;
+    }
+    writer.close()?;
+    Ok((address, was))
+}

@@ -1,0 +1,178 @@
+//! What the planner knows, as pictures.
+
+use std::collections::BTreeMap;
+
+use vmctl_providers::Name;
+
+use super::{Picture, PictureEdge, PictureNode, Tone};
+use crate::desired::{Desired, DesiredImage, DesiredVm, Power, Until};
+use crate::graph::StepGraph;
+use crate::step::{Step, StepKind};
+
+/// Hexadecimal digits of a digest that are shown: enough to tell two images apart.
+const SHOWN_DIGITS: usize = 12;
+
+/// The steps of a plan, each with an arrow from every step it waits for.
+impl From<&StepGraph> for Picture {
+    fn from(graph: &StepGraph) -> Self {
+        let edges = graph.steps().flat_map(|(id, _)| {
+            let before = graph.before(id).into_iter();
+            before.map(move |earlier| PictureEdge { from: earlier.0, to: id.0, label: String::new() })
+        });
+        Self {
+            title: "steps of the plan".to_owned(),
+            nodes: graph.steps().map(|(_, step)| step_node(step)).collect(),
+            edges: edges.collect(),
+        }
+    }
+}
+
+/// The machines of a VMFile, each with an arrow from its image and from every machine that comes first.
+impl From<&Desired> for Picture {
+    fn from(desired: &Desired) -> Self {
+        let mut picture = Self { title: format!("machines of {}", desired.project), ..Self::default() };
+        let mut images = BTreeMap::new();
+        for vm in desired.vms.values() {
+            images.entry(vm.image.identity.digest.hex()).or_insert_with(|| {
+                picture.nodes.push(image_node(&vm.image));
+                picture.nodes.len() - 1
+            });
+        }
+        let first = picture.nodes.len();
+        let numbers: BTreeMap<&Name, usize> = desired.vms.keys().zip(first..).collect();
+        for (vm, to) in desired.vms.values().zip(first..) {
+            picture.nodes.push(vm_node(vm));
+            let image = images.get(vm.image.identity.digest.hex()).map(|image| (*image, String::new()));
+            let dependencies = vm.depends_on.iter().filter_map(|(name, until)| {
+                numbers.get(name).map(|number| (*number, until_name(*until).to_owned()))
+            });
+            let edges = image.into_iter().chain(dependencies);
+            picture.edges.extend(edges.map(|(from, label)| PictureEdge { from, to, label }));
+        }
+        picture
+    }
+}
+
+fn step_node(step: &Step) -> PictureNode {
+    let title = match step.kind {
+        StepKind::Provision(number) => format!("{}: provision {number}", step.address),
+        StepKind::FetchImage
+        | StepKind::Prepare
+        | StepKind::Update
+        | StepKind::Start
+        | StepKind::Resume
+        | StepKind::Ready
+        | StepKind::Suspend
+        | StepKind::Stop
+        | StepKind::Destroy
+        | StepKind::Forget => Step { label: None, ..step.clone() }.to_string(),
+    };
+    PictureNode { title, subtitle: step.label.clone().unwrap_or_default(), tone: step_tone(step.kind) }
+}
+
+fn step_tone(kind: StepKind) -> Tone {
+    match kind {
+        StepKind::FetchImage | StepKind::Forget => Tone::Muted,
+        StepKind::Prepare | StepKind::Start => Tone::Good,
+        StepKind::Update
+        | StepKind::Ready
+        | StepKind::Provision(_)
+        | StepKind::Suspend
+        | StepKind::Resume
+        | StepKind::Stop => Tone::Change,
+        StepKind::Destroy => Tone::Bad,
+    }
+}
+
+fn image_node(image: &DesiredImage) -> PictureNode {
+    let name = image.source.file_name().unwrap_or(image.source.as_os_str());
+    let digits = image.identity.digest.hex();
+    let digits = digits.get(..SHOWN_DIGITS).unwrap_or(digits);
+    PictureNode {
+        title: name.to_string_lossy().into_owned(),
+        subtitle: format!("image sha256:{digits}…"),
+        tone: Tone::Muted,
+    }
+}
+
+fn vm_node(vm: &DesiredVm) -> PictureNode {
+    let power = match vm.power {
+        Power::Running => "",
+        Power::Stopped => ", stopped",
+        Power::Suspended => ", suspended",
+    };
+    let plural = if vm.vcpus == 1 { "" } else { "s" };
+    PictureNode {
+        title: format!("vm.{}", vm.name),
+        subtitle: format!("{} vcpu{plural}, {} MiB{power}", vm.vcpus, vm.memory_mib),
+        tone: Tone::Neutral,
+    }
+}
+
+fn until_name(until: Until) -> &'static str {
+    match until {
+        Until::Started => "started",
+        Until::Ready => "ready",
+        Until::Provisioned => "provisioned",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use vmctl_providers::image::ImageIdentity;
+    use vmctl_providers::{BackendTag, Digest, ImageFormat, NetworkConfig};
+
+    use super::*;
+    use crate::desired::{Lifecycle, ready_at_login};
+
+    fn vm(name: &str, depends_on: &[(&str, Until)]) -> DesiredVm {
+        let identity =
+            ImageIdentity { digest: Digest::of("disk"), format: ImageFormat::Qcow2, virtual_size: 1 << 30 };
+        let depends_on = depends_on.iter().map(|(name, until)| (name.parse().unwrap(), *until)).collect();
+        DesiredVm {
+            name: name.parse().unwrap(),
+            backend: BackendTag::Noop,
+            image: DesiredImage { source: "/images/debian.qcow2".into(), identity },
+            vcpus: 2,
+            memory_mib: 512,
+            disk_bytes: None,
+            networks: vec![NetworkConfig::User],
+            forwards: Vec::new(),
+            cloud_init: None,
+            ssh: None,
+            provision: Vec::new(),
+            power: if name == "web" { Power::Stopped } else { Power::Running },
+            depends_on,
+            lifecycle: Lifecycle::default(),
+            ready: ready_at_login(None),
+            checks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn machines_follow_their_image_and_what_comes_first() {
+        let vms = [vm("db", &[]), vm("web", &[("db", Until::Ready)])];
+        let desired = Desired {
+            project: "shop".parse().unwrap(),
+            vms: vms.map(|vm| (vm.name.clone(), vm)).into(),
+            moved: Vec::new(),
+            removed: BTreeSet::new(),
+            inputs: Vec::new(),
+        };
+        let picture = Picture::from(&desired);
+        let lines: Vec<_> =
+            picture.nodes.iter().map(|node| (node.title.as_str(), node.subtitle.as_str())).collect();
+        let image = format!("image sha256:{}…", &Digest::of("disk").hex()[..SHOWN_DIGITS]);
+        let expected = [
+            ("debian.qcow2", image.as_str()),
+            ("vm.db", "2 vcpus, 512 MiB"),
+            ("vm.web", "2 vcpus, 512 MiB, stopped"),
+        ];
+        assert_eq!(lines, expected);
+        let edges: BTreeMap<_, _> =
+            picture.edges.iter().map(|edge| ((edge.from, edge.to), edge.label.as_str())).collect();
+        assert_eq!(edges, [((0, 1), ""), ((0, 2), ""), ((1, 2), "ready")].into());
+    }
+}

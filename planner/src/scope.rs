@@ -1,0 +1,145 @@
+//! Which machines a plan is about. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use vmctl_providers::Name;
+use vmctl_state::Snapshot;
+
+use crate::desired::Desired;
+use crate::recorded::{RecordError, spec_of};
+
+/// What is planned towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// What the VMFile asks for.
+    #[default]
+    Normal,
+    /// No machine at all.
+    Destroy,
+    /// What is observed: only the record changes.
+    RefreshOnly,
+}
+
+/// How to plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// What is planned towards.
+    pub mode: Mode,
+    /// Only these machines and what they need; all if empty.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub targets: BTreeSet<Name>,
+    /// All but these machines and what needs them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub excludes: BTreeSet<Name>,
+    /// Machines that are made anew whether or not they changed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub replace: BTreeSet<Name>,
+}
+
+/// An option names a machine that is neither desired nor recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`--{option}` names `{name}`, which is neither in the VMFile nor recorded")]
+pub struct UnknownMachine {
+    /// The option.
+    pub option: &'static str,
+    /// The machine.
+    pub name: Name,
+    /// The machines that there are.
+    pub known: Vec<Name>,
+}
+
+/// The machines that a plan is about; `None` means all of them.
+pub(crate) fn scope(
+    options: &Options,
+    desired: Option<&Desired>,
+    recorded: &Snapshot,
+) -> Result<Option<BTreeSet<Name>>, ScopeError> {
+    let needs = needs(options.mode, desired, recorded)?;
+    for (option, names) in
+        [("target", &options.targets), ("exclude", &options.excludes), ("replace", &options.replace)]
+    {
+        if let Some(name) = names.iter().find(|name| !needs.contains_key(*name)) {
+            let known = needs.keys().cloned().collect();
+            return Err(UnknownMachine { option, name: name.clone(), known }.into());
+        }
+    }
+    if options.targets.is_empty() && options.excludes.is_empty() {
+        return Ok(None);
+    }
+    let mut included: BTreeSet<Name> = if options.targets.is_empty() {
+        needs.keys().cloned().collect()
+    } else {
+        reach(&options.targets, &needs)
+    };
+    for name in reach(&options.excludes, &reversed(&needs)) {
+        included.remove(&name);
+    }
+    Ok(Some(included))
+}
+
+/// A scope could not be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScopeError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Unknown(#[from] UnknownMachine),
+}
+
+/// For each machine, those that must be worked on before it: its dependencies when machines come up, its dependants
+/// when they go down.
+fn needs(
+    mode: Mode,
+    desired: Option<&Desired>,
+    recorded: &Snapshot,
+) -> Result<BTreeMap<Name, BTreeSet<Name>>, RecordError> {
+    let mut needs: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+    let mut recorded_needs = BTreeMap::new();
+    for record in recorded.records.values() {
+        let Ok(name) = record.address.name().parse::<Name>() else { continue };
+        needs.entry(name.clone()).or_default();
+        recorded_needs.insert(name, spec_of(record)?.depends_on.into_keys().collect());
+    }
+    for vm in desired.iter().flat_map(|desired| desired.vms.values()) {
+        needs.insert(vm.name.clone(), vm.depends_on.keys().cloned().collect());
+    }
+    Ok(match mode {
+        Mode::Normal => needs,
+        Mode::Destroy => {
+            let mut dependants = reversed(&recorded_needs);
+            for name in needs.into_keys() {
+                dependants.entry(name).or_default();
+            }
+            dependants
+        }
+        // Nothing is started or stopped, so that nothing needs anything.
+        Mode::RefreshOnly => needs.into_keys().map(|name| (name, BTreeSet::new())).collect(),
+    })
+}
+
+fn reversed(needs: &BTreeMap<Name, BTreeSet<Name>>) -> BTreeMap<Name, BTreeSet<Name>> {
+    let mut reversed: BTreeMap<Name, BTreeSet<Name>> =
+        needs.keys().map(|name| (name.clone(), BTreeSet::new())).collect();
+    for (name, needed) in needs {
+        for needed in needed {
+            reversed.entry(needed.clone()).or_default().insert(name.clone());
+        }
+    }
+    reversed
+}
+
+/// `from` and everything that can be reached from it.
+fn reach(from: &BTreeSet<Name>, edges: &BTreeMap<Name, BTreeSet<Name>>) -> BTreeSet<Name> {
+    let mut reached = from.clone();
+    let mut open: Vec<&Name> = from.iter().collect();
+    while let Some(name) = open.pop() {
+        for next in edges.get(name).into_iter().flatten() {
+            if reached.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    reached
+}

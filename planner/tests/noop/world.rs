@@ -1,0 +1,223 @@
+//! A fake host with its state, and machines to put in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use vmctl_planner::apply::{Control, Event, Executor, Limits, Report};
+use vmctl_planner::checks::ask;
+use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Lifecycle, Power, ready_at_login};
+use vmctl_planner::observed::strays;
+use vmctl_planner::{
+    Action, Change, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError, refresh,
+};
+use vmctl_providers::image::ImageCache;
+use vmctl_providers::noop::Rule;
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
+use vmctl_providers::qemu::{AccelChoice, QemuConfig};
+use vmctl_providers::{
+    BackendTag, Digest, Forward, Name, NetworkConfig, NoopBackend, Protocol, QemuBackend, RouterHypervisor,
+    SshConfig,
+};
+use vmctl_state::{Address, MemoryStore, Store};
+
+/// A fake host, an image cache and a state, all in one throwaway folder.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) images: ImageCache,
+    pub(crate) noop: NoopBackend,
+    pub(crate) host: Arc<RouterHypervisor>,
+    pub(crate) store: MemoryStore,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        for number in 0..2u8 {
+            // The smallest thing that is a disk: one sector with a boot signature.
+            let mut sector = vec![number; 512];
+            sector[510..].copy_from_slice(&[0x55, 0xAA]);
+            std::fs::write(image_path(path, number), sector).unwrap();
+        }
+        let noop = NoopBackend::new(path.join("vms"), path.join("world"));
+        let qemu = QemuBackend::new(QemuConfig {
+            vms_dir: path.join("vms"),
+            runtime_dir: path.join("run"),
+            accel: AccelChoice::Tcg,
+        });
+        Self {
+            images: ImageCache::new(path.join("images")),
+            host: Arc::new(RouterHypervisor::new(noop.clone(), qemu)),
+            noop,
+            store: MemoryStore::new(Uuid::from_u128(7)),
+            folder,
+        }
+    }
+
+    pub(crate) fn vm(&self, name: &str) -> DesiredVm {
+        let source = image_path(self.folder.path(), 0);
+        DesiredVm {
+            name: name.parse().unwrap(),
+            backend: BackendTag::Noop,
+            image: DesiredImage { identity: self.images.identify(&source).unwrap(), source },
+            vcpus: 1,
+            memory_mib: 256,
+            disk_bytes: None,
+            networks: vec![NetworkConfig::User],
+            forwards: Vec::new(),
+            cloud_init: None,
+            ssh: Some(login()),
+            provision: Vec::new(),
+            power: Power::Running,
+            depends_on: BTreeMap::new(),
+            lifecycle: Lifecycle::default(),
+            ready: ready_at_login(Some(&login())),
+            checks: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn plan(&self, desired: Option<&Desired>) -> Plan {
+        let mode = if desired.is_some() { Mode::Normal } else { Mode::Destroy };
+        self.try_plan(desired, &Options { mode, ..Options::default() }).await.unwrap()
+    }
+
+    /// Plans as told; without a goal, to remove everything.
+    pub(crate) async fn try_plan(
+        &self,
+        desired: Option<&Desired>,
+        options: &Options,
+    ) -> Result<Plan, PlanError> {
+        let observed = self.observe(desired).await;
+        self.plan_from(desired, options, &observed)
+    }
+
+    pub(crate) async fn observe(&self, desired: Option<&Desired>) -> Observed {
+        let recorded = self.store.snapshot().unwrap();
+        let mut observed = refresh(&*self.host, &recorded).await.unwrap();
+        observed.strays = strays(&*self.host, &project(), &recorded, desired).await.unwrap();
+        if let Some(desired) = desired {
+            observed.checks = ask(&*self.host, desired, &observed).await;
+        }
+        observed
+    }
+
+    /// Plans from what was observed.
+    pub(crate) fn plan_from(
+        &self,
+        desired: Option<&Desired>,
+        options: &Options,
+        observed: &Observed,
+    ) -> Result<Plan, PlanError> {
+        let recorded = self.store.snapshot().unwrap();
+        Plan::new(Inputs {
+            project: &project(),
+            desired,
+            recorded: &recorded,
+            observed,
+            images: &self.images,
+            options,
+        })
+    }
+
+    pub(crate) fn executor(
+        &self,
+        control: Control,
+    ) -> (Executor<RouterHypervisor>, mpsc::UnboundedReceiver<Event>) {
+        let (events, shown) = mpsc::unbounded_channel();
+        let limits = Limits { steps: 8, boots: 4 };
+        (Executor::new(Arc::clone(&self.host), self.images.clone(), limits, control, events), shown)
+    }
+
+    pub(crate) async fn apply(&mut self, desired: Option<&Desired>) -> Report {
+        let plan = self.plan(desired).await;
+        self.carry_out(&plan).await
+    }
+
+    pub(crate) async fn carry_out(&mut self, plan: &Plan) -> Report {
+        let (executor, _events) = self.executor(Control::default());
+        executor.apply(plan, &mut self.store).await.unwrap()
+    }
+
+    /// Applies and expects that nothing is left to do.
+    pub(crate) async fn converge(&mut self, desired: Option<&Desired>) {
+        let report = self.apply(desired).await;
+        assert!(report.is_complete(), "{report:?}");
+        let again = self.plan(desired).await;
+        assert!(again.is_empty(), "{:#?}", again.effective().collect::<Vec<_>>());
+    }
+
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.noop.events().unwrap()
+    }
+
+    /// What was logged since there were `before` events.
+    pub(crate) fn events_since(&self, before: usize) -> Vec<String> {
+        self.events().split_off(before)
+    }
+
+    pub(crate) fn action(plan: &Plan, name: &str) -> Action {
+        change(plan, name).action
+    }
+}
+
+pub(crate) fn login() -> SshConfig {
+    SshConfig { user: "vm".to_owned(), private_key: None }
+}
+
+/// The decision about one machine.
+pub(crate) fn change<'p>(plan: &'p Plan, name: &str) -> &'p Change {
+    plan.changes.iter().find(|change| change.address == Address::vm(name)).unwrap()
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn project() -> Name {
+    "test".parse().unwrap()
+}
+
+pub(crate) fn image_path(folder: &Path, number: u8) -> PathBuf {
+    folder.join(format!("disk-{number}.raw"))
+}
+
+pub(crate) fn step(number: usize, script: &str) -> ProvisionStep {
+    ProvisionStep {
+        number,
+        label: script.to_owned(),
+        action: ProvisionAction::Shell { script: script.to_owned() },
+        digest: Digest::of(script),
+    }
+}
+
+pub(crate) fn desired(vms: impl IntoIterator<Item = DesiredVm>) -> Desired {
+    Desired {
+        project: project(),
+        vms: vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect(),
+        moved: Vec::new(),
+        removed: BTreeSet::new(),
+        inputs: Vec::new(),
+    }
+}
+
+/// A forward from the loopback; port 0 is one of the kernel's choice.
+pub(crate) fn forward(host_port: u16, guest_port: u16) -> Forward {
+    Forward { protocol: Protocol::Tcp, host_address: Ipv4Addr::LOCALHOST.into(), host_port, guest_port }
+}
+
+pub(crate) fn fail(op: &str, vm: &str, times: Option<u32>) -> Rule {
+    Rule { op: op.to_owned(), vm: Some(vm.to_owned()), fail: Some("no luck".to_owned()), delay_ms: 0, times }
+}
+
+pub(crate) fn bytes(plan: &Plan) -> String {
+    serde_json::to_string(&PlanDocument::from(plan)).unwrap()
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
