@@ -41,6 +41,31 @@ fn two_tier_web_reads_what_db_published() {
 }
 
 #[test]
+fn database_is_protected_checked_and_edited_while_it_runs() {
+    let world = World::new(1);
+    let (port, other) = (free_port(), free_port());
+    copy(&world, "database", &[("18090", port)]);
+    world.vmctl(&["apply", "--yes"]).expect(0).says("serving");
+    world.vmctl(&["drift", "--checks", "fail"]).expect(0).says("2 passed");
+    let pid = world.pid("db");
+    let text = std::fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
+    let edited = text.replace(&port.to_string(), &other.to_string()).replace("memory 256", "memory 512");
+    world.write("VMFile.kdl", &edited);
+    assert_eq!(world.decisions()["vm.db"], "update");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    assert_eq!(world.pid("db"), pid);
+    world.exec("db", "sudo rm /srv/www/index.html");
+    world.vmctl(&["drift", "--checks", "fail"]).expect(1).says("vm.db `serves`");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(1).says("`prevent-destroy` protects `db`");
+
+    world.write("VMFile.kdl", &edited.replace("        prevent-destroy\n", ""));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+}
+
+#[test]
 fn every_example_is_valid() {
     let examples = surroundings::repository().join("examples");
     for entry in examples.read_dir().unwrap() {
