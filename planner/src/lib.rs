@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! VMFile.kdl ──vmfile──▶ ast ──resolve──▶ Desired ┐
-//!                             state ──▶ recorded  ├─ diff ─▶ Plan (changes + step graph) ─ apply ─▶ events
-//!                         providers ──▶ observed  ┘
+//!                             state ──▶ recorded  ├─ diff ─▶ decisions ─▶ Plan (changes + step graph) ─ apply ─▶ events
+//!                         providers ──▶ observed  ┘                        │
+//!                                                                          ├─ document ─▶ JSON, text, reports
+//!                                                                          └─ saved ────▶ a file, planned again
 //! ```
 
 mod accept;
@@ -17,13 +19,16 @@ pub mod document;
 pub mod drift;
 pub mod fields;
 pub mod graph;
+mod moves;
 pub mod observed;
 pub mod picture;
 pub mod plan;
 pub mod recorded;
 pub mod saved;
 pub mod scope;
+mod sequence;
 pub mod step;
+mod target;
 pub mod texts;
 pub mod vmfile;
 

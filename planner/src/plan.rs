@@ -1,29 +1,25 @@
 //! A plan: every decision, the steps that carry them out, and what each step needs.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::provision::ProvisionStep;
-use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, Stray, VmSpec};
+use vmctl_providers::{Name, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
 use crate::change::{Action, Change, LeftAlone};
 use crate::checks::CheckResult;
-use crate::decisions::{Decisions, PortOrder};
-use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Move, Until};
-use crate::diff::Decision;
-use crate::drift::DriftKind;
-use crate::fields::Class;
-use crate::graph::{CycleError, StepGraph, StepId};
+use crate::decisions::Decisions;
+use crate::desired::{Desired, DesiredImage, InputFile};
+use crate::graph::{CycleError, StepGraph};
+use crate::moves::{moved, moved_sights, moves};
 use crate::observed::Observed;
-use crate::recorded::{RecordError, RecordedVm, spec_of};
+use crate::recorded::RecordError;
 use crate::scope::{Mode, Options, ScopeError, UnknownMachine, scope};
-use crate::step::{Step, StepKind};
+use crate::step::StepKind;
+use crate::target::Target;
 
 /// Version of the plan's JSON form.
 pub const FORMAT_VERSION: u32 = 1;
@@ -85,21 +81,6 @@ pub(crate) enum Bookkeeping {
     Put(Box<Record>),
     /// A machine is remembered no longer.
     Remove(Address),
-}
-
-/// What the steps of one machine need.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// The machine as it is to be.
-    pub(crate) spec: VmSpec,
-    /// What is remembered of it from then on.
-    pub(crate) recorded: RecordedVm,
-    /// Its provisioning steps.
-    pub(crate) provision: Vec<ProvisionStep>,
-    /// How many of them, from the first, need not run again.
-    pub(crate) provisioned: usize,
-    /// Whether an update changes nothing but what is remembered.
-    pub(crate) only_remembered: bool,
 }
 
 /// A plan could not be made.
@@ -261,288 +242,25 @@ impl Plan {
 
     /// Takes over the decisions, and what their steps need.
     fn take_over(&mut self, decisions: Decisions<'_>, inputs: Inputs<'_>) {
-        for (address, Decision { change, after, provisioned }) in decisions.by_address {
-            let desired = inputs.desired.and_then(|desired| desired_vm(desired, &address));
-            if let (Some(vm), Some(after), false) = (desired, after, change.up.is_empty()) {
-                if change.up.contains(&StepKind::Prepare) {
-                    self.images.insert(image_address(&vm.image), vm.image.clone());
+        for (address, decision) in decisions.by_address {
+            let desired = inputs.desired.filter(|_| !decision.change.up.is_empty());
+            if let Some(desired) = desired
+                && let Some(vm) = desired.vms.get(address.name())
+                && let Some(target) = Target::new(vm, &decision, desired, inputs.images)
+            {
+                if decision.change.up.contains(&StepKind::Prepare) {
+                    let image = Address::image(vm.image.identity.digest.hex());
+                    self.images.insert(image, vm.image.clone());
                 }
-                let vmfile = inputs.desired.and_then(|desired| Some(desired.inputs.first()?.path.clone()));
-                let target = Target {
-                    spec: spec(vm, &after, inputs.project, change.instance, inputs.images),
-                    recorded: RecordedVm { vmfile, ..after },
-                    provision: vm.provision.clone(),
-                    provisioned,
-                    only_remembered: is_only_remembered(&change),
-                };
                 self.targets.insert(address, target);
             }
-            self.changes.push(change);
+            self.changes.push(decision.change);
         }
     }
-
-    fn add_steps(&mut self, inputs: Inputs<'_>, ports: &[PortOrder]) -> Result<(), RecordError> {
-        let images: BTreeMap<_, _> = self
-            .images
-            .keys()
-            .map(|address| {
-                let instance = InstanceId(Uuid::nil());
-                let step =
-                    Step { kind: StepKind::FetchImage, address: address.clone(), instance, label: None };
-                (address.clone(), self.graph.add(step))
-            })
-            .collect();
-        let mut chains = BTreeMap::new();
-        for change in &self.changes {
-            let chain = Chain::add(&mut self.graph, change, inputs.recorded);
-            if let (Some(prepare), Some(target)) = (chain.prepare(), self.targets.get(&change.address)) {
-                let image = Address::image(target.spec.machine.image.digest.hex());
-                self.graph.order(images[&image], prepare);
-            }
-            chains.insert(change.address.clone(), chain);
-        }
-        for PortOrder { releases, takes } in ports {
-            let (released, taken) = (chains.get(releases), chains.get(takes));
-            if let (Some(released), Some(taken)) =
-                (released.and_then(Chain::releases), taken.and_then(Chain::binds))
-            {
-                self.graph.order(released, taken);
-            }
-        }
-        if inputs.options.mode == Mode::Normal {
-            self.order_up(inputs, &chains);
-        }
-        self.order_down(inputs, &chains)
-    }
-
-    /// Dependencies are up before their dependants.
-    fn order_up(&mut self, inputs: Inputs<'_>, chains: &BTreeMap<Address, Chain>) {
-        for vm in inputs.desired.iter().flat_map(|desired| desired.vms.values()) {
-            let Some(gate) = chains.get(&Address::vm(vm.name.as_str())).and_then(Chain::gate) else {
-                continue;
-            };
-            for (name, until) in &vm.depends_on {
-                let dependency = chains.get(&Address::vm(name.as_str()));
-                if let Some(reached) = dependency.and_then(|chain| chain.reached(*until)) {
-                    self.graph.order(reached, gate);
-                }
-            }
-        }
-    }
-
-    /// Dependencies go down after their dependants, by what was recorded when those came up.
-    fn order_down(
-        &mut self,
-        inputs: Inputs<'_>,
-        chains: &BTreeMap<Address, Chain>,
-    ) -> Result<(), RecordError> {
-        for record in inputs.recorded.records.values() {
-            let Some(last) = chains.get(&record.address).and_then(|chain| chain.down.last()) else {
-                continue;
-            };
-            for name in spec_of(record)?.depends_on.keys() {
-                let dependency = chains.get(&Address::vm(name.as_str()));
-                if let Some(first) = dependency.and_then(|chain| chain.down.first()) {
-                    self.graph.order(last.1, first.1);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The steps of one machine, in order.
-#[derive(Debug, Default)]
-struct Chain {
-    down: Vec<(StepKind, StepId)>,
-    up: Vec<(StepKind, StepId)>,
-}
-
-impl Chain {
-    fn add(graph: &mut StepGraph, change: &Change, recorded: &Snapshot) -> Self {
-        let old = recorded.records.get(&change.address).map(|record| InstanceId(record.instance));
-        let mut chain = Self::default();
-        let mut labels = change.provision.iter();
-        let mut previous = None;
-        let down = change.down.iter().map(|kind| (*kind, true));
-        for (kind, is_down) in down.chain(change.up.iter().map(|kind| (*kind, false))) {
-            let label = if matches!(kind, StepKind::Provision(_)) { labels.next().cloned() } else { None };
-            let instance = if is_down { old.unwrap_or(change.instance) } else { change.instance };
-            let id = graph.add(Step { kind, address: change.address.clone(), instance, label });
-            if let Some(previous) = previous.replace(id) {
-                graph.order(previous, id);
-            }
-            if is_down { chain.down.push((kind, id)) } else { chain.up.push((kind, id)) }
-        }
-        chain
-    }
-
-    fn prepare(&self) -> Option<StepId> {
-        self.up.iter().find(|(kind, _)| *kind == StepKind::Prepare).map(|(_, id)| *id)
-    }
-
-    /// The step after which the machine's old forwards are not bound any more.
-    fn releases(&self) -> Option<StepId> {
-        let down = self.down.iter().find(|(kind, _)| matches!(kind, StepKind::Stop | StepKind::Destroy));
-        down.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
-    }
-
-    /// The step that binds the machine's new forwards.
-    fn binds(&self) -> Option<StepId> {
-        let start = self.up.iter().find(|(kind, _)| *kind == StepKind::Start);
-        start.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
-    }
-
-    /// The first step that needs the dependencies: allocating and changing settings do not.
-    fn gate(&self) -> Option<StepId> {
-        self.up.iter().find(|(kind, _)| kind.needs_dependencies()).map(|(_, id)| *id)
-    }
-
-    /// The step after which the machine is as far as `until` says, if it is not so already.
-    fn reached(&self, until: Until) -> Option<StepId> {
-        let far_enough = |kind: &StepKind| match kind {
-            StepKind::Start | StepKind::Resume => true,
-            StepKind::Ready => until >= Until::Ready,
-            StepKind::Provision(_) => until >= Until::Provisioned,
-            StepKind::FetchImage
-            | StepKind::Prepare
-            | StepKind::Update
-            | StepKind::Suspend
-            | StepKind::Stop
-            | StepKind::Destroy
-            | StepKind::Forget => false,
-        };
-        self.up.iter().rev().find(|(kind, _)| far_enough(kind)).map(|(_, id)| *id)
-    }
-}
-
-fn desired_vm<'a>(desired: &'a Desired, address: &Address) -> Option<&'a DesiredVm> {
-    desired.vms.get(address.name())
-}
-
-/// Whether carrying the change out touches nothing but the record.
-fn is_only_remembered(change: &Change) -> bool {
-    let repairs = change.drift.iter().any(|drift| {
-        matches!(drift.kind, DriftKind::ForwardMissing | DriftKind::ForwardExtra | DriftKind::SeedMissing)
-    });
-    change.moved_from.is_none()
-        && !repairs
-        && change.fields.iter().all(|field| field.class == Class::RecordOnly)
 }
 
 fn image_files(desired: &Desired) -> Vec<InputFile> {
     let files: BTreeMap<_, _> =
         desired.vms.values().map(|vm| (&vm.image.source, &vm.image.identity.digest)).collect();
     files.into_iter().map(|(path, digest)| InputFile { path: path.clone(), digest: digest.clone() }).collect()
-}
-
-/// The moves that have something to move, from the new address to the old one. A chain of moves is followed to its end.
-fn moves(
-    inputs: Inputs<'_>,
-    scope: Option<&BTreeSet<Name>>,
-) -> Result<BTreeMap<Address, Address>, PlanError> {
-    let Some(desired) = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal) else {
-        return Ok(BTreeMap::new());
-    };
-    let next: BTreeMap<&Name, &Name> = desired.moved.iter().map(|Move { from, to }| (from, to)).collect();
-    let mut moves = BTreeMap::new();
-    for first in next.keys() {
-        let from = Address::vm(first.as_str());
-        let mut last = *first;
-        // As many moves as there are: a ring, which no VMFile may have, ends as well.
-        for _ in 0..next.len() {
-            last = next.get(last).copied().unwrap_or(last);
-        }
-        let to = Address::vm(last.as_str());
-        let is_recorded = |address| inputs.recorded.records.contains_key(address);
-        if !is_recorded(&from) || from == to || scope.is_some_and(|scope| !scope.contains(last)) {
-            continue;
-        }
-        if is_recorded(&to) || moves.contains_key(&to) {
-            return Err(PlanError::MoveOntoExisting { from, to });
-        }
-        moves.insert(to, from);
-    }
-    Ok(moves)
-}
-
-/// The state with every moved machine under its new address.
-fn moved<'a>(recorded: &'a Snapshot, moves: &BTreeMap<Address, Address>) -> Cow<'a, Snapshot> {
-    if moves.is_empty() {
-        return Cow::Borrowed(recorded);
-    }
-    let mut recorded = recorded.clone();
-    for (to, from) in moves {
-        if let Some(record) = recorded.records.remove(from) {
-            recorded.records.insert(to.clone(), Record { address: to.clone(), ..record });
-        }
-    }
-    Cow::Owned(recorded)
-}
-
-fn moved_sights<'a>(observed: &'a Observed, moves: &BTreeMap<Address, Address>) -> Cow<'a, Observed> {
-    if moves.is_empty() {
-        return Cow::Borrowed(observed);
-    }
-    let mut observed = observed.clone();
-    for (to, from) in moves {
-        if let Some(sight) = observed.vms.remove(from) {
-            observed.vms.insert(to.clone(), sight);
-        }
-    }
-    Cow::Owned(observed)
-}
-
-/// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.
-fn mac(instance: InstanceId, card: usize) -> MacAddr {
-    let mut hash = Sha256::new();
-    hash.update(instance.0.as_bytes());
-    hash.update(card.to_be_bytes());
-    let tail = hash.finalize();
-    MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
-}
-
-fn image_address(image: &DesiredImage) -> Address {
-    Address::image(image.identity.digest.hex())
-}
-
-/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does.
-fn spec(
-    vm: &DesiredVm,
-    after: &RecordedVm,
-    project: &Name,
-    instance: InstanceId,
-    images: &ImageCache,
-) -> VmSpec {
-    let mut forwards = after.forwards.clone();
-    if after.ssh.is_some() {
-        forwards.insert(0, Forward::SSH);
-    }
-    let cards = after.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
-    let nics = cards
-        .map(|(card, network)| Nic {
-            mac: mac(instance, card),
-            network: network.clone(),
-            forwards: if *network == NetworkConfig::User {
-                std::mem::take(&mut forwards)
-            } else {
-                Vec::new()
-            },
-        })
-        .collect();
-    VmSpec {
-        id: instance,
-        project: project.clone(),
-        name: vm.name.clone(),
-        backend: after.backend,
-        machine: Machine {
-            vcpus: after.vcpus,
-            memory_mib: after.memory_mib,
-            disk_bytes: after.disk_bytes,
-            image: images.cached(&after.image),
-            nics,
-        },
-        cloud_init: vm.cloud_init.clone(),
-        ssh: after.ssh.clone(),
-    }
 }

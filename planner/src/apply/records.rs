@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use vmctl_providers::VmHandle;
 use vmctl_state::{Phase, ProvisionRecord, Record};
 
-use crate::plan::Target;
 use crate::step::{Step, StepKind};
+use crate::target::Target;
 
 /// The record as it must be durable before the step acts; `None` if the step changes nothing beforehand.
 ///

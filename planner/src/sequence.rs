@@ -1,0 +1,153 @@
+//! The steps of a plan and their order: by need only. Pure.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use vmctl_providers::InstanceId;
+use vmctl_state::{Address, Snapshot};
+
+use crate::change::Change;
+use crate::decisions::PortOrder;
+use crate::desired::Until;
+use crate::graph::{StepGraph, StepId};
+use crate::plan::{Inputs, Plan};
+use crate::recorded::{RecordError, spec_of};
+use crate::scope::Mode;
+use crate::step::{Step, StepKind};
+
+impl Plan {
+    /// Adds the steps of every change, and what each waits for.
+    pub(crate) fn add_steps(&mut self, inputs: Inputs<'_>, ports: &[PortOrder]) -> Result<(), RecordError> {
+        let images: BTreeMap<_, _> = self
+            .images
+            .keys()
+            .map(|address| {
+                let instance = InstanceId(Uuid::nil());
+                let step =
+                    Step { kind: StepKind::FetchImage, address: address.clone(), instance, label: None };
+                (address.clone(), self.graph.add(step))
+            })
+            .collect();
+        let mut chains = BTreeMap::new();
+        for change in &self.changes {
+            let chain = Chain::add(&mut self.graph, change, inputs.recorded);
+            if let (Some(prepare), Some(target)) = (chain.prepare(), self.targets.get(&change.address)) {
+                let image = Address::image(target.spec.machine.image.digest.hex());
+                self.graph.order(images[&image], prepare);
+            }
+            chains.insert(change.address.clone(), chain);
+        }
+        for PortOrder { releases, takes } in ports {
+            let (released, taken) = (chains.get(releases), chains.get(takes));
+            if let (Some(released), Some(taken)) =
+                (released.and_then(Chain::releases), taken.and_then(Chain::binds))
+            {
+                self.graph.order(released, taken);
+            }
+        }
+        if inputs.options.mode == Mode::Normal {
+            self.order_up(inputs, &chains);
+        }
+        self.order_down(inputs, &chains)
+    }
+
+    /// Dependencies are up before their dependants.
+    fn order_up(&mut self, inputs: Inputs<'_>, chains: &BTreeMap<Address, Chain>) {
+        for vm in inputs.desired.iter().flat_map(|desired| desired.vms.values()) {
+            let Some(gate) = chains.get(&Address::vm(vm.name.as_str())).and_then(Chain::gate) else {
+                continue;
+            };
+            for (name, until) in &vm.depends_on {
+                let dependency = chains.get(&Address::vm(name.as_str()));
+                if let Some(reached) = dependency.and_then(|chain| chain.reached(*until)) {
+                    self.graph.order(reached, gate);
+                }
+            }
+        }
+    }
+
+    /// Dependencies go down after their dependants, by what was recorded when those came up.
+    fn order_down(
+        &mut self,
+        inputs: Inputs<'_>,
+        chains: &BTreeMap<Address, Chain>,
+    ) -> Result<(), RecordError> {
+        for record in inputs.recorded.records.values() {
+            let Some(last) = chains.get(&record.address).and_then(|chain| chain.down.last()) else {
+                continue;
+            };
+            for name in spec_of(record)?.depends_on.keys() {
+                let dependency = chains.get(&Address::vm(name.as_str()));
+                if let Some(first) = dependency.and_then(|chain| chain.down.first()) {
+                    self.graph.order(last.1, first.1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The steps of one machine, in order.
+#[derive(Debug, Default)]
+struct Chain {
+    down: Vec<(StepKind, StepId)>,
+    up: Vec<(StepKind, StepId)>,
+}
+
+impl Chain {
+    fn add(graph: &mut StepGraph, change: &Change, recorded: &Snapshot) -> Self {
+        let old = recorded.records.get(&change.address).map(|record| InstanceId(record.instance));
+        let mut chain = Self::default();
+        let mut labels = change.provision.iter();
+        let mut previous = None;
+        let down = change.down.iter().map(|kind| (*kind, true));
+        for (kind, is_down) in down.chain(change.up.iter().map(|kind| (*kind, false))) {
+            let label = if matches!(kind, StepKind::Provision(_)) { labels.next().cloned() } else { None };
+            let instance = if is_down { old.unwrap_or(change.instance) } else { change.instance };
+            let id = graph.add(Step { kind, address: change.address.clone(), instance, label });
+            if let Some(previous) = previous.replace(id) {
+                graph.order(previous, id);
+            }
+            if is_down { chain.down.push((kind, id)) } else { chain.up.push((kind, id)) }
+        }
+        chain
+    }
+
+    fn prepare(&self) -> Option<StepId> {
+        self.up.iter().find(|(kind, _)| *kind == StepKind::Prepare).map(|(_, id)| *id)
+    }
+
+    /// The step after which the machine's old forwards are not bound any more.
+    fn releases(&self) -> Option<StepId> {
+        let down = self.down.iter().find(|(kind, _)| matches!(kind, StepKind::Stop | StepKind::Destroy));
+        down.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
+    }
+
+    /// The step that binds the machine's new forwards.
+    fn binds(&self) -> Option<StepId> {
+        let start = self.up.iter().find(|(kind, _)| *kind == StepKind::Start);
+        start.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
+    }
+
+    /// The first step that needs the dependencies: allocating and changing settings do not.
+    fn gate(&self) -> Option<StepId> {
+        self.up.iter().find(|(kind, _)| kind.needs_dependencies()).map(|(_, id)| *id)
+    }
+
+    /// The step after which the machine is as far as `until` says, if it is not so already.
+    fn reached(&self, until: Until) -> Option<StepId> {
+        let far_enough = |kind: &StepKind| match kind {
+            StepKind::Start | StepKind::Resume => true,
+            StepKind::Ready => until >= Until::Ready,
+            StepKind::Provision(_) => until >= Until::Provisioned,
+            StepKind::FetchImage
+            | StepKind::Prepare
+            | StepKind::Update
+            | StepKind::Suspend
+            | StepKind::Stop
+            | StepKind::Destroy
+            | StepKind::Forget => false,
+        };
+        self.up.iter().rev().find(|(kind, _)| far_enough(kind)).map(|(_, id)| *id)
+    }
+}

@@ -1,0 +1,108 @@
+//! What the steps of one machine need. Pure.
+
+use sha2::{Digest as _, Sha256};
+use vmctl_providers::image::ImageCache;
+use vmctl_providers::provision::ProvisionStep;
+use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, VmSpec};
+
+use crate::change::Change;
+use crate::desired::{Desired, DesiredVm};
+use crate::diff::Decision;
+use crate::drift::DriftKind;
+use crate::fields::Class;
+use crate::recorded::RecordedVm;
+
+/// What the steps of one machine need.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// The machine as it is to be.
+    pub(crate) spec: VmSpec,
+    /// What is remembered of it from then on.
+    pub(crate) recorded: RecordedVm,
+    /// Its provisioning steps.
+    pub(crate) provision: Vec<ProvisionStep>,
+    /// How many of them, from the first, need not run again.
+    pub(crate) provisioned: usize,
+    /// Whether an update changes nothing but what is remembered.
+    pub(crate) only_remembered: bool,
+}
+
+impl Target {
+    /// What the steps of `decision` need to make `vm`; `None` where nothing is desired.
+    pub(crate) fn new(
+        vm: &DesiredVm,
+        decision: &Decision,
+        desired: &Desired,
+        images: &ImageCache,
+    ) -> Option<Self> {
+        let after = decision.after.as_ref()?;
+        let vmfile = desired.inputs.first().map(|input| input.path.clone());
+        Some(Self {
+            spec: spec(vm, after, &desired.project, decision.change.instance, images),
+            recorded: RecordedVm { vmfile, ..after.clone() },
+            provision: vm.provision.clone(),
+            provisioned: decision.provisioned,
+            only_remembered: is_only_remembered(&decision.change),
+        })
+    }
+}
+
+/// Whether carrying the change out touches nothing but the record.
+fn is_only_remembered(change: &Change) -> bool {
+    let repairs = change.drift.iter().any(|drift| {
+        matches!(drift.kind, DriftKind::ForwardMissing | DriftKind::ForwardExtra | DriftKind::SeedMissing)
+    });
+    change.moved_from.is_none()
+        && !repairs
+        && change.fields.iter().all(|field| field.class == Class::RecordOnly)
+}
+
+/// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.
+fn mac(instance: InstanceId, card: usize) -> MacAddr {
+    let mut hash = Sha256::new();
+    hash.update(instance.0.as_bytes());
+    hash.update(card.to_be_bytes());
+    let tail = hash.finalize();
+    MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
+}
+
+/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does.
+fn spec(
+    vm: &DesiredVm,
+    after: &RecordedVm,
+    project: &Name,
+    instance: InstanceId,
+    images: &ImageCache,
+) -> VmSpec {
+    let mut forwards = after.forwards.clone();
+    if after.ssh.is_some() {
+        forwards.insert(0, Forward::SSH);
+    }
+    let cards = after.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
+    let nics = cards
+        .map(|(card, network)| Nic {
+            mac: mac(instance, card),
+            network: network.clone(),
+            forwards: if *network == NetworkConfig::User {
+                std::mem::take(&mut forwards)
+            } else {
+                Vec::new()
+            },
+        })
+        .collect();
+    VmSpec {
+        id: instance,
+        project: project.clone(),
+        name: vm.name.clone(),
+        backend: after.backend,
+        machine: Machine {
+            vcpus: after.vcpus,
+            memory_mib: after.memory_mib,
+            disk_bytes: after.disk_bytes,
+            image: images.cached(&after.image),
+            nics,
+        },
+        cloud_init: vm.cloud_init.clone(),
+        ssh: after.ssh.clone(),
+    }
+}
