@@ -4,8 +4,10 @@ mod promised;
 mod worlds;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use serde_json::{Value, json};
+use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
@@ -297,5 +299,33 @@ fn every_field_is_described_and_every_schema_is_numbered() {
             .filter(|(_, field)| field["description"].as_str().is_none_or(str::is_empty))
             .collect();
         assert!(silent.is_empty(), "{name} does not say what these mean: {silent:#?}");
+    }
+}
+
+/// Values of fields and what is recorded of a machine: the page leaves them to the schemas.
+const LEFT_TO_SCHEMAS: [&str; 6] = [
+    "/$defs/network/",
+    "/$defs/ssh/",
+    "/$defs/lifecycle/",
+    "/$defs/spec/",
+    "/$defs/forward/",
+    "/$defs/probe/",
+];
+
+#[test]
+fn page_names_every_field_and_links_every_schema() {
+    let page = fs::read_to_string(repository().join("docs/json.md")).expect("the page");
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let named: BTreeSet<_> = page.split(|c| !is_part(c)).collect();
+    for (name, schema) in SCHEMAS.iter() {
+        assert!(page.contains(&format!("(schemas/{name}-v1.json)")), "{name} is not linked");
+        let mut found = BTreeMap::new();
+        fields(&schema.text, "", &mut found);
+        let missing: Vec<_> = found
+            .keys()
+            .filter(|at| !LEFT_TO_SCHEMAS.iter().any(|left| at.starts_with(left)))
+            .filter(|at| !named.contains(at.rsplit('/').next().unwrap_or_default()))
+            .collect();
+        assert!(missing.is_empty(), "the page does not name these of {name}: {missing:#?}");
     }
 }
