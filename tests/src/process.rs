@@ -60,6 +60,11 @@ pub fn go_on(pid: u32) {
     send(pid, Signal::CONT);
 }
 
+/// Asks a process to stop, as Ctrl-C does.
+pub fn interrupt(pid: u32) {
+    send(pid, Signal::INT);
+}
+
 fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let handle = pidfd_open(pid, PidfdFlags::empty()).expect("the process runs");

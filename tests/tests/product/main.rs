@@ -10,4 +10,5 @@ mod life;
 mod plans;
 mod provisioning;
 mod report;
+mod schema;
 mod together;
