@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use vmctl_planner::Desired;
+use vmctl_planner::other_vmfile;
 use vmctl_planner::vmfile::{self, LoadOptions, Loaded};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
-use vmctl_state::{Holder, ProjectDir};
+use vmctl_state::{Holder, ProjectDir, Snapshot};
 
 use crate::args::GlobalArgs;
 use crate::env::Settings;
@@ -108,19 +108,59 @@ impl Context {
         Ok(vmfile::load(&path, &options))
     }
 
+    /// The machines that the VMFile, if there is one, lets go of.
+    pub(crate) fn removed(&self) -> Result<BTreeSet<Name>, CliError> {
+        match self.find_vmfile() {
+            Some(path) => Ok(vmfile::removed(&path)?),
+            None => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// Refuses a second copy of a VMFile whose machines belong to the first: it would destroy and replace them.
+    ///
+    /// A file that is gone was moved, and whoever names the project by an option knows what it holds.
+    pub(crate) fn refuse_other_copy(
+        &self,
+        project: &Name,
+        own: Option<&Path>,
+        recorded: &Snapshot,
+    ) -> Result<(), CliError> {
+        let Some(own) = own.filter(|_| self.settings.project.is_none()) else { return Ok(()) };
+        let other = other_vmfile(recorded, own).map_err(|error| CliError::of(&error))?;
+        match other.filter(|path| path.exists()) {
+            None => Ok(()),
+            Some(other) => Err(CliError::new(format!(
+                "project `{project}` belongs to `{}`, and this is `{}`",
+                other.display(),
+                own.display()
+            ))
+            .help(format!(
+                "for machines of its own, write `project \"NAME\"` or pass --project NAME; to work on those of the \
+                 other file, pass --project {project}"
+            ))),
+        }
+    }
+
+    /// The VMFile as machines remember it: absolute, links in its folder followed. `None` if there is none.
+    pub(crate) fn remembered_vmfile(&self) -> Option<PathBuf> {
+        let path = self.find_vmfile()?;
+        let folder = fs::canonicalize(path.parent()?).ok()?;
+        Some(folder.join(path.file_name()?))
+    }
+
     /// Reads the VMFile that a saved plan was made from, for its project.
-    pub(crate) fn load_again(&self, path: &Path, project: &Name) -> Result<Desired, CliError> {
+    pub(crate) fn load_again(&self, path: &Path, project: &Name) -> Result<Loaded, CliError> {
         let images = self.images()?;
         let options =
             LoadOptions { project: Some(project.clone()), home: self.settings.home.clone(), images: &images };
-        Ok(vmfile::load(path, &options)?.desired)
+        Ok(vmfile::load(path, &options)?)
     }
 
     /// Reads the VMFile and everything it names; warnings go to stderr.
-    pub(crate) fn load(&self) -> Result<Desired, CliError> {
+    pub(crate) fn load(&self) -> Result<Loaded, CliError> {
         let loaded = self.examine()??;
         error::warn_of(&loaded.warnings);
-        Ok(loaded.desired)
+        Ok(loaded)
     }
 
     /// The project that an option, the environment or a VMFile names; images may be missing.

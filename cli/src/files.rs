@@ -1,11 +1,13 @@
-//! Files that people name on the command line.
+//! Files that people name on the command line, to be written.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::CliError;
+use vmctl_planner::PlanDocument;
+
+use crate::error::{CliError, Exit};
 
 /// Mode of a file that may hold what is not for everybody.
 const PRIVATE: u32 = 0o600;
@@ -13,37 +15,102 @@ const PRIVATE: u32 = 0o600;
 /// Mode of a file for everybody, before the umask.
 const PUBLIC: u32 = 0o666;
 
-/// Replaces the file at `path` as a whole; others may read it as the umask says.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), CliError> {
-    replace(path, content, PUBLIC)
+/// A file that is written as a whole, and in place of nothing but its like.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    path: PathBuf,
+    /// Where links lead.
+    target: PathBuf,
+    mode: u32,
 }
 
-/// Replaces the file at `path` as a whole; only its owner may read it.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), CliError> {
-    replace(path, content, PRIVATE)
-}
-
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), CliError> {
-    let failed =
-        |error: std::io::Error| CliError::new(format!("cannot write `{}`", path.display())).because(&error);
-    // What is no file, such as a terminal or a pipe, is written to, not replaced.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return fs::write(path, content).map_err(failed);
+impl Destination {
+    /// The file of a saved plan; only its owner can read it.
+    pub(crate) fn of_plan(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
+        Self::new(path, plan, PRIVATE, "{\"kind\":\"vmctl-plan\"", "saved plan")
     }
-    let draft = draft(path);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&draft)
-        .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&draft, path));
-    written.map_err(|error| {
-        if let Err(leftover) = fs::remove_file(&draft) {
-            tracing::debug!(error = %leftover, "no draft is left");
+
+    /// The file of a report.
+    pub(crate) fn of_report(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
+        Self::new(path, plan, PUBLIC, "<!DOCTYPE html>", "HTML page")
+    }
+
+    /// The path as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both lead to the same file.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.target == other.target
+    }
+
+    /// Refuses what the plan was made from, and what does not begin as `what` begins.
+    fn new(
+        path: &Path,
+        plan: &PlanDocument<'_>,
+        mode: u32,
+        beginning: &str,
+        what: &str,
+    ) -> Result<Self, CliError> {
+        let shown = path.display();
+        let refuse = |why: &str, help: &str| {
+            Err(CliError::new(format!("will not write to `{shown}`: {why}"))
+                .help(help.to_owned())
+                .exit(Exit::Usage))
+        };
+        if path.as_os_str() == "-" {
+            return refuse(
+                "`-` is no file",
+                "name a file; `--json` and `--markdown` print to standard output",
+            );
         }
-        failed(error)
-    })
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let inputs = plan.inputs.iter().chain(plan.images.iter());
+        if inputs.into_iter().any(|input| input.path == target) {
+            return refuse("the plan is made from it", "name another file");
+        }
+        if target.is_file() && !begins_with(&target, beginning) {
+            return refuse(
+                &format!("it exists and is no {what}"),
+                "name another file, or remove this one first",
+            );
+        }
+        Ok(Self { path: path.to_owned(), target, mode })
+    }
+
+    /// Replaces the file as a whole. What is no file, such as a terminal or a pipe, is written to.
+    pub(crate) fn write(&self, content: &[u8]) -> Result<(), CliError> {
+        let failed = |error: std::io::Error| {
+            CliError::new(format!("cannot write `{}`", self.path.display()))
+                .because(&error)
+                .help("name a file in a folder that exists and that you may write to".to_owned())
+        };
+        if fs::metadata(&self.target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return fs::write(&self.target, content).map_err(failed);
+        }
+        let draft = draft(&self.target);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(self.mode)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(content))
+            .and_then(|()| fs::rename(&draft, &self.target));
+        written.map_err(|error| {
+            if let Err(leftover) = fs::remove_file(&draft) {
+                tracing::debug!(error = %leftover, "no draft is left");
+            }
+            failed(error)
+        })
+    }
+}
+
+/// Whether the file begins with these words, or is empty.
+fn begins_with(path: &Path, words: &str) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(words.len() as u64).read_to_end(&mut head));
+    read.is_ok() && (head.is_empty() || head.eq_ignore_ascii_case(words.as_bytes()))
 }
 
 /// A name beside `path` that no other process takes.

@@ -22,6 +22,7 @@ mod render;
 mod report;
 mod saved;
 mod stdin;
+mod summary;
 mod ui;
 
 use std::process::ExitCode;

@@ -126,7 +126,7 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
         Event::Skipped { id, because } => {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
-        Event::Output { address, line } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
         Event::Draining => {
             format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
         }
@@ -153,7 +153,7 @@ pub(crate) fn seconds(elapsed: Duration) -> String {
     format!("{:.1} s", elapsed.as_secs_f64())
 }
 
-/// An event as a program reads it.
+/// The head of every line that a program reads.
 #[derive(Serialize)]
 struct EventLine<'a> {
     format: u32,
@@ -163,28 +163,36 @@ struct EventLine<'a> {
     id: Option<StepId>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     step: Option<&'a Step>,
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    detail: serde_json::Map<String, serde_json::Value>,
+    /// What the event says besides.
+    #[serde(flatten)]
+    more: serde_json::Value,
 }
 
 fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
-    let (name, id, detail) = match event {
+    let (name, id, more) = match event {
         Event::Started(id) => ("started", Some(*id), json!({})),
         Event::Done { id, elapsed, note } => {
             ("done", Some(*id), json!({ "seconds": elapsed.as_secs_f64(), "note": note }))
         }
         Event::Failed { id, failure } => ("failed", Some(*id), json!({ "failure": failure })),
         Event::Skipped { id, because } => ("skipped", Some(*id), json!({ "because": because })),
-        Event::Output { address, line } => ("output", None, json!({ "address": address, "text": line.text })),
+        Event::Output { id, line, .. } => {
+            ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
+        }
         Event::Draining => ("draining", None, json!({})),
     };
-    let serde_json::Value::Object(detail) = detail else { return Ok(()) };
     let step = id.map(|id| plan.graph.step(id));
-    write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, detail })
+    write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, more })
+}
+
+/// Writes an event that is about no single step.
+pub(crate) fn write_event(event: &'static str, more: serde_json::Value) -> Result<(), CliError> {
+    let time = Timestamp::now();
+    write_line(&EventLine { format: EVENT_FORMAT, time, event, id: None, step: None, more })
 }
 
 /// Writes one JSON object as one line, at once.
-pub(crate) fn write_line(value: &impl Serialize) -> Result<(), CliError> {
+fn write_line(value: &impl Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string(value)
         .map_err(|error| CliError::new("cannot write an event as JSON").because(&error))?;
     let mut out = io::stdout().lock();

@@ -24,6 +24,9 @@ pub(crate) const LABEL: Style = Style::new().bold();
 /// Width assumed where the terminal does not tell.
 const DEFAULT_WIDTH: usize = 100;
 
+/// Width of a line that is not broken: more than any line has.
+const UNBROKEN: usize = 1 << 20;
+
 /// Decides about colour for this process; [`stdout`] and [`stderr`] follow it.
 pub(crate) fn choose_color(when: ColorWhen) {
     match when {
@@ -54,9 +57,10 @@ pub(crate) fn stderr_width() -> usize {
     width(&io::stderr())
 }
 
-/// Columns of the terminal behind stdout.
+/// Columns of the terminal behind stdout. What goes to a file or a program is not broken into lines.
 pub(crate) fn stdout_width() -> usize {
-    width(&io::stdout())
+    let stdout = io::stdout();
+    if stdout.is_terminal() { width(&stdout) } else { UNBROKEN }
 }
 
 fn width(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> usize {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vmctl_providers::{Damage, Forward, Inspection, Name, NetworkConfig, Nic, VmHandle, VmState};
+use vmctl_providers::{Forward, Inspection, Name, NetworkConfig, Nic, VmHandle, VmState};
 use vmctl_state::{Phase, Record};
 
 use crate::drift::{drift, match_forwards};
@@ -61,18 +61,12 @@ fn accept(record: &Record, seen: &Inspection) -> Result<Option<Record>, RecordEr
     if let Some(bound) = &seen.forwards {
         accept_forwards(&mut spec, &mut handle, bound);
     }
-    let is_torn = seen
-        .damage
-        .iter()
-        .any(|damage| matches!(damage, Damage::DiskMissing { .. } | Damage::FolderMissing { .. }));
-    let taint = record.taint.clone().or_else(|| is_torn.then(|| "its disk is gone".to_owned()));
     Ok(Some(Record {
         spec: json(&spec),
         handle: Some(json(&handle)),
         // A machine that came up by other hands has not been asked whether it is ready.
         ready: record.ready && phase == record.phase,
         phase,
-        taint,
         ..record.clone()
     }))
 }

@@ -85,10 +85,9 @@ pub struct FieldChange {
     /// Its desired value; null if there is none.
     pub after: Value,
     /// Unit of a number.
-    #[serde(default, skip_serializing_if = "str::is_empty")]
-    pub unit: Cow<'static, str>,
-    /// What the change needs by itself.
-    pub class: Class,
+    pub unit: Option<Cow<'static, str>>,
+    /// What the change needs by itself; absent for a new machine, which is made with all its fields.
+    pub class: Option<Class>,
 }
 
 /// A text before and after, as a unified diff of its lines; what looks like a secret is masked.
@@ -98,6 +97,25 @@ pub struct TextDiff {
     pub what: String,
     /// The diff.
     pub diff: String,
+}
+
+/// A provisioning step that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionRun {
+    /// Its number, from 1.
+    pub number: usize,
+    /// What it is called.
+    pub label: String,
+}
+
+/// What a refresh makes of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accepts {
+    /// It says what was observed.
+    Update,
+    /// It is removed: there is no machine any more.
+    Forget,
 }
 
 /// Why a change that is called for is not carried out, although the rest of the plan is.
@@ -121,27 +139,27 @@ pub struct Change {
     /// What is lost for good.
     pub losses: Vec<String>,
     /// Why the whole plan cannot be applied because of this change.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// Why nothing is done although something would have to be.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub left_alone: Option<LeftAlone>,
     /// The address that it had until now.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub moved_from: Option<Address>,
     /// Where recorded and observed differ.
     pub drift: Vec<Drift>,
     /// Where recorded and desired differ.
     pub fields: Vec<FieldChange>,
     /// Texts that differ, line by line.
-    #[serde(default)]
     pub diffs: Vec<TextDiff>,
-    /// Provisioning steps that run, by label.
-    pub provision: Vec<String>,
+    /// Provisioning steps that run.
+    pub provision: Vec<ProvisionRun>,
     /// What is known only once it is applied.
     pub known_after_apply: Vec<Cow<'static, str>>,
     /// The instance that is acted on; for a replacement, the new one.
     pub instance: InstanceId,
+    /// The instance that a replacement removes.
+    pub replaces: Option<InstanceId>,
+    /// What becomes of the record where only the record changes.
+    pub accepts: Option<Accepts>,
     /// Steps that take the machine down, in order.
     #[serde(skip)]
     pub down: Vec<StepKind>,
@@ -167,6 +185,8 @@ impl Change {
             provision: Vec::new(),
             known_after_apply: Vec::new(),
             instance,
+            replaces: None,
+            accepts: None,
             down: Vec::new(),
             up: Vec::new(),
         }
@@ -184,6 +204,7 @@ impl Change {
         self.losses.clear();
         self.refused = None;
         self.provision.clear();
+        self.replaces = None;
         self.known_after_apply.clear();
         self.down.clear();
         self.up.clear();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vmctl_providers::{GuestAccess, Probe, Verdict, VmHandle, VmState};
 use vmctl_state::Address;
 
-use crate::desired::{Desired, DesiredVm};
+use crate::desired::{Desired, DesiredVm, Power};
 use crate::observed::{Observed, Sight};
 
 /// How long one probe may take. A guest that is busy answers late; one that hangs costs this once for each probe.
@@ -29,7 +29,6 @@ pub struct CheckResult {
     /// What became of it.
     pub status: CheckStatus,
     /// The probe that did not hold or could not be asked, and what was seen.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
@@ -56,17 +55,16 @@ impl CheckStatus {
     }
 }
 
-/// Asks the checks of every desired machine that was seen running, and its conditions of readiness if it has any
-/// besides a login. In the order of the machines, then of the file.
+/// Asks the checks of every desired machine that is there and is to run, and its conditions of readiness if it has any
+/// besides a login. Those of a machine that does not run cannot be asked. In the order of the machines, then of the
+/// file.
 pub async fn ask<H: GuestAccess>(host: &H, desired: &Desired, observed: &Observed) -> Vec<CheckResult> {
-    let running = desired.vms.values().filter_map(|vm| {
+    let expected = desired.vms.values().filter(|vm| vm.power == Power::Running);
+    let asked = expected.filter_map(|vm| {
         let address = Address::vm(vm.name.as_str());
-        match observed.vms.get(&address) {
-            Some(Sight::Seen(seen)) if seen.state == VmState::Running => Some((address, vm, &seen.handle)),
-            _ => None,
-        }
+        let sight = observed.vms.get(&address)?;
+        Some(ask_one(host, address, vm, sight))
     });
-    let asked = running.map(|(address, vm, handle)| ask_one(host, address, vm, handle));
     let results: Vec<Vec<CheckResult>> = stream::iter(asked).buffered(CONCURRENT_GUESTS).collect().await;
     results.concat()
 }
@@ -75,11 +73,15 @@ async fn ask_one<H: GuestAccess>(
     host: &H,
     address: Address,
     vm: &DesiredVm,
-    handle: &VmHandle,
+    sight: &Sight,
 ) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for (name, probes) in questions(vm) {
-        let (status, detail) = answer(host, handle, probes).await;
+        let (status, detail) = match sight {
+            Sight::Seen(seen) if seen.state == VmState::Running => answer(host, &seen.handle, probes).await,
+            Sight::Seen(seen) => (CheckStatus::Unknown, Some(format!("it is {}", seen.state))),
+            Sight::Unreachable { reason } => (CheckStatus::Unknown, Some(reason.clone())),
+        };
         results.push(CheckResult { address: address.clone(), name: name.to_owned(), status, detail });
     }
     results

@@ -74,12 +74,14 @@ impl<'a> Decisions<'a> {
         let options = self.inputs.options;
         let named = |names: &BTreeSet<Name>| names.contains(address.name());
         match options.mode {
+            Mode::Destroy if named(&options.forget) => Wish::Forget,
             Mode::Destroy => Wish::RemoveAll,
             Mode::RefreshOnly => Wish::None,
-            Mode::Normal if named(&options.replace) => Wish::Replace("asked for with `--replace`"),
+            // What is let go of is never destroyed, whatever else asks for it.
             Mode::Normal if self.inputs.desired.is_some_and(|desired| named(&desired.removed)) => {
                 Wish::Forget
             }
+            Mode::Normal if named(&options.replace) => Wish::Replace("asked for with `--replace`"),
             Mode::Normal => Wish::None,
         }
     }

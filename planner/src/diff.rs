@@ -6,9 +6,9 @@ use serde_json::Value;
 use vmctl_providers::{Damage, InstanceId, VmState};
 use vmctl_state::{Address, Phase, Record};
 
-use crate::change::{Action, Change, FieldChange};
+use crate::change::{Action, Change, FieldChange, ProvisionRun};
 use crate::desired::{DesiredVm, Power, Trigger};
-use crate::drift::{DriftKind, drift};
+use crate::drift::{Drift, DriftKind, drift};
 use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
 use crate::observed::Sight;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
@@ -124,11 +124,14 @@ fn take_down(change: &mut Change, record: &Record, sight: Option<&Sight>) {
         change.down.push(StepKind::Stop);
     }
     change.down.push(StepKind::Destroy);
-    let is_lost_already = change.drift.iter().any(|drift| {
-        matches!(drift.kind, DriftKind::Gone | DriftKind::DiskMissing | DriftKind::FolderMissing)
-    });
-    if record.phase != Phase::Preparing && !is_lost_already {
-        change.losses.push("its disk, with everything on it".to_owned());
+    if record.phase != Phase::Preparing {
+        let is_gone = |drift: &Drift| matches!(drift.kind, DriftKind::Gone | DriftKind::DiskMissing);
+        let loss = if change.drift.iter().any(is_gone) {
+            "its disk, which is not where it was: put it back, and nothing is lost"
+        } else {
+            "its disk, with everything on it"
+        };
+        change.losses.push(loss.to_owned());
     }
 }
 
@@ -151,7 +154,7 @@ fn run(change: &mut Change, desired: &DesiredVm, done: usize) {
 fn provision(change: &mut Change, desired: &DesiredVm, done: usize) {
     for step in desired.provision.iter().skip(done) {
         change.up.push(StepKind::Provision(step.number));
-        change.provision.push(step.label.clone());
+        change.provision.push(ProvisionRun { number: step.number, label: step.label.clone() });
     }
 }
 
@@ -172,19 +175,35 @@ fn converge(
         keep_moved_hostname(&mut change, &from, &before, &after);
     }
 
+    if let Some(reason) = still_held(&change, known) {
+        change.action = Action::Replace;
+        change.leave_alone(reason);
+        return Ok(Decision { change, after: None, provisioned: 0 });
+    }
     if let Some(reasons) = must_replace(&change, desired, record, known, done) {
         change.reasons.extend(reasons);
+        // Made as the file says: what is ignored on an existing machine has no existing machine any more.
+        let desired = known.desired.unwrap_or(desired);
+        let after = RecordedVm::from(desired);
+        let all = fields_between(Some(&before), &after);
+        if all.len() > change.fields.len() {
+            change
+                .reasons
+                .push("made as the file says, with the changes that were ignored until now".to_owned());
+        }
+        change.fields = all;
+        change.replaces = Some(change.instance);
         change.instance = known.fresh;
         take_down(&mut change, record, known.sight);
         name_shrinking(&mut change, &before, &after);
         if desired.lifecycle.prevent_destroy && !change.losses.is_empty() {
             change.refused = Some("it would be replaced, and `prevent-destroy` forbids that".to_owned());
+        } else if before.lifecycle.prevent_destroy {
+            change.reasons.push("it was protected until now".to_owned());
         }
-        // Made as the file says: what is ignored on an existing machine has no existing machine any more.
-        let after = known.desired.map(RecordedVm::from);
-        create(&mut change, known.desired.unwrap_or(desired));
+        create(&mut change, desired);
         change.action = Action::Replace;
-        return Ok(Decision { change, after, provisioned: 0 });
+        return Ok(Decision { change, after: Some(after), provisioned: 0 });
     }
     if record.phase == Phase::Preparing {
         change.reasons.push("an earlier `prepare` did not end; it is finished first".to_owned());
@@ -239,7 +258,7 @@ fn keep_moved_hostname(change: &mut Change, from: &Address, before: &RecordedVm,
         return;
     }
     for field in change.fields.iter_mut().filter(|field| field.field == "cloud-init.hostname") {
-        field.class = Class::RecordOnly;
+        field.class = Some(Class::RecordOnly);
         change.reasons.push("the guest keeps its host name until it is replaced".to_owned());
     }
 }
@@ -250,13 +269,30 @@ fn name_shrinking(change: &mut Change, before: &RecordedVm, after: &RecordedVm) 
     if after < before
         && let Some(loss) = change.losses.first_mut()
     {
-        let gib = |bytes: u64| bytes.div_ceil(1 << 30);
+        let size = |bytes: u64| match bytes >> 30 {
+            gib if gib << 30 == bytes => format!("{gib} GiB"),
+            _ => format!("{} MiB", bytes.div_ceil(1 << 20)),
+        };
         *loss = format!(
-            "its disk of {} GiB, with everything on it; the new one has {} GiB, and nothing is copied",
-            gib(before),
-            gib(after)
+            "its disk of {}, with everything on it; the new one has {}, and nothing is copied",
+            size(before),
+            size(after)
         );
     }
+}
+
+/// Why a running machine whose files are gone is not replaced unasked: its process still holds the disk.
+fn still_held(change: &Change, known: Known<'_>) -> Option<String> {
+    let Some(Sight::Seen(seen)) = known.sight else { return None };
+    let is_gone = |drift: &Drift| matches!(drift.kind, DriftKind::DiskMissing | DriftKind::FolderMissing);
+    if !is_live(seen.state) || matches!(known.wish, Wish::Replace(_)) || !change.drift.iter().any(is_gone) {
+        return None;
+    }
+    let name = change.address.name();
+    Some(format!(
+        "its files are gone and its process still holds the disk: what is on it is lost when that ends. Put the files \
+         back, or save what you need out of the guest and then make it anew with `--replace {name}`"
+    ))
 }
 
 /// Why the machine cannot be kept, if it cannot.
@@ -282,8 +318,8 @@ fn must_replace(
             .fields
             .iter()
             .filter(|field| match class {
-                Class::Replace => field.class == Class::Replace,
-                _ => field.class < Class::Replace && is_trigger(desired, &field.field),
+                Class::Replace => field.class == Some(Class::Replace),
+                _ => field.class < Some(Class::Replace) && is_trigger(desired, &field.field),
             })
             .map(|field| &*field.field)
             .collect();
@@ -349,11 +385,11 @@ fn settle(
             field: Cow::Borrowed(PROVISION),
             before: steps(record.provisioned.len()),
             after: steps(done),
-            unit: Cow::Borrowed(""),
-            class: Class::RecordOnly,
+            unit: None,
+            class: Some(Class::RecordOnly),
         });
     }
-    let class = change.fields.iter().map(|field| field.class).max();
+    let class = change.fields.iter().filter_map(|field| field.class).max();
     let pending = done < desired.provision.len();
     let live = is_live(state);
     let drifted = |kinds: &[DriftKind]| change.drift.iter().any(|drift| kinds.contains(&drift.kind));
@@ -364,6 +400,11 @@ fn settle(
     if restart {
         change.down.push(StepKind::Stop);
         change.reasons.extend(wished.map(str::to_owned));
+        let fields = change.fields.iter().filter(|field| field.class == Some(Class::Restart));
+        let names: Vec<_> = fields.map(|field| &*field.field).collect();
+        if !names.is_empty() {
+            change.reasons.push(format!("{} changed; cannot be done while it runs", names.join(", ")));
+        }
     }
     if !change.fields.is_empty() || repairable || change.moved_from.is_some() {
         change.up.push(StepKind::Update);
@@ -403,9 +444,19 @@ fn settle(
 
 /// Adds the reasons that the fields do not show.
 fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usize) {
-    for (step, label) in desired.provision.iter().skip(done).zip(&change.provision).take(1) {
+    if change.up.contains(&StepKind::Resume) && change.up.contains(&StepKind::Suspend) {
+        change.reasons.push("resumed for its provisioning, then suspended again".to_owned());
+    }
+    if desired.power == Power::Stopped && done < desired.provision.len() {
+        change.reasons.push("provisioning waits until it is to run".to_owned());
+    }
+    let starts = change.up.contains(&StepKind::Start) && !change.down.contains(&StepKind::Stop);
+    if starts && change.drift.is_empty() && !change.fields.iter().any(|field| field.field == "state") {
+        change.reasons.push("it is to run".to_owned());
+    }
+    if let Some(ProvisionRun { number, label }) = change.provision.first() {
         let why = if record.provisioned.len() > done { "changed" } else { "has not succeeded yet" };
-        change.reasons.push(format!("provisioning step {} (`{label}`) {why}", step.number));
+        change.reasons.push(format!("provisioning step {number} (`{label}`) {why}"));
     }
     if change.up.contains(&StepKind::Ready) && !change.up.contains(&StepKind::Start) {
         change.reasons.push("waits until it is ready, which it has not been yet".to_owned());
@@ -457,8 +508,8 @@ fn fields_between(before: Option<&RecordedVm>, after: &RecordedVm) -> Vec<FieldC
         field: Cow::Borrowed(field.name),
         before: before.map_or(Value::Null, field.value),
         after: (field.value)(after),
-        unit: Cow::Borrowed(field.unit),
-        class: before.map_or(Class::InPlace, |before| field.class(before, after)),
+        unit: (!field.unit.is_empty()).then_some(Cow::Borrowed(field.unit)),
+        class: before.map(|before| field.class(before, after)),
     };
     FIELDS.iter().map(changed).filter(|field| field.before != field.after).collect()
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 use vmctl_providers::{Name, Stray};
 
@@ -10,6 +11,7 @@ use crate::change::Change;
 use crate::checks::CheckResult;
 use crate::desired::InputFile;
 use crate::graph::{StepGraph, StepId};
+use crate::observed::Looked;
 use crate::plan::{FORMAT_VERSION, Plan, Summary};
 use crate::scope::Options;
 use crate::step::Step;
@@ -36,6 +38,11 @@ pub struct PlanDocument<'a> {
     pub changes: Cow<'a, [Change]>,
     /// The steps and their order.
     pub steps: Vec<StepDocument<'a>>,
+    /// What was looked at when it was made.
+    #[serde(flatten)]
+    pub looked: Looked,
+    /// What the VMFile's author may not have meant.
+    pub warnings: Cow<'a, [Value]>,
     /// Machines with our mark that no record knows.
     pub strays: Cow<'a, [Stray]>,
     /// What became of the checks that were asked.
@@ -75,6 +82,8 @@ impl<'a> From<&'a Plan> for PlanDocument<'a> {
             summary: plan.summary(),
             changes: Cow::Borrowed(&plan.changes),
             steps: steps.collect(),
+            looked: plan.looked,
+            warnings: Cow::Borrowed(&plan.warnings),
             strays: Cow::Borrowed(&plan.strays),
             checks: Cow::Borrowed(&plan.checks),
             inputs: Cow::Borrowed(&plan.inputs),

@@ -83,7 +83,8 @@ pub fn drift(record: &Record, sight: Option<&Sight>) -> Result<Vec<Drift>, Recor
     match sight {
         None => Ok(Vec::new()),
         Some(Sight::Unreachable { reason }) => {
-            Ok(vec![Drift::new(DriftKind::Unreachable, format!("cannot be reached: {reason}"))])
+            let drift = Drift::new(DriftKind::Unreachable, format!("cannot be reached: {reason}"));
+            Ok(vec![drift.between(Value::Null, json(reason))])
         }
         // What is half-made or half-removed is finished, whatever it looks like.
         Some(Sight::Seen(_)) if matches!(record.phase, Phase::Preparing | Phase::Destroying) => {
@@ -201,7 +202,7 @@ fn damage(damage: &Damage) -> Drift {
         Damage::FolderMissing { .. } => DriftKind::FolderMissing,
         Damage::FolderForeign { .. } => DriftKind::FolderForeign,
     };
-    Drift::new(kind, damage.to_string())
+    Drift::new(kind, damage.to_string()).between(Value::Null, json(damage))
 }
 
 #[cfg(test)]

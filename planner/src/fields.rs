@@ -125,7 +125,7 @@ pub const FIELDS: &[Field] = &[
         },
     },
     Field {
-        name: "image path",
+        name: "image.path",
         unit: "",
         needs: Needs::Always(Class::RecordOnly),
         effect: "the same content under another name",
@@ -263,7 +263,7 @@ pub const FIELDS: &[Field] = &[
 /// The names that `ignore-changes` and `replace-when` take: fields, blocks of fields, the provisioning steps, `all`.
 pub fn names() -> Vec<&'static str> {
     let mut names: Vec<&str> = Vec::new();
-    for field in FIELDS.iter().filter(|field| !field.is_about_plans() && !field.name.contains(' ')) {
+    for field in FIELDS.iter().filter(|field| !field.is_about_plans()) {
         if let Some((block, _)) = field.name.split_once('.')
             && !names.contains(&block)
         {

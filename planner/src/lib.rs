@@ -32,13 +32,13 @@ mod target;
 pub mod texts;
 pub mod vmfile;
 
-pub use change::{Action, Change, FieldChange, LeftAlone, TextDiff};
+pub use change::{Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, TextDiff};
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};
 pub use document::PlanDocument;
 pub use drift::{Drift, DriftKind};
 pub use graph::{StepGraph, StepId};
-pub use observed::{Observed, Sight, refresh};
+pub use observed::{Looked, Observed, Sight, refresh};
 pub use plan::{Inputs, Plan, PlanError, Summary};
 pub use recorded::{RecordedVm, other_vmfile};
 pub use saved::{Moved, SavedPlan, SavedPlanError};

@@ -9,13 +9,10 @@ use vmctl_state::{Address, Record, Snapshot};
 use crate::desired::Move;
 use crate::observed::Observed;
 use crate::plan::{Inputs, PlanError};
-use crate::scope::Mode;
+use crate::scope::{Mode, Options};
 
 /// The moves that have something to move, from the new address to the old one. A chain of moves is followed to its end.
-pub(crate) fn moves(
-    inputs: Inputs<'_>,
-    scope: Option<&BTreeSet<Name>>,
-) -> Result<BTreeMap<Address, Address>, PlanError> {
+pub(crate) fn moves(inputs: Inputs<'_>) -> Result<BTreeMap<Address, Address>, PlanError> {
     let Some(desired) = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal) else {
         return Ok(BTreeMap::new());
     };
@@ -30,7 +27,7 @@ pub(crate) fn moves(
         }
         let to = Address::vm(last.as_str());
         let is_recorded = |address| inputs.recorded.records.contains_key(address);
-        if !is_recorded(&from) || from == to || scope.is_some_and(|scope| !scope.contains(last)) {
+        if !is_recorded(&from) || from == to {
             continue;
         }
         if is_recorded(&to) || moves.contains_key(&to) {
@@ -70,4 +67,23 @@ pub(crate) fn moved_sights<'a>(
         }
     }
     Cow::Owned(observed)
+}
+
+/// The options, with the new name of every machine that is named by its old one.
+pub(crate) fn renamed<'a>(options: &'a Options, moves: &BTreeMap<Address, Address>) -> Cow<'a, Options> {
+    if moves.is_empty() {
+        return Cow::Borrowed(options);
+    }
+    let new_name = |name: &Name| {
+        let old = Address::vm(name.as_str());
+        let new = moves.iter().find(|(_, from)| **from == old).map(|(to, _)| to);
+        new.and_then(|to| to.name().parse().ok()).unwrap_or_else(|| name.clone())
+    };
+    let renamed = |names: &BTreeSet<Name>| names.iter().map(new_name).collect();
+    Cow::Owned(Options {
+        targets: renamed(&options.targets),
+        excludes: renamed(&options.excludes),
+        replace: renamed(&options.replace),
+        ..options.clone()
+    })
 }

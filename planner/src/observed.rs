@@ -24,11 +24,20 @@ pub struct Observed {
     /// The machines that were looked at.
     pub vms: BTreeMap<Address, Sight>,
     /// Machines of the project that no record knows; those let go of on purpose included.
-    #[serde(default)]
     pub strays: Vec<Stray>,
     /// What became of the checks that were asked.
-    #[serde(default)]
     pub checks: Vec<CheckResult>,
+    /// What was looked at.
+    pub looked: Looked,
+}
+
+/// What was looked at: nothing found is not the same as nobody looked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// Whether the providers were asked about the recorded machines.
+    pub refreshed: bool,
+    /// Whether the checks of running machines were asked.
+    pub checks_asked: bool,
 }
 
 /// What became of one look.
@@ -64,7 +73,7 @@ pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observ
         .buffer_unordered(CONCURRENT_LOOKS)
         .collect()
         .await;
-    Ok(Observed { vms, ..Observed::default() })
+    Ok(Observed { vms, looked: Looked { refreshed: true, checks_asked: false }, ..Observed::default() })
 }
 
 /// Finds machines of `project` that no record knows, without those that `desired` lets go of.

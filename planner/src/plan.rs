@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::{Name, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
-use crate::change::{Action, Change, LeftAlone};
+use crate::change::{Accepts, Action, Change, LeftAlone};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
 use crate::desired::{Desired, DesiredImage, InputFile};
 use crate::graph::{CycleError, StepGraph};
-use crate::moves::{moved, moved_sights, moves};
-use crate::observed::Observed;
+use crate::moves::{moved, moved_sights, moves, renamed};
+use crate::observed::{Looked, Observed};
 use crate::recorded::RecordError;
-use crate::scope::{Mode, Options, ScopeError, UnknownMachine, scope};
+use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, scope};
 use crate::step::StepKind;
 use crate::target::Target;
 
@@ -58,6 +59,10 @@ pub struct Plan {
     pub strays: Vec<Stray>,
     /// What became of the checks that were asked.
     pub checks: Vec<CheckResult>,
+    /// What was looked at when it was made.
+    pub looked: Looked,
+    /// What the VMFile's author may not have meant, as `validate --json` tells it; put there by whoever read the file.
+    pub warnings: Vec<Value>,
     /// The steps and their order.
     pub graph: StepGraph,
     /// Files that decided the desired state.
@@ -96,6 +101,9 @@ pub enum PlanError {
     /// An option names a machine that there is not.
     #[error(transparent)]
     Unknown(#[from] UnknownMachine),
+    /// Options contradict each other.
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
     /// A machine cannot get the name of another.
     #[error("`{from}` cannot be moved to `{to}`: both are recorded")]
     MoveOntoExisting {
@@ -111,13 +119,13 @@ impl From<ScopeError> for PlanError {
         match error {
             ScopeError::Record(error) => Self::Record(error),
             ScopeError::Unknown(error) => Self::Unknown(error),
+            ScopeError::Contradiction(error) => Self::Contradiction(error),
         }
     }
 }
 
 /// How many machines each kind of change concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Summary {
     /// Machines that are made.
     pub create: usize,
@@ -133,18 +141,23 @@ pub struct Summary {
     pub unchanged: usize,
     /// Machines that would need something and are left as they are.
     pub left_alone: usize,
-    /// Machines that differ from what is recorded.
+    /// Machines because of which the plan cannot be applied; counted besides, not instead.
+    pub refused: usize,
+    /// Machines that differ from what is recorded; counted besides, not instead.
     pub drifted: usize,
 }
 
 impl Plan {
     /// Makes the plan. Pure: the same inputs give the same plan.
     pub fn new(inputs: Inputs<'_>) -> Result<Self, PlanError> {
-        let scope = scope(inputs.options, inputs.desired, inputs.recorded)?;
-        let moves = moves(inputs, scope.as_ref())?;
+        // Renamed first, so that both names of a machine mean the one machine and no option tears them apart.
+        let mut moves = moves(inputs)?;
         let recorded = moved(inputs.recorded, &moves);
         let observed = moved_sights(inputs.observed, &moves);
-        let inputs = Inputs { recorded: &recorded, observed: &observed, ..inputs };
+        let options = renamed(inputs.options, &moves);
+        let scope = scope(&options, inputs.desired, &recorded)?;
+        let inputs = Inputs { recorded: &recorded, observed: &observed, options: &options, ..inputs };
+        moves.retain(|to, _| scope.as_ref().is_none_or(|scope| scope.contains(to.name())));
         let mut decisions = Decisions::new(inputs, scope.as_ref(), &moves)?;
         decisions.follow_triggers()?;
         let ports = decisions.order_ports()?;
@@ -159,18 +172,20 @@ impl Plan {
             changes: Vec::new(),
             strays: inputs.observed.strays.iter().filter(|stray| !stray.released).cloned().collect(),
             checks: inputs.observed.checks.clone(),
+            looked: inputs.observed.looked,
+            warnings: Vec::new(),
             graph: StepGraph::default(),
             inputs: desired.map(|desired| desired.inputs.clone()).unwrap_or_default(),
             image_files: desired.map(image_files).unwrap_or_default(),
             bookkeeping: moves
                 .iter()
                 .map(|(to, from)| Bookkeeping::Move { from: from.clone(), to: to.clone() })
-                .chain(accepted(inputs, scope.as_ref())?)
                 .collect(),
             targets: BTreeMap::new(),
             images: BTreeMap::new(),
         };
         plan.take_over(decisions, inputs);
+        plan.accept(accepted(inputs, scope.as_ref())?);
         plan.add_steps(inputs, &ports)?;
         plan.graph.sequence()?;
         Ok(plan)
@@ -210,6 +225,7 @@ impl Plan {
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         for change in &self.changes {
+            summary.refused += usize::from(change.refused.is_some());
             summary.drifted += usize::from(!change.drift.is_empty());
             match change.action {
                 Action::NoOp if change.left_alone.is_some() => summary.left_alone += 1,
@@ -238,6 +254,21 @@ impl Plan {
             .filter(move |change| change.up.iter().any(binds))
             .filter_map(|change| self.targets.get(&change.address))
             .map(|target| &target.spec)
+    }
+
+    /// Takes over what a refresh changes in the record.
+    fn accept(&mut self, accepted: Vec<Bookkeeping>) {
+        for entry in &accepted {
+            let (address, accepts) = match entry {
+                Bookkeeping::Put(record) => (&record.address, Accepts::Update),
+                Bookkeeping::Remove(address) => (address, Accepts::Forget),
+                Bookkeeping::Move { .. } => continue,
+            };
+            for change in self.changes.iter_mut().filter(|change| change.address == *address) {
+                change.accepts = Some(accepts);
+            }
+        }
+        self.bookkeeping.extend(accepted);
     }
 
     /// Takes over the decisions, and what their steps need.

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vmctl_providers::Digest;
+use vmctl_providers::{Digest, Name};
+use vmctl_state::Address;
 
 use crate::desired::InputFile;
 use crate::document::PlanDocument;
@@ -135,8 +136,9 @@ impl SavedPlan {
             return Err(SavedPlanError::Version { found: head.version, made_by: head.made_by });
         }
         let saved: Self = serde_json::from_slice(bytes).map_err(|_| SavedPlanError::Broken)?;
-        // What is read and written again is what was written, unless something was added.
-        if saved.digest() == saved.seal && saved.to_bytes() == bytes {
+        // What is read and written again is what was written, unless something was added. Names are looked at even so:
+        // whoever makes a seal can make a name.
+        if saved.digest() == saved.seal && saved.to_bytes() == bytes && saved.names_are_sound() {
             Ok(saved)
         } else {
             Err(SavedPlanError::Broken)
@@ -171,11 +173,27 @@ impl SavedPlan {
         }
         let bare = |plan: PlanDocument<'_>| {
             let mut plan = owned(plan);
-            // The text that a digest stands for decides nothing, and is forgotten at times.
+            // The text that a digest stands for decides nothing, and is forgotten at times; nor does a warning.
+            plan.warnings = Cow::Borrowed(&[]);
             plan.changes.to_mut().iter_mut().for_each(|change| change.diffs.clear());
             plan
         };
         (bare(self.plan.clone()) != bare(PlanDocument::from(again))).then_some(Moved::Plan)
+    }
+
+    fn names_are_sound(&self) -> bool {
+        let is_vm = |address: &Address| {
+            address.name().parse::<Name>().is_ok_and(|name| *address == Address::vm(name.as_str()))
+        };
+        let is_image = |address: &Address| {
+            let hex = address.name();
+            *address == Address::image(hex) && hex.bytes().all(|digit| digit.is_ascii_hexdigit())
+        };
+        let changes = self.plan.changes.iter().map(|change| &change.address);
+        let moved = self.plan.changes.iter().filter_map(|change| change.moved_from.as_ref());
+        let checks = self.plan.checks.iter().map(|check| &check.address);
+        let mut steps = self.plan.steps.iter().map(|step| &step.step.address);
+        changes.chain(moved).chain(checks).all(is_vm) && steps.all(|step| is_vm(step) || is_image(step))
     }
 
     fn digest(&self) -> Digest {
@@ -204,6 +222,8 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         summary,
         changes,
         steps,
+        looked,
+        warnings,
         strays,
         checks,
         inputs,
@@ -232,6 +252,8 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
                 after: step.after,
             })
             .collect(),
+        looked,
+        warnings: Cow::Owned(warnings.into_owned()),
         strays: Cow::Owned(strays.into_owned()),
         checks: Cow::Owned(checks.into_owned()),
         inputs: Cow::Owned(inputs.into_owned()),

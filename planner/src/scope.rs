@@ -28,14 +28,13 @@ pub struct Options {
     /// What is planned towards.
     pub mode: Mode,
     /// Only these machines and what they need; all if empty.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub targets: BTreeSet<Name>,
     /// All but these machines and what needs them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub excludes: BTreeSet<Name>,
     /// Machines that are made anew whether or not they changed.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub replace: BTreeSet<Name>,
+    /// Machines that are let go of where all others are removed; in the normal mode the VMFile names them.
+    pub forget: BTreeSet<Name>,
 }
 
 /// An option names a machine that is neither desired nor recorded.
@@ -50,12 +49,32 @@ pub struct UnknownMachine {
     pub known: Vec<Name>,
 }
 
-/// The machines that a plan is about; `None` means all of them.
+/// An option that would have no effect beside another.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`--{option} {name}` has no effect: {why}")]
+pub struct Contradiction {
+    /// The option.
+    pub option: &'static str,
+    /// The machine.
+    pub name: Name,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// The machines that a plan is about; `None` means all of them. `recorded` has every machine under its new name.
 pub(crate) fn scope(
     options: &Options,
     desired: Option<&Desired>,
     recorded: &Snapshot,
 ) -> Result<Option<BTreeSet<Name>>, ScopeError> {
+    let contradicts = |option, name: &Name, why| Contradiction { option, name: name.clone(), why };
+    if let Some(name) = options.targets.intersection(&options.excludes).next() {
+        return Err(contradicts("target", name, "`--exclude` names it as well").into());
+    }
+    let is_removed = |name: &&Name| desired.is_some_and(|desired| desired.removed.contains(*name));
+    if let Some(name) = options.replace.iter().find(is_removed) {
+        return Err(contradicts("replace", name, "it is `removed` in the VMFile").into());
+    }
     let needs = needs(options.mode, desired, recorded)?;
     for (option, names) in
         [("target", &options.targets), ("exclude", &options.excludes), ("replace", &options.replace)]
@@ -76,7 +95,10 @@ pub(crate) fn scope(
     for name in reach(&options.excludes, &reversed(&needs)) {
         included.remove(&name);
     }
-    Ok(Some(included))
+    match options.replace.iter().find(|name| !included.contains(*name)) {
+        Some(name) => Err(contradicts("replace", name, "the plan is not about it").into()),
+        None => Ok(Some(included)),
+    }
 }
 
 /// A scope could not be told.
@@ -86,6 +108,8 @@ pub(crate) enum ScopeError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Unknown(#[from] UnknownMachine),
+    #[error(transparent)]
+    Contradiction(#[from] Contradiction),
 }
 
 /// For each machine, those that must be worked on before it: its dependencies when machines come up, its dependants

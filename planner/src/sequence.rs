@@ -102,7 +102,11 @@ impl Chain {
         let mut previous = None;
         let down = change.down.iter().map(|kind| (*kind, true));
         for (kind, is_down) in down.chain(change.up.iter().map(|kind| (*kind, false))) {
-            let label = if matches!(kind, StepKind::Provision(_)) { labels.next().cloned() } else { None };
+            let label = if matches!(kind, StepKind::Provision(_)) {
+                labels.next().map(|run| run.label.clone())
+            } else {
+                None
+            };
             let instance = if is_down { old.unwrap_or(change.instance) } else { change.instance };
             let id = graph.add(Step { kind, address: change.address.clone(), instance, label });
             if let Some(previous) = previous.replace(id) {

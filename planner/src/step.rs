@@ -1,9 +1,11 @@
 //! Units of execution.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use vmctl_providers::InstanceId;
 use vmctl_state::Address;
 
@@ -12,8 +14,7 @@ use vmctl_state::Address;
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a step does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepKind {
     /// Brings an image into the cache; one step per image, shared.
     FetchImage,
@@ -70,6 +71,7 @@ impl StepKind {
 
 /// One step: what is done to what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "StepForm", try_from = "StepForm")]
 pub struct Step {
     /// What it does.
     pub kind: StepKind,
@@ -78,8 +80,59 @@ pub struct Step {
     /// The instance it is done to; nil for an image.
     pub instance: InstanceId,
     /// For a provisioning step, what it is called.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+}
+
+/// The JSON form of a step: the kind is always a word.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StepForm {
+    kind: Cow<'static, str>,
+    /// Number of a provisioning step, from 1.
+    number: Option<usize>,
+    address: Address,
+    /// None for an image.
+    instance: Option<InstanceId>,
+    label: Option<String>,
+}
+
+impl From<Step> for StepForm {
+    fn from(step: Step) -> Self {
+        let number = if let StepKind::Provision(number) = step.kind { Some(number) } else { None };
+        Self {
+            kind: Cow::Borrowed(step.kind.name()),
+            number,
+            address: step.address,
+            instance: Some(step.instance).filter(|instance| !instance.0.is_nil()),
+            label: step.label,
+        }
+    }
+}
+
+impl TryFrom<StepForm> for Step {
+    type Error = String;
+
+    fn try_from(form: StepForm) -> Result<Self, Self::Error> {
+        let kinds = [
+            StepKind::FetchImage,
+            StepKind::Prepare,
+            StepKind::Update,
+            StepKind::Start,
+            StepKind::Resume,
+            StepKind::Ready,
+            StepKind::Provision(form.number.unwrap_or_default()),
+            StepKind::Suspend,
+            StepKind::Stop,
+            StepKind::Destroy,
+            StepKind::Forget,
+        ];
+        let kind = kinds.into_iter().find(|kind| kind.name() == form.kind);
+        Ok(Self {
+            kind: kind.ok_or_else(|| format!("unknown kind of step `{}`", form.kind))?,
+            address: form.address,
+            instance: form.instance.unwrap_or(InstanceId(Uuid::nil())),
+            label: form.label,
+        })
+    }
 }
 
 impl fmt::Display for Step {

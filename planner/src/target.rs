@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::ProvisionStep;
-use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, VmSpec};
+use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, Readiness, VmSpec};
 
 use crate::change::Change;
 use crate::desired::{Desired, DesiredVm};
@@ -21,6 +21,8 @@ pub(crate) struct Target {
     pub(crate) recorded: RecordedVm,
     /// Its provisioning steps.
     pub(crate) provision: Vec<ProvisionStep>,
+    /// When it counts as ready.
+    pub(crate) ready: Readiness,
     /// How many of them, from the first, need not run again.
     pub(crate) provisioned: usize,
     /// Whether an update changes nothing but what is remembered.
@@ -41,6 +43,7 @@ impl Target {
             spec: spec(vm, after, &desired.project, decision.change.instance, images),
             recorded: RecordedVm { vmfile, ..after.clone() },
             provision: vm.provision.clone(),
+            ready: vm.ready.clone(),
             provisioned: decision.provisioned,
             only_remembered: is_only_remembered(&decision.change),
         })
@@ -54,7 +57,7 @@ fn is_only_remembered(change: &Change) -> bool {
     });
     change.moved_from.is_none()
         && !repairs
-        && change.fields.iter().all(|field| field.class == Class::RecordOnly)
+        && change.fields.iter().all(|field| field.class == Some(Class::RecordOnly))
 }
 
 /// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.

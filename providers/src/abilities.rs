@@ -178,8 +178,24 @@ impl fmt::Display for Probe {
 pub struct Readiness {
     /// What must hold, asked in this order.
     pub probes: Vec<Probe>,
-    /// How long it may take, from the start of the wait.
+    /// How long it may take, from the start of the wait. In JSON, as milliseconds.
+    #[serde(rename = "timeout_ms", with = "milliseconds")]
     pub timeout: Duration,
+}
+
+/// A duration in whole milliseconds.
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
 }
 
 /// The answer to a [`Probe`].

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
-use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, StepKind, texts};
+use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, texts};
 use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Store, Writer};
 
@@ -20,7 +20,8 @@ use crate::args::{ApplyArgs, ChecksWhen};
 use crate::context::{Context, holder, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
-use crate::ui::{self, BAD, DOUBTFUL, GOOD};
+use crate::summary::{self, Outcome, exit_of, explain};
+use crate::ui::{self, DOUBTFUL};
 use crate::{render, saved};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
@@ -38,6 +39,9 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
     let dir = ctx.project_dir(&order.goal.project)?;
     let makes_machines = order.goal.options.mode == Mode::Normal;
     if !makes_machines && vmctl_state::project::read(&dir)?.is_none() {
+        if args.json {
+            summary::tell_programs(Outcome::NothingToDo, &Report::default(), Duration::ZERO, &[])?;
+        }
         return Ok(plan::nothing_there(ctx));
     }
     let mut writer = Writer::open(&dir, holder("apply"), plan::lineage(&dir), Duration::ZERO)?;
@@ -65,12 +69,20 @@ impl Order {
             return Err(saved::stale(&moved));
         }
         let project = saved.plan.project.clone().into_owned();
+        if let Some(asked) = ctx.settings.project.as_ref().filter(|asked| **asked != project) {
+            return Err(CliError::new(format!("this plan is for project `{project}`, not for `{asked}`"))
+                .help("leave --project and VMCTL_PROJECT out: a saved plan names its own".to_owned())
+                .exit(Exit::Usage));
+        }
         let options = saved.plan.options.clone().into_owned();
-        let desired = match saved.plan.inputs.first() {
-            Some(vmfile) => Some(ctx.load_again(&vmfile.path, &project)?),
-            None => None,
+        let (desired, warnings) = match saved.plan.inputs.first() {
+            Some(vmfile) => {
+                let loaded = ctx.load_again(&vmfile.path, &project)?;
+                (Some(loaded.desired), loaded.warnings)
+            }
+            None => (None, Vec::new()),
         };
-        Ok(Self { goal: Goal { project, desired, options }, saved: Some(saved) })
+        Ok(Self { goal: Goal { project, desired, warnings, options }, saved: Some(saved) })
     }
 
     /// The plan to carry out. One that was saved is made again from the same inputs, and must be the same.
@@ -109,11 +121,18 @@ async fn with_lock(
     let plan = order.plan(ctx, writer, &host, !args.planning.no_refresh).await?;
     let document = PlanDocument::from(&plan);
     if args.json {
-        progress::write_line(&json!({ "format": 1, "event": "plan", "plan": document }))?;
+        progress::write_event("plan", json!({ "plan": document }))?;
     } else if !ctx.options.quiet || !(args.yes || order.saved.is_some()) {
         ui::print(&render::plan(&document, ui::stdout_width()))?;
     }
-    plan::refuse(&document)?;
+    let (done, nothing) = (Duration::ZERO, Report::default());
+    let end = |outcome, report: &Report, elapsed, preflight: &[_]| {
+        if args.json { summary::tell_programs(outcome, report, elapsed, preflight) } else { Ok(()) }
+    };
+    if let Err(refused) = plan::refuse(&plan) {
+        end(Outcome::Refused, &nothing, done, &[])?;
+        return Err(refused);
+    }
     let control = Control::default();
     let (events, shown) = mpsc::unbounded_channel();
     let executor = Executor::new(host, ctx.images()?, limits(args), control.clone(), events);
@@ -121,10 +140,17 @@ async fn with_lock(
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
+        end(Outcome::NothingToDo, &report, done, &[])?;
         return Ok(exit_of(&plan, &report));
     }
-    executor.preflight(&plan, writer).await.map_err(|error| explain(&error))?;
-    if order.saved.is_none() && !args.yes && !confirmed(order.goal.options.mode)? {
+    if let Err(error) = executor.preflight(&plan, writer).await {
+        if let ApplyError::Preflight(failures) = &error {
+            end(Outcome::PreflightFailed, &nothing, done, failures)?;
+        }
+        return Err(explain(&error));
+    }
+    if order.saved.is_none() && !args.yes && !confirmed(args, order.goal.options.mode)? {
+        end(Outcome::Declined, &nothing, done, &[])?;
         progress::tell("Nothing was done.");
         return Ok(Exit::Error);
     }
@@ -142,9 +168,9 @@ async fn with_lock(
     let report = result.map_err(|error| explain(&error))?;
     forget_texts(writer, names);
     if args.json {
-        progress::write_line(&summary(&report, started.elapsed()))?;
+        end(summary::outcome_of(&report), &report, started.elapsed(), &[])?;
     } else {
-        conclude(ctx, &plan, &report, started.elapsed());
+        summary::tell_people(ctx, &plan, &report, started.elapsed());
     }
     printed?;
     Ok(exit_of(&plan, &report))
@@ -235,9 +261,10 @@ fn listen_for_interrupts(control: Control) -> Result<(), CliError> {
 }
 
 /// Asks on the terminal. Without one there is nobody to ask.
-fn confirmed(mode: Mode) -> Result<bool, CliError> {
-    if !can_ask() {
-        return Err(CliError::new("there is no terminal to ask whether to apply this plan").help(
+fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
+    if args.json || !can_ask() {
+        let why = if args.json { "--json asks nothing" } else { "there is no terminal to ask" };
+        return Err(CliError::new(format!("{why}, so nobody said whether to apply this plan")).help(
             "pass --yes to apply without a question, or apply a saved plan: `vmctl plan --out FILE`"
                 .to_owned(),
         ));
@@ -256,95 +283,4 @@ fn confirmed(mode: Mode) -> Result<bool, CliError> {
         .read_line(&mut answer)
         .map_err(|error| CliError::new("cannot read the answer").because(&error))?;
     Ok(answer.trim() == "yes")
-}
-
-fn summary(report: &Report, elapsed: Duration) -> serde_json::Value {
-    let failed: Vec<_> =
-        report.failed.iter().map(|(id, failure)| json!({ "id": id, "failure": failure })).collect();
-    let skipped: Vec<_> =
-        report.skipped.iter().map(|(id, because)| json!({ "id": id, "because": because })).collect();
-    json!({
-        "format": 1,
-        "event": "summary",
-        "complete": report.is_complete(),
-        "interrupted": report.interrupted,
-        "seconds": elapsed.as_secs_f64(),
-        "done": report.done,
-        "failed": failed,
-        "skipped": skipped,
-        "abandoned": report.abandoned,
-        "not-begun": report.not_begun,
-    })
-}
-
-/// Says what was done and what to do next.
-fn conclude(ctx: &Context, plan: &Plan, report: &Report, elapsed: Duration) {
-    if report.is_complete() {
-        if !ctx.options.quiet {
-            let (done, took) = (report.done.len(), progress::seconds(elapsed));
-            let noun = if done == 1 { "step" } else { "steps" };
-            progress::tell(&format!("{GOOD}Applied{GOOD:#}: {done} {noun} in {took}."));
-        }
-        return;
-    }
-    let word = if report.interrupted { "Interrupted" } else { "Not everything could be done" };
-    progress::tell(&format!(
-        "{BAD}{word}{BAD:#}: {} done, {} failed, {} skipped, {} not begun, {} cut off.",
-        report.done.len(),
-        report.failed.len(),
-        report.skipped.len(),
-        report.not_begun.len(),
-        report.abandoned.len()
-    ));
-    let name = |id| ui::visible(&plan.graph.step(id).to_string());
-    for (id, failure) in &report.failed {
-        progress::tell(&format!("  {BAD}failed{BAD:#}  {}: {}", name(*id), ui::visible(&failure.message)));
-    }
-    for (id, because) in &report.skipped {
-        progress::tell(&format!(
-            "  {DOUBTFUL}skipped{DOUBTFUL:#} {} (needs `{}`)",
-            name(*id),
-            name(*because)
-        ));
-    }
-    for id in &report.abandoned {
-        progress::tell(&format!("  {DOUBTFUL}cut off{DOUBTFUL:#} {}: its outcome is unknown", name(*id)));
-    }
-    progress::tell(
-        "What is done is recorded. `vmctl plan` shows what is left, `vmctl apply` goes on from there, and\n\
-         `vmctl log NAME` shows what a machine said.",
-    );
-}
-
-/// A provisioning step that failed may have done part of its work, so that it counts as something done.
-fn exit_of(plan: &Plan, report: &Report) -> Exit {
-    let is_provision = |id| matches!(plan.graph.step(id).kind, StepKind::Provision(_));
-    if report.interrupted {
-        Exit::Interrupted
-    } else if report.is_complete() && plan.left_alone().next().is_none() {
-        Exit::Fine
-    } else if report.done.is_empty() && !report.failed.iter().any(|(id, _)| is_provision(*id)) {
-        Exit::Error
-    } else {
-        Exit::Partial
-    }
-}
-
-fn explain(error: &ApplyError) -> CliError {
-    match error {
-        ApplyError::Preflight(failures) => {
-            let mut text = error.to_string();
-            for (address, failure) in failures {
-                text.push_str(&format!("\n  {address}: {}", failure.message));
-                for cause in &failure.chain {
-                    text.push_str(&format!("\n    caused by: {cause}"));
-                }
-            }
-            let help = failures.iter().find_map(|(_, failure)| failure.help.clone());
-            CliError::new(text)
-                .help(help.unwrap_or_else(|| "nothing was done; `vmctl doctor` checks this host".to_owned()))
-        }
-        ApplyError::Stale { .. } => CliError::of(error).exit(Exit::Stale),
-        _ => CliError::of(error),
-    }
 }

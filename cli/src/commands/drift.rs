@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &Context, args: &DriftArgs) -> Result<Exit, CliError> {
     };
     let goal = Goal::of(ctx, &planning)?;
     let (plan, _) = goal.plan_now(ctx, Look { refresh: true, checks: args.checks })?;
-    output::plan(&PlanDocument::from(&plan), &args.output)?;
+    output::plan(&PlanDocument::from(&plan), &args.output, None)?;
     if args.checks == ChecksWhen::Fail {
         output::fail_on_checks(&plan.checks)?;
     }

@@ -18,7 +18,7 @@ pub(crate) fn run(ctx: &Context, args: &GraphArgs) -> Result<Exit, CliError> {
             let (plan, _) = goal.plan_now(ctx, Look { refresh: true, checks: ChecksWhen::Skip })?;
             Picture::from(&PlanDocument::from(&plan).graph())
         }
-        None => Picture::from(&ctx.load()?),
+        None => Picture::from(&ctx.load()?.desired),
     };
     let text = match args.format {
         GraphFormat::Dot => dot(&picture),

@@ -1,12 +1,11 @@
 //! `plan`: shows what `apply` would do.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use uuid::Uuid;
+use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
-    Desired, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError, SavedPlan, checks, observed,
-    other_vmfile, refresh,
+    Action, Change, Desired, DriftKind, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError,
+    SavedPlan, checks, observed, refresh,
 };
 use vmctl_providers::{Name, RouterHypervisor};
 use vmctl_state::{ProjectDir, Snapshot, project};
@@ -14,20 +13,30 @@ use vmctl_state::{ProjectDir, Snapshot, project};
 use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
 use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit};
-use crate::{files, machines, output};
+use crate::files::Destination;
+use crate::{machines, output, ui};
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
+    if args.checks == ChecksWhen::Fail && args.planning.no_refresh {
+        return Err(CliError::new("--checks fail asks machines, and --no-refresh looks at none")
+            .help("leave one of them out".to_owned())
+            .exit(Exit::Usage));
+    }
     let goal = Goal::of(ctx, &args.planning)?;
     let look = Look { refresh: !args.planning.no_refresh, checks: args.checks };
     let (plan, observed) = goal.plan_now(ctx, look)?;
     let document = PlanDocument::from(&plan);
-    output::plan(&document, &args.output)?;
-    refuse(&document)?;
-    if let Some(path) = &args.out {
-        save(path, &plan, &observed)?;
-        let shown = path.display();
-        ctx.note(&format!("Saved to `{shown}`. `vmctl apply {shown}` does just that."));
+    let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
+    output::plan(&document, &args.output, out.as_ref())?;
+    refuse(&plan)?;
+    if let Some(out) = out {
+        out.write(&SavedPlan::new(&plan, &observed, env!("CARGO_PKG_VERSION")).to_bytes())?;
+        let shown = out.path().display();
+        ctx.note(&match plan.is_empty() {
+            true => format!("Saved to `{shown}`. There is nothing in it to apply."),
+            false => format!("Saved to `{shown}`. `vmctl apply {shown}` does just that."),
+        });
     }
     if args.checks == ChecksWhen::Fail {
         output::fail_on_checks(&plan.checks)?;
@@ -41,6 +50,8 @@ pub(super) struct Goal {
     pub(super) project: Name,
     /// What the VMFile asks for; absent where none is needed.
     pub(super) desired: Option<Desired>,
+    /// What the VMFile's author may not have meant.
+    pub(super) warnings: Vec<Problem>,
     pub(super) options: Options,
 }
 
@@ -62,29 +73,27 @@ impl Goal {
             PlanningArgs { refresh_only: true, .. } => Mode::RefreshOnly,
             PlanningArgs { .. } => Mode::Normal,
         };
-        let options = Options {
+        let mut options = Options {
+            forget: Default::default(),
             mode,
             targets: planning.target.iter().cloned().collect(),
             excludes: planning.exclude.iter().cloned().collect(),
             replace: planning.replace.iter().cloned().collect(),
         };
         match mode {
-            Mode::Normal => {
-                let desired = ctx.load()?;
-                Ok(Self { project: desired.project.clone(), desired: Some(desired), options })
-            }
+            Mode::Normal => Self::of_vmfile(ctx, options),
             Mode::Destroy => match ctx.named_project()? {
-                Some(project) => Ok(Self { project, desired: None, options }),
+                Some(project) => {
+                    options.forget = ctx.removed()?;
+                    Ok(Self { project, desired: None, warnings: Vec::new(), options })
+                }
                 None => Err(CliError::new("nothing says which project to destroy: no VMFile is here").help(
                     "change to the project's folder, or pass --file PATH or --project NAME".to_owned(),
                 )),
             },
-            Mode::RefreshOnly if ctx.has_vmfile() => {
-                let desired = ctx.load()?;
-                Ok(Self { project: desired.project.clone(), desired: Some(desired), options })
-            }
+            Mode::RefreshOnly if ctx.has_vmfile() => Self::of_vmfile(ctx, options),
             Mode::RefreshOnly => match ctx.project()? {
-                Some(project) => Ok(Self { project, desired: None, options }),
+                Some(project) => Ok(Self { project, desired: None, warnings: Vec::new(), options }),
                 None => {
                     Err(CliError::new("there is nothing to look at: no VMFile is here and no project exists")
                         .help(
@@ -96,10 +105,20 @@ impl Goal {
         }
     }
 
+    fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
+        let Loaded { desired, warnings } = ctx.load()?;
+        Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, options })
+    }
+
     /// Reads the state without the right to write it, looks, and plans.
     pub(super) fn plan_now(&self, ctx: &Context, look: Look) -> Result<(Plan, Observed), CliError> {
         let dir = ctx.project_dir(&self.project)?;
-        let recorded = recorded(&dir)?;
+        let mut recorded = recorded(&dir)?;
+        if let Some(writer) = project::at_work(&dir)? {
+            ui::warn(&format!("{writer} is at work on this project; what follows is a moment's picture"));
+            // What is begun there is not interrupted.
+            recorded.open.clear();
+        }
         let host = ctx.hypervisor(&dir)?;
         large_runtime()?.block_on(self.plan(ctx, &dir, &recorded, &host, look))
     }
@@ -114,7 +133,11 @@ impl Goal {
         look: Look,
     ) -> Result<(Plan, Observed), CliError> {
         if let Some(desired) = self.desired.as_ref().filter(|_| self.options.mode == Mode::Normal) {
-            refuse_other_copy(ctx, desired, recorded)?;
+            ctx.refuse_other_copy(
+                &desired.project,
+                desired.inputs.first().map(|input| &*input.path),
+                recorded,
+            )?;
         }
         let observed =
             if look.refresh { self.observe(recorded, host, look.checks).await? } else { Observed::default() };
@@ -133,6 +156,7 @@ impl Goal {
         observed.strays = observed::strays(host, &self.project, recorded, desired).await?;
         if let Some(desired) = desired.filter(|_| asked != ChecksWhen::Skip) {
             observed.checks = checks::ask(host, desired, &observed).await;
+            observed.looked.checks_asked = true;
         }
         Ok(observed)
     }
@@ -154,6 +178,8 @@ impl Goal {
             options: &self.options,
         };
         let mut plan = Plan::new(inputs).map_err(|error| explain(&error))?;
+        plan.warnings =
+            self.warnings.iter().filter_map(|warning| serde_json::to_value(warning).ok()).collect();
         if let Some(desired) = &self.desired {
             plan.show_texts(desired, recorded, |digest| dir.text(digest))
                 .map_err(|error| CliError::of(&error))?;
@@ -186,6 +212,7 @@ fn explain(error: &PlanError) -> CliError {
             let names: Vec<_> = unknown.known.iter().map(Name::as_str).collect();
             this.help(machines::suggestion(unknown.name.as_str(), &names))
         }
+        PlanError::Contradiction(_) => this.help("leave one of them out".to_owned()).exit(Exit::Usage),
         PlanError::MoveOntoExisting { from, to } => this.help(format!(
             "remove the `moved` node, or let go of one of them first: `vmctl state rm {}`, or destroy `{to}`",
             from.name()
@@ -195,50 +222,37 @@ fn explain(error: &PlanError) -> CliError {
 }
 
 /// Ends with what forbids the plan, if something does.
-pub(super) fn refuse(plan: &PlanDocument<'_>) -> Result<(), CliError> {
-    let refused: Vec<_> = plan
-        .changes
-        .iter()
-        .filter(|change| change.refused.is_some())
-        .map(|change| change.address.name())
-        .collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let names = refused.join("`, `");
-    let out = refused.iter().map(|name| format!("--exclude {name}")).collect::<Vec<_>>().join(" ");
-    Err(CliError::new(format!("`prevent-destroy` protects `{names}`, so nothing can be applied")).help(format!(
-        "to give the protection up, take `prevent-destroy` out of the machine's block and apply that first; to let go \
-         of a machine without touching it, write `removed \"{}\"`; to go on without it, pass {out}",
-        refused[0]
-    )))
-}
-
-fn save(path: &Path, plan: &Plan, observed: &Observed) -> Result<(), CliError> {
-    let bytes = SavedPlan::new(plan, observed, env!("CARGO_PKG_VERSION")).to_bytes();
-    files::write_private(path, &bytes)
-}
-
-/// Refuses a second copy of a VMFile whose machines belong to the first: it would destroy and replace them.
-///
-/// A file that is gone was moved, and whoever names the project by an option knows what it holds.
-fn refuse_other_copy(ctx: &Context, desired: &Desired, recorded: &Snapshot) -> Result<(), CliError> {
-    let Some(own) = desired.inputs.first() else { return Ok(()) };
-    let other = other_vmfile(recorded, &own.path).map_err(|error| CliError::of(&error))?;
-    match other.filter(|path| path.exists() && ctx.settings.project.is_none()) {
-        None => Ok(()),
-        Some(other) => Err(CliError::new(format!(
-            "project `{}` belongs to `{}`, and this is `{}`",
-            desired.project,
-            other.display(),
-            own.path.display()
-        ))
-        .help(format!(
-            "for machines of its own, write `project \"NAME\"` or pass --project NAME; to work on those of the other \
-             file, pass --project {}",
-            desired.project
-        ))),
-    }
+pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
+    let refused: Vec<&Change> = plan.refused().map(|(change, _)| change).collect();
+    let Some(first) = refused.first() else { return Ok(()) };
+    let names: Vec<_> = refused.iter().map(|change| change.address.name()).collect();
+    let out = names.iter().map(|name| format!("--exclude {name}")).collect::<Vec<_>>().join(" ");
+    let name = first.address.name();
+    let way = match (plan.options.mode, first.action) {
+        (Mode::Normal, Action::Destroy) => format!(
+            "put the block of `{name}` back; or write `moved` if it has another name now, or `removed \"{name}\"` to \
+             let go of it untouched"
+        ),
+        (Mode::Destroy, _) => "take `prevent-destroy` out of the VMFile, and apply that first".to_owned(),
+        _ if plan.options.replace.iter().any(|replaced| replaced.as_str() == name) => {
+            format!("leave `--replace {name}` out, or take `prevent-destroy` out of its block")
+        }
+        _ if first.reasons.iter().any(|reason| reason.starts_with("it is tainted")) => {
+            format!("`vmctl untaint {name}`, or take `prevent-destroy` out of its block")
+        }
+        _ if first.drift.iter().any(|drift| drift.kind == DriftKind::Gone) => format!(
+            "put its files back; if they are lost, `vmctl state rm {name}`: the next apply then makes a new machine"
+        ),
+        _ => format!(
+            "take the change back, or let `ignore-changes` pass over it; to lose the disk of `{name}` after all, take \
+             `prevent-destroy` out of its block"
+        ),
+    };
+    Err(CliError::new(format!(
+        "`prevent-destroy` protects `{}`, so nothing can be applied",
+        names.join("`, `")
+    ))
+    .help(format!("{way}; to go on without it, pass {out}")))
 }
 
 /// Nothing was ever made, so there is nothing to remove.

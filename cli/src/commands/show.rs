@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use vmctl_planner::fields::FIELDS;
 use vmctl_planner::recorded::spec_of;
+use vmctl_providers::Name;
 use vmctl_state::{Record, Snapshot, project};
 
 use super::JSON_FORMAT;
@@ -18,14 +19,15 @@ use crate::{output, render, saved};
 #[derive(Serialize)]
 struct Document<'a> {
     format: u32,
-    project: &'a str,
-    state: &'a Snapshot,
+    project: Option<&'a str>,
+    /// Null if nothing is recorded.
+    state: Option<&'a Snapshot>,
 }
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
     if let Some(path) = &args.plan {
-        output::plan(&saved::read(path)?.plan, &args.output)?;
+        output::plan(&saved::read(path)?.plan, &args.output, None)?;
         return Ok(Exit::Fine);
     }
     if args.output.markdown || args.output.html.is_some() {
@@ -33,18 +35,20 @@ pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
             .help("name a saved plan, or use `vmctl plan --html FILE` or `vmctl plan --markdown`".to_owned())
             .exit(Exit::Usage));
     }
-    let Some(name) = ctx.project()? else {
-        ctx.note("Nothing is recorded: no VMFile.kdl was found and no project exists.");
-        return Ok(Exit::Fine);
-    };
-    let Some(state) = project::read(&ctx.project_dir(&name)?)? else {
-        ctx.note(&format!("Nothing is recorded in project `{name}`."));
-        return Ok(Exit::Fine);
+    let name = ctx.project()?;
+    let state = match &name {
+        Some(name) => project::read(&ctx.project_dir(name)?)?,
+        None => None,
     };
     if args.output.json {
-        ui::print_json(&Document { format: JSON_FORMAT, project: name.as_str(), state: &state })?;
-    } else {
-        ui::print(&text(name.as_str(), &state)?)?;
+        let project = name.as_ref().map(Name::as_str);
+        ui::print_json(&Document { format: JSON_FORMAT, project, state: state.as_ref() })?;
+        return Ok(Exit::Fine);
+    }
+    match (name, state) {
+        (Some(name), Some(state)) => ui::print(&text(name.as_str(), &state)?)?,
+        (Some(name), None) => ctx.note(&format!("Nothing is recorded in project `{name}`.")),
+        (None, _) => ctx.note("Nothing is recorded: no VMFile.kdl was found and no project exists."),
     }
     Ok(Exit::Fine)
 }

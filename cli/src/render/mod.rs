@@ -6,7 +6,7 @@ mod values;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use vmctl_planner::{Action, Change, CheckStatus, Mode, PlanDocument};
+use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument};
 use vmctl_providers::Stray;
 
 use crate::ui::{self, BAD, DOUBTFUL, GOOD, LABEL};
@@ -43,8 +43,8 @@ pub(crate) fn summary(plan: &PlanDocument<'_>) -> String {
         return match counts.drifted + plan.strays.len() {
             0 => format!("{LABEL}No drift.{LABEL:#}{}", unchanged(counts.unchanged)),
             _ => format!(
-                "{LABEL}Drift:{LABEL:#} {} moved, {} unknown to the record. `vmctl apply` repairs it, `vmctl apply \
-                 --refresh-only` accepts it.",
+                "{LABEL}Drift:{LABEL:#} {} moved, {} unknown to the record. `vmctl plan` shows what apply does about \
+                 it, `vmctl apply --refresh-only` accepts what can be accepted.",
                 machines(counts.drifted),
                 machines(plan.strays.len()),
             ),
@@ -161,7 +161,11 @@ impl Page {
         self.raw(&format!("{DOUBTFUL}Drift:{DOUBTFUL:#} what is there is not what was recorded."));
         for change in plan.changes.iter() {
             let consequence = match change.action {
-                _ if plan.options.mode == Mode::RefreshOnly => String::new(),
+                _ if plan.options.mode == Mode::RefreshOnly => match change.accepts {
+                    Some(Accepts::Update) => " (can be accepted)".to_owned(),
+                    Some(Accepts::Forget) => " (can be accepted: it is then forgotten)".to_owned(),
+                    None => " (cannot be accepted)".to_owned(),
+                },
                 Action::NoOp if change.left_alone.is_some() => " (left alone, see below)".to_owned(),
                 Action::NoOp => " (nothing needs to be done)".to_owned(),
                 action => format!(" (apply: {})", action.as_str()),
@@ -216,10 +220,12 @@ impl Page {
             self.diff(&diff.what, &diff.diff);
         }
         if !change.provision.is_empty() {
-            let runs = ui::visible(&change.provision.join(", "));
+            let runs: Vec<_> =
+                change.provision.iter().map(|run| format!("{}. {}", run.number, run.label)).collect();
+            let runs = ui::visible(&runs.join(", "));
             self.line(INDENT + 2, &format!("{:INDENT$}runs: {runs}", ""));
         }
-        if !change.known_after_apply.is_empty() && change.action == Action::Create {
+        if !change.known_after_apply.is_empty() {
             let known = change.known_after_apply.join(", ");
             self.line(INDENT + 2, &format!("{:INDENT$}known after apply: {known}", ""));
         }
@@ -262,7 +268,7 @@ impl Page {
     }
 
     fn diff(&mut self, what: &str, diff: &str) {
-        self.raw(&format!("{:INDENT$}{LABEL}{}{LABEL:#}", "", ui::visible(what)));
+        self.raw(&format!("{:INDENT$}{LABEL}{}{LABEL:#}", "", ui::visible(what).replace('\n', " ")));
         let lines: Vec<_> = diff.lines().collect();
         for line in lines.iter().take(DIFF_LINES) {
             let style = match line.chars().next() {
@@ -325,7 +331,8 @@ mod tests {
     use uuid::Uuid;
     use vmctl_planner::desired::{DesiredImage, Lifecycle, Move, ready_at_login};
     use vmctl_planner::{
-        CheckResult, Desired, DesiredVm, Inputs, Observed, Options, Plan, Power, RecordedVm, Sight, Until,
+        CheckResult, Desired, DesiredVm, Inputs, Looked, Observed, Options, Plan, Power, RecordedVm, Sight,
+        Until,
     };
     use vmctl_providers::image::{ImageCache, ImageIdentity};
     use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
@@ -418,6 +425,7 @@ mod tests {
         let observed = Observed {
             vms: [(Address::vm("hung"), unreachable)].into(),
             strays: vec![stray],
+            looked: Looked { refreshed: true, checks_asked: true },
             checks: vec![
                 check("answers", CheckStatus::Fail, Some("tcp 80: connection refused")),
                 check("quick", CheckStatus::Pass, None),

@@ -38,8 +38,10 @@ pub(crate) fn shown(field: &FieldChange) -> Option<Shown> {
     if field.before.is_null() && is_empty {
         return None;
     }
-    let value =
-        |value: &Value| self::value(value, &field.unit).replace(":auto -> ", ":(known after apply) -> ");
+    let value = |value: &Value| {
+        self::value(value, field.unit.as_deref().unwrap_or_default())
+            .replace(":auto -> ", ":(known after apply) -> ")
+    };
     Some(match (&field.before, &field.after) {
         (Value::Null, after) => Shown::New(value(after)),
         (Value::Array(before), Value::Array(after)) => {
@@ -113,8 +115,8 @@ mod tests {
             field: Cow::Borrowed("forward"),
             before,
             after,
-            unit: Cow::Borrowed(""),
-            class: Class::InPlace,
+            unit: None,
+            class: Some(Class::InPlace),
         };
         assert_eq!(
             shown(&field(json!(["a", "b"]), json!(["b", "c"]))),

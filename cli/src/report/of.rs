@@ -104,7 +104,7 @@ fn change(change: &Change) -> ReportChange {
             .iter()
             .map(|diff| ReportDiff { title: diff.what.clone(), text: diff.diff.clone() })
             .collect(),
-        provision: change.provision.clone(),
+        provision: change.provision.iter().map(|run| format!("{}. {}", run.number, run.label)).collect(),
         refused: change.refused.clone(),
     }
 }

@@ -297,9 +297,7 @@ impl<H: Host> Run<'_, H> {
             StepKind::Update => Effect::Update(handle()?, Box::new(target()?.spec.clone())),
             StepKind::Start => Effect::Start(handle()?),
             StepKind::Resume => Effect::Resume(handle()?),
-            StepKind::Ready => {
-                Effect::Ready(handle()?, target()?.recorded.ready.clone().ok_or_else(unknown)?)
-            }
+            StepKind::Ready => Effect::Ready(handle()?, target()?.ready.clone()),
             StepKind::Provision(number) => {
                 let provision = target()?.provision.get(number - 1).ok_or_else(unknown)?;
                 Effect::Provision(handle()?, Box::new(provision.clone()))
@@ -328,7 +326,7 @@ impl<H: Host> Run<'_, H> {
             let forward = async {
                 while let Some(line) = lines.recv().await {
                     // Nobody listening is fine.
-                    let _ = events.send(Event::Output { address: address.clone(), line });
+                    let _ = events.send(Event::Output { id, address: address.clone(), line });
                 }
             };
             let (result, ()) = tokio::join!(work, forward);

@@ -41,6 +41,8 @@ pub enum Event {
     },
     /// A guest printed a line.
     Output {
+        /// During which step.
+        id: StepId,
         /// Which machine.
         address: Address,
         /// What it printed.

@@ -1,5 +1,6 @@
 //! The doors of this module: find a VMFile, parse its text, load it with every file that it names.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,16 @@ pub fn project(path: &Path) -> Result<Name, Report> {
         return Err(Report::new(&shown, &text, faults));
     }
     resolve::project(&file, None, &folder).map_err(|fault| Report::new(&shown, &text, vec![fault]))
+}
+
+/// The machines that a VMFile lets go of. Reads nothing else: images and scripts may be missing, and other nodes may
+/// be wrong.
+pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
+    let shown = path.display().to_string();
+    let text = read(path, &shown)?;
+    let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
+    let (file, _) = decode::decode(&nodes);
+    Ok(file.removed.into_iter().map(|name| name.value).collect())
 }
 
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report.

@@ -31,5 +31,5 @@ mod suggest;
 mod words;
 
 pub(crate) use files::content_digest;
-pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project};
+pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
 pub use report::{Place, Problem, Report, Severity};

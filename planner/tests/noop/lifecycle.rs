@@ -2,7 +2,7 @@
 
 use vmctl_planner::desired::{Desired, DesiredVm, Lifecycle, Move, Power, Trigger, Until};
 use vmctl_planner::{Action, Mode, Options, PlanError};
-use vmctl_providers::{CloudInitConfig, VmState};
+use vmctl_providers::{CloudInitConfig, Damage, VmState};
 use vmctl_state::{Address, Entry, Record, Store};
 
 use crate::world::{World, change, desired, image_path, name, step};
@@ -52,15 +52,81 @@ async fn protection_refuses_replacing_destroying_and_removing_all_even_without_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn protected_machine_whose_disk_is_gone_can_be_made_anew() {
+async fn protected_machine_whose_files_are_gone_is_not_made_anew_until_it_is_forgotten() {
     let mut world = World::new();
     let goal = desired([protected(world.vm("db"))]);
     world.converge(Some(&goal)).await;
-    std::fs::remove_dir_all(world.folder.path().join("vms/db")).unwrap();
+    let (folder, away) = (world.folder.path().join("vms/db"), world.folder.path().join("away"));
+    std::fs::rename(&folder, &away).unwrap();
     let plan = world.plan(Some(&goal)).await;
-    assert_eq!((change(&plan, "db").action, plan.refused().count()), (Action::Replace, 0));
-    assert!(change(&plan, "db").losses.is_empty(), "nothing is left to lose");
+    assert_eq!((change(&plan, "db").action, plan.refused().count()), (Action::Replace, 1));
+    // Put back, nothing was lost.
+    std::fs::rename(&away, &folder).unwrap();
+    assert!(world.plan(Some(&goal)).await.is_settled());
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.store.commit(&[Entry::Remove(Address::vm("db"))]).unwrap();
     world.converge(Some(&goal)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_machine_whose_disk_file_is_gone_is_left_alone_until_replacing_is_asked_for() {
+    let mut world = World::new();
+    let goal = desired([world.vm("db")]);
+    world.converge(Some(&goal)).await;
+    let path = world.folder.path().join("disk");
+    world.noop.edit("db", |machine| machine.damage.push(Damage::DiskMissing { path })).unwrap();
+    let plan = world.plan(Some(&goal)).await;
+    let (_, alone) = plan.left_alone().next().unwrap();
+    assert_eq!((alone.instead_of, plan.is_empty()), (Action::Replace, true));
+    let options = Options { replace: [name("db")].into(), ..Options::default() };
+    let plan = world.try_plan(Some(&goal), &options).await.unwrap();
+    assert_eq!(World::action(&plan, "db"), Action::Replace);
+    assert!(world.carry_out(&plan).await.is_complete());
+    assert!(world.plan(Some(&goal)).await.is_settled());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_option_destroys_what_is_renamed_or_let_go_of() {
+    let mut world = World::new();
+    world.converge(Some(&desired([world.vm("a"), world.vm("b")]))).await;
+    let renamed = Desired {
+        moved: vec![Move { from: name("b"), to: name("bb") }],
+        ..desired([world.vm("a"), world.vm("bb")])
+    };
+    let only = |names: [&str; 1]| names.map(name).into();
+    for options in [
+        Options { excludes: only(["bb"]), ..Options::default() },
+        Options { excludes: only(["b"]), ..Options::default() },
+        Options { targets: only(["b"]), ..Options::default() },
+        Options { targets: only(["a"]), ..Options::default() },
+    ] {
+        let plan = world.try_plan(Some(&renamed), &options).await.unwrap();
+        assert!(plan.effective().all(|change| change.action == Action::Update), "{options:?}");
+    }
+    let options = Options { replace: only(["b"]), ..Options::default() };
+    let plan = world.try_plan(Some(&renamed), &options).await.unwrap();
+    assert_eq!(World::action(&plan, "bb"), Action::Replace, "both names mean the one machine");
+
+    let removed = Desired { removed: [name("b")].into(), ..desired([world.vm("a")]) };
+    let error = world.try_plan(Some(&removed), &options).await.unwrap_err();
+    assert!(matches!(error, PlanError::Contradiction(_)), "{error}");
+    let options = Options { mode: Mode::Destroy, forget: only(["b"]), ..Options::default() };
+    let plan = world.try_plan(None, &options).await.unwrap();
+    assert_eq!((World::action(&plan, "a"), World::action(&plan, "b")), (Action::Destroy, Action::Forget));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replacing_shows_the_changes_that_were_ignored() {
+    let mut world = World::new();
+    let fields = ["memory", "image"];
+    world.converge(Some(&desired([ignoring(&fields, world.vm("db"))]))).await;
+    let changed = with_other_image(&world, DesiredVm { memory_mib: 999, ..world.vm("db") });
+    let goal = desired([ignoring(&fields, changed)]);
+    assert!(world.plan(Some(&goal)).await.is_settled());
+    let options = Options { replace: [name("db")].into(), ..Options::default() };
+    let plan = world.try_plan(Some(&goal), &options).await.unwrap();
+    let shown: Vec<_> = change(&plan, "db").fields.iter().map(|field| &*field.field).collect();
+    assert!(shown.contains(&"memory") && shown.contains(&"image"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,7 +60,8 @@ pub struct ProvisionStep {
 }
 
 /// Which stream of the guest's command a line came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OutputStream {
     /// Standard output.
     Stdout,

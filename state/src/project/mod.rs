@@ -35,5 +35,5 @@ mod writer;
 pub use dir::{ProjectDir, projects};
 pub use lineage::reserve_lineage;
 pub use lock::Holder;
-pub use reader::read;
+pub use reader::{at_work, read};
 pub use writer::Writer;

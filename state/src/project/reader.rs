@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dir::Presence;
-use super::lock::{self, Lock};
+use super::lock::{self, Holder, Lock};
 use super::{ProjectDir, published, writer};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::files;
@@ -42,6 +42,18 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The writer that is at work on the project now, if there is one.
+pub fn at_work(dir: &ProjectDir) -> Result<Option<Box<Holder>>, StoreError> {
+    if !files::exists(&dir.holder())? {
+        return Ok(None);
+    }
+    // What a dead writer left says nothing about now.
+    Ok(match Lock::acquire(&dir.lock(), Duration::ZERO)? {
+        Some(_free) => None,
+        None => lock::holder(dir),
+    })
 }
 
 /// Takes what the writer at work published.

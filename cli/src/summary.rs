@@ -1,0 +1,155 @@
+//! What an apply came to: for people, for programs, and as an exit code.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use vmctl_planner::apply::{ApplyError, Failure, Report};
+use vmctl_planner::{Mode, Plan, StepKind};
+use vmctl_state::Address;
+
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::progress;
+use crate::ui::{self, BAD, DOUBTFUL, GOOD};
+
+/// What an apply came to, in a word; the last line of `apply --json` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// There was nothing to do.
+    NothingToDo,
+    /// `prevent-destroy` forbids the plan.
+    Refused,
+    /// Something that the plan needs is not there.
+    PreflightFailed,
+    /// The user did not say yes.
+    Declined,
+    /// All was done.
+    Complete,
+    /// Some of it was not done.
+    Partial,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+/// Prints the last line of `apply --json`.
+pub(crate) fn tell_programs(
+    outcome: Outcome,
+    report: &Report,
+    elapsed: Duration,
+    preflight: &[(Address, Failure)],
+) -> Result<(), CliError> {
+    let failed: Vec<_> =
+        report.failed.iter().map(|(id, failure)| json!({ "id": id, "failure": failure })).collect();
+    let skipped: Vec<_> =
+        report.skipped.iter().map(|(id, because)| json!({ "id": id, "because": because })).collect();
+    let preflight: Vec<_> = preflight
+        .iter()
+        .map(|(address, failure)| json!({ "address": address, "failure": failure }))
+        .collect();
+    let more = json!({
+        "outcome": outcome,
+        "complete": report.is_complete() && matches!(outcome, Outcome::Complete | Outcome::NothingToDo),
+        "interrupted": report.interrupted,
+        "seconds": elapsed.as_secs_f64(),
+        "done": report.done,
+        "failed": failed,
+        "skipped": skipped,
+        "abandoned": report.abandoned,
+        "not_begun": report.not_begun,
+        "preflight": preflight,
+    });
+    progress::write_event("summary", more)
+}
+
+/// What the report of an apply that ran comes to.
+pub(crate) fn outcome_of(report: &Report) -> Outcome {
+    if report.interrupted {
+        Outcome::Interrupted
+    } else if report.is_complete() {
+        Outcome::Complete
+    } else {
+        Outcome::Partial
+    }
+}
+
+/// Says what was done and what to do next.
+pub(crate) fn tell_people(ctx: &Context, plan: &Plan, report: &Report, elapsed: Duration) {
+    if report.is_complete() {
+        if !ctx.options.quiet {
+            progress::tell(&applied(plan, report, elapsed));
+        }
+        return;
+    }
+    let word = if report.interrupted { "Interrupted" } else { "Not everything could be done" };
+    progress::tell(&format!(
+        "{BAD}{word}{BAD:#}: {} done, {} failed, {} skipped, {} not begun, {} cut off.",
+        report.done.len(),
+        report.failed.len(),
+        report.skipped.len(),
+        report.not_begun.len(),
+        report.abandoned.len()
+    ));
+    let name = |id| ui::visible(&plan.graph.step(id).to_string());
+    for (id, failure) in &report.failed {
+        progress::tell(&format!("  {BAD}failed{BAD:#}  {}: {}", name(*id), ui::visible(&failure.message)));
+    }
+    for (id, because) in &report.skipped {
+        progress::tell(&format!(
+            "  {DOUBTFUL}skipped{DOUBTFUL:#} {} (needs `{}`)",
+            name(*id),
+            name(*because)
+        ));
+    }
+    for id in &report.abandoned {
+        progress::tell(&format!("  {DOUBTFUL}cut off{DOUBTFUL:#} {}: its outcome is unknown", name(*id)));
+    }
+    progress::tell(
+        "What is done is recorded. `vmctl plan` shows what is left, `vmctl apply` goes on from there, and\n\
+         `vmctl log NAME` shows what a machine said.",
+    );
+}
+
+fn applied(plan: &Plan, report: &Report, elapsed: Duration) -> String {
+    if plan.options.mode == Mode::RefreshOnly {
+        return format!("{GOOD}Remembered{GOOD:#} what was observed; no machine was touched.");
+    }
+    let (done, took) = (report.done.len(), progress::seconds(elapsed));
+    let noun = if done == 1 { "step" } else { "steps" };
+    format!("{GOOD}Applied{GOOD:#}: {done} {noun} in {took}.")
+}
+
+/// A provisioning step that failed may have done part of its work, so that it counts as something done.
+pub(crate) fn exit_of(plan: &Plan, report: &Report) -> Exit {
+    let is_provision = |id| matches!(plan.graph.step(id).kind, StepKind::Provision(_));
+    if report.interrupted {
+        Exit::Interrupted
+    } else if report.is_complete() && plan.left_alone().next().is_none() {
+        Exit::Fine
+    } else if report.done.is_empty() && !report.failed.iter().any(|(id, _)| is_provision(*id)) {
+        Exit::Error
+    } else {
+        Exit::Partial
+    }
+}
+
+/// An apply that could not be carried on.
+pub(crate) fn explain(error: &ApplyError) -> CliError {
+    match error {
+        ApplyError::Preflight(failures) => {
+            let mut text = error.to_string();
+            for (address, failure) in failures {
+                text.push_str(&format!("\n  {address}: {}", failure.message));
+                for cause in &failure.chain {
+                    text.push_str(&format!("\n    caused by: {cause}"));
+                }
+            }
+            let help = failures.iter().find_map(|(_, failure)| failure.help.clone());
+            CliError::new(text)
+                .help(help.unwrap_or_else(|| "nothing was done; `vmctl doctor` checks this host".to_owned()))
+        }
+        ApplyError::Stale { .. } => CliError::of(error).exit(Exit::Stale),
+        _ => CliError::of(error),
+    }
+}
