@@ -65,6 +65,7 @@ fn saved_plan_is_applied_as_it_was_shown_and_only_once() {
     let planned = world.vmctl(&["plan", "--json"]).expect(0).json();
     assert_eq!(world.vmctl(&["show", "first.plan", "--json"]).expect(0).json(), planned);
 
+    world.vmctl(&["apply", "first.plan", "--project", "other"]).expect(64).says("is for project `shop`");
     world.vmctl(&["apply", "first.plan"]).expect(0);
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     world.vmctl(&["apply", "first.plan"]).expect(4).says("the state was changed");
@@ -137,7 +138,19 @@ fn plan_is_narrowed_to_machines() {
     assert_eq!(effective(&world, &["--replace", "other"]), ["vm.other replace"]);
     assert_eq!(effective(&world, &["--destroy", "--target", "db"]), ["vm.db destroy", "vm.web destroy"]);
     assert_eq!(effective(&world, &["--destroy", "--exclude", "web"]), ["vm.other destroy"]);
-    world.vmctl(&["plan", "--refresh-only", "--destroy"]).expect(64);
+    for contradiction in [
+        ["--refresh-only", "--destroy"].as_slice(),
+        &["--target", "web", "--exclude", "web"],
+        &["--replace", "other", "--target", "web"],
+        &["--checks", "fail", "--no-refresh"],
+        &["--out", "VMFile.kdl"],
+        &["--html", "setup.sh"],
+        &["--out", "-"],
+        &["--out", "both", "--html", "both"],
+    ] {
+        world.vmctl(&[&["plan"], contradiction].concat()).expect(64);
+    }
+    assert!(!world.project().join("both").exists());
     world.vmctl(&["apply", "x.plan", "--target", "web"]).expect(64);
 }
 
@@ -163,6 +176,23 @@ fn protection_holds_without_its_block_until_it_is_given_up() {
     world.vmctl(&["apply", "--yes"]).expect(0);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
     assert!(world.states().is_empty());
+}
+
+#[test]
+fn another_copy_of_the_vmfile_changes_no_record() {
+    let world = applied();
+    let copy = world.folder().join("copy");
+    fs::create_dir(&copy).expect("a folder");
+    for name in ["VMFile.kdl", "setup.sh", "blank.qcow2"] {
+        fs::copy(world.project().join(name), copy.join(name)).expect("a copy");
+    }
+    let file = copy.join("VMFile.kdl").display().to_string();
+    world.write("VMFile.kdl", &format!("project \"shop\"\n{}", shop(256, "setup.sh", "")));
+    fs::copy(world.project().join("VMFile.kdl"), &file).expect("a copy");
+    for command in [["plan"].as_slice(), &["taint", "web"], &["untaint", "web"], &["state", "rm", "web"]] {
+        world.vmctl(&[&["--file", &file], command].concat()).expect(1).says("project `shop` belongs to");
+    }
+    world.vmctl(&["--file", &file, "taint", "shop/web"]).expect(0);
 }
 
 #[test]
@@ -242,6 +272,7 @@ fn markdown_and_recorded_state_are_shown() {
     let markdown = world.vmctl(&["plan", "--markdown"]).expect(0).stdout;
     assert!(markdown.contains("3 to create") && markdown.contains("<details>"), "{markdown}");
     world.vmctl(&["show"]).expect(0).says("Nothing is recorded");
+    assert_eq!(world.vmctl(&["show", "--json"]).expect(0).json()["state"], Value::Null);
     world.vmctl(&["apply", "--yes"]).expect(0);
     world.vmctl(&["show"]).expect(0).says("vm.web").says("memory 256 MiB");
     let state = world.vmctl(&["show", "--json"]).expect(0).json();
