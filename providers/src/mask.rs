@@ -239,13 +239,15 @@ fn hide_once(line: &str) -> String {
             let found = command.captures_at(line, at)?;
             let begin = found.get(0)?.end();
             let quote = found.name("quote").and_then(|quote| quote.as_str().bytes().next());
-            let value = value(line, begin, quote.map_or(End::Word, End::Quote));
-            Some((begin, value.filter(|value| !is_option(line, value))))
+            let end = quote.map_or(End::Word, End::Quote);
+            let takes_next = !line[begin..].starts_with('-');
+            Some((begin, takes_next.then(|| value(line, begin, end)).flatten()))
         });
     }
     let line = replace(&line, |line, at| {
         let begin = LOGIN.find_at(line, at)?.end();
-        Some((begin, value(line, begin, End::Word).filter(|v| line[v.clone()].contains(':'))))
+        let login = value(line, begin, End::Word).unwrap_or(begin..begin);
+        Some((login.end, Some(login).filter(|login| line[login.clone()].contains(':'))))
     });
     let line = replace(&line, |line, at| {
         let found = ELEMENT.captures_at(line, at)?;
@@ -253,9 +255,10 @@ fn hide_once(line: &str) -> String {
         let secret = is_secret(&found["name"]) && !line[inner.clone()].trim().is_empty();
         Some((inner.end, secret.then_some(inner)))
     });
+    let brace = line.find('{').unwrap_or(line.len());
     replace(&line, |line, at| {
         let name = NAME.find_at(line, at)?.range();
-        Some((name.end, if is_secret(&line[name.clone()]) { setting(line, &name) } else { None }))
+        Some((name.end, if is_secret(&line[name.clone()]) { setting(line, &name, brace) } else { None }))
     })
 }
 
@@ -273,21 +276,18 @@ fn replace(line: &str, find: impl Fn(&str, usize) -> Option<(usize, Option<Range
     masked + &line[copied..]
 }
 
-fn is_option(line: &str, value: &Range<usize>) -> bool {
-    line[value.clone()].starts_with('-')
-}
-
 fn is_secret(name: &str) -> bool {
     SECRET.is_match(name) && SECRET.is_match(&HARMLESS.replace_all(name, "_"))
 }
 
-/// The value of the setting of this name, if it has one that can be secret.
-fn setting(line: &str, name: &Range<usize>) -> Option<Range<usize>> {
+/// The value of the setting of this name, if it has one that can be secret. The line's first brace is at `brace`.
+fn setting(line: &str, name: &Range<usize>, brace: usize) -> Option<Range<usize>> {
     let (before, rest) = (&line[..name.start], &line[name.end..]);
     let Some(found) = SEPARATOR.captures(rest) else {
         let begin = line.len() - rest.trim_start().len();
-        let takes_next = line[name.clone()].starts_with('-') && begin > name.end;
-        return takes_next.then(|| value(line, begin, End::Word))?.filter(|v| !is_option(line, v));
+        let is_option = line[name.clone()].starts_with('-') && begin > name.end;
+        let takes_next = is_option && !line[begin..].starts_with('-');
+        return takes_next.then(|| value(line, begin, End::Word)).flatten();
     };
     let after = &rest[found[0].len()..];
     if &found["sign"] == ":" && (before.ends_with(['/', '$', '@']) || after.starts_with([':', '/'])) {
@@ -300,7 +300,7 @@ fn setting(line: &str, name: &Range<usize>) -> Option<Range<usize>> {
     let end = match quote {
         Some(quote) => End::Quote(quote),
         None if !spaced => End::Word,
-        None if before.contains('{') => End::Flow,
+        None if brace < name.start => End::Flow,
         None => End::Line,
     };
     value(line, begin, end)
@@ -322,6 +322,9 @@ enum End {
 /// The value that begins at `begin`, without a backslash at the line's end; `None` if it cannot be secret.
 fn value(line: &str, begin: usize, end: End) -> Option<Range<usize>> {
     let rest = &line[begin..];
+    if rest.starts_with('#') || (rest.starts_with('{') && !rest.starts_with("{{")) {
+        return None;
+    }
     let mut len = match end {
         End::Quote(quote) => rest.bytes().position(|byte| byte == quote).unwrap_or(rest.len()),
         End::Line if !(rest.starts_with(['"', '\'', '\\']) || rest.starts_with(MASK)) => {
@@ -343,12 +346,7 @@ fn can_be_secret(value: &str) -> bool {
     let says_nothing = ["true", "false", "yes", "no", "null", "~", "[", "(", "[]", "|", ">"]
         .iter()
         .any(|word| bare.eq_ignore_ascii_case(word));
-    let is_collection = value.starts_with('{') && !value.starts_with("{{");
-    !(bare.is_empty()
-        || says_nothing
-        || is_collection
-        || value.starts_with('#')
-        || BLOCK_SIGN.is_match(value))
+    !(bare.is_empty() || says_nothing || BLOCK_SIGN.is_match(value))
 }
 
 /// Length of the word at the beginning, as a shell reads it: quotes, escapes and parentheses keep it together.
@@ -676,6 +674,16 @@ mod tests {
             proptest::collection::vec(proptest::sample::select(parts.to_vec()), 0..16),
             |parts| parts.concat(),
         )
+    }
+
+    #[test]
+    fn long_lines_are_masked_to_their_end() {
+        for part in
+            ["pass: {", "--pass -(", "curl -u (", "pass= 'x' ", "mysql -p ( ", "a;b&", "<pass>", "echo x|"]
+        {
+            let masked = text(&(part.repeat(20_000) + " ghp_0123456789abcdef"));
+            assert!(!masked.contains("ghp_"), "{part}");
+        }
     }
 
     proptest::proptest! {
