@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Result;
+use crate::mask;
 use crate::name::Name;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::spec::{Forward, InstanceId, VmHandle, VmSpec, VmState};
@@ -162,9 +163,22 @@ pub enum Probe {
     Log(String),
 }
 
+impl Probe {
+    /// The same probe to be shown: what looks like a secret in its text is hidden. It is not one to be asked.
+    pub fn masked(&self) -> Self {
+        match self {
+            Self::Login => Self::Login,
+            Self::Tcp(port) => Self::Tcp(*port),
+            Self::Exec(command) => Self::Exec(mask::text(command)),
+            Self::Log(pattern) => Self::Log(mask::text(pattern)),
+        }
+    }
+}
+
+/// Shows the probe [`masked`](Probe::masked).
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match self.masked() {
             Self::Login => f.write_str("ssh"),
             Self::Tcp(port) => write!(f, "tcp {port}"),
             Self::Exec(command) => write!(f, "exec {command:?}"),
@@ -247,4 +261,18 @@ pub trait Preflight: Send + Sync {
     /// Fails if `spec` cannot work on this host: a missing program, a fixed port that is taken, a network that
     /// this backend does not have. It makes and changes nothing.
     fn preflight(&self, spec: &VmSpec) -> impl Future<Output = Result<()>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_probes_are_not_shown() {
+        let exec = Probe::Exec("PGPASSWORD=x psql -c '\\q'".to_owned());
+        assert_eq!(exec.to_string(), r#"exec "PGPASSWORD=(masked) psql -c '\\q'""#);
+        assert_eq!(exec.masked(), Probe::Exec("PGPASSWORD=(masked) psql -c '\\q'".to_owned()));
+        assert_eq!(Probe::Log("token: abc".to_owned()).to_string(), r#"log "token: (masked)""#);
+        assert_eq!(Probe::Tcp(22).masked(), Probe::Tcp(22));
+    }
 }

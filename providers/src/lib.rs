@@ -12,6 +12,7 @@ pub mod error;
 pub mod hypervisor;
 pub mod image;
 pub mod keys;
+pub mod mask;
 pub mod name;
 pub mod noop;
 pub mod pattern;
@@ -31,6 +32,7 @@ pub use abilities::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use hypervisor::{ConsoleEndpoint, Hypervisor};
+pub use mask::Mask;
 pub use name::{Name, NameError};
 pub use noop::NoopBackend;
 pub use pattern::{Pattern, PatternError};

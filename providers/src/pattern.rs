@@ -1,4 +1,5 @@
-//! Regular expressions that are matched against what guests print: the only door to the regex engine.
+//! Regular expressions that are matched against what guests print: the only door to the regex engine
+//! for patterns of users. Fixed patterns are in [`crate::mask`].
 //!
 //! The engine takes time linear in the text whatever the pattern; what a pattern may take in memory is bounded here.
 
