@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, Readiness, SshConfig, VmHandle};
+use vmctl_providers::{
+    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SshConfig, VmHandle,
+};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::desired::{Check, DesiredVm, Lifecycle, Power, Until};
@@ -88,10 +90,19 @@ impl From<&DesiredVm> for RecordedVm {
             power: vm.power,
             depends_on: vm.depends_on.clone(),
             lifecycle: vm.lifecycle.clone(),
-            ready: Some(vm.ready.clone()),
-            checks: vm.checks.clone(),
+            ready: Some(Readiness { probes: masked(&vm.ready.probes), timeout: vm.ready.timeout }),
+            checks: vm
+                .checks
+                .iter()
+                .map(|check| Check { name: check.name.clone(), probes: masked(&check.probes) })
+                .collect(),
         }
     }
+}
+
+/// Probes as they are remembered: commands may hold what looks like a secret.
+fn masked(probes: &[Probe]) -> Vec<Probe> {
+    probes.iter().map(Probe::masked).collect()
 }
 
 /// A record whose content this version does not understand.

@@ -7,8 +7,9 @@ use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{Digest, Mask};
 use vmctl_state::{Record, Snapshot};
 
-use crate::change::{Change, TextDiff};
+use crate::change::{Action, Change, TextDiff};
 use crate::desired::{Desired, DesiredVm};
+use crate::fields::{ALL, PROVISION};
 use crate::plan::Plan;
 use crate::recorded::{RecordError, spec_of};
 
@@ -79,15 +80,18 @@ fn diffs(
         let before = before.and_then(|digest| known(digest.as_str()));
         let after = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
         if let (Some(before), Some(after)) = (before, after) {
-            diffs.extend(diff("cloud-init.user-data", &before, after.expose()));
+            diffs.push(diff("cloud-init.user-data", &before, after.expose()));
         }
     }
-    for (step, ran) in vm.provision.iter().zip(&record.provisioned) {
+    let ignored = &vm.lifecycle.ignore_changes;
+    let is_ignored = ignored.contains(PROVISION) || ignored.contains(ALL);
+    let compares = !is_ignored || change.action == Action::Replace;
+    for (step, ran) in vm.provision.iter().zip(&record.provisioned).filter(|_| compares) {
         if let Some((digest, after)) = script(step)
             && digest.as_str() != ran.digest
             && let Some(before) = known(&ran.digest)
         {
-            diffs.extend(diff(&format!("provision {} ({})", step.number, step.label), &before, after));
+            diffs.push(diff(&format!("provision {} ({})", step.number, step.label), &before, after));
         }
     }
     Ok(diffs)
@@ -100,10 +104,13 @@ fn script(step: &ProvisionStep) -> Option<(&Digest, &str)> {
     }
 }
 
-/// The lines that differ, in the form of `diff -u` without its head; `None` if they are too long to compare.
-fn diff(what: &str, before: &str, after: &str) -> Option<TextDiff> {
+/// The lines that differ, in the form of `diff -u` without its head; a word in their place if they are too long.
+fn diff(what: &str, before: &str, after: &str) -> TextDiff {
+    let what = what.to_owned();
     if before.len().max(after.len()) > LONGEST {
-        return None;
+        let lines = |text: &str| text.lines().count();
+        let diff = format!("(too long to compare: {} and {} lines)", lines(before), lines(after));
+        return TextDiff { what, diff };
     }
     let lines = LineDiff::from_lines(before, after);
     let old = masked((0..lines.old_len()).filter_map(|at| lines.old_slice(at)));
@@ -113,13 +120,18 @@ fn diff(what: &str, before: &str, after: &str) -> Option<TextDiff> {
         diff.push(hunk.header().to_string());
         diff.extend(hunk.iter_changes().map(|line| format!("{}{}", line.tag(), shown(&line, &old, &new))));
     }
-    Some(TextDiff { what: what.to_owned(), diff: diff.join("\n") })
+    if before.ends_with('\n') != after.ends_with('\n') {
+        let which = if after.ends_with('\n') { "before" } else { "after" };
+        diff.push(format!("\\ no line break at the end {which}"));
+    }
+    TextDiff { what, diff: diff.join("\n") }
 }
 
 /// All lines of one side without their ends, masked: a secret may begin long before the lines that are shown.
 fn masked<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut mask = Mask::default();
-    lines.map(|line| mask.line(without_end(line))).collect()
+    // A carriage return would be a difference that nobody sees.
+    lines.map(|line| mask.line(without_end(line)).replace('\r', "\u{240d}")).collect()
 }
 
 /// A line as its side shows it; one of both sides is shown masked if it is secret on either.
@@ -135,8 +147,7 @@ fn shown<'a>(line: &Line<&str>, old: &'a [String], new: &'a [String]) -> &'a str
 }
 
 fn without_end(line: &str) -> &str {
-    let line = line.strip_suffix('\n').unwrap_or(line);
-    line.strip_suffix('\r').unwrap_or(line)
+    line.strip_suffix('\n').unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -145,9 +156,11 @@ mod tests {
 
     #[test]
     fn lines_that_differ_are_shown_with_their_surroundings() {
-        let diff = diff("x", "a\nb\nc\n", "a\nB\nc\n").unwrap();
+        let diff = diff("x", "a\nb\nc\n", "a\nB\nc\n");
         assert_eq!(diff.diff, "@@ -1,3 +1,3 @@\n a\n-b\n+B\n c");
-        assert!(super::diff("x", &"a".repeat(LONGEST + 1), "").is_none());
+        let long = super::diff("x", &"a\n".repeat(LONGEST), "b");
+        assert_eq!(long.diff, "(too long to compare: 262144 and 1 lines)");
+        assert_eq!(super::diff("x", "a\r\n", "a\n").diff, "@@ -1 +1 @@\n-a\u{240d}\n+a");
     }
 
     #[test]
@@ -155,21 +168,24 @@ mod tests {
         let key = |line: &str| {
             format!("-----BEGIN PRIVATE KEY-----\n1\n2\n3\n4\n{line}\n-----END PRIVATE KEY-----\n")
         };
-        let diff = diff("x", &key("5"), &key("6")).unwrap();
+        let diff = diff("x", &key("5"), &key("6"));
         let lines = " (masked)\n (masked)\n (masked)\n-(masked)\n+(masked)\n -----END PRIVATE KEY-----";
         assert_eq!(diff.diff, format!("@@ -3,5 +3,5 @@\n{lines}"));
     }
 
     #[test]
     fn removed_lines_do_not_tell_what_is_secret_among_added_ones() {
-        let diff = diff("x", "a\npass: |\n  x\nb\n", "a\ntext: |\n  y\nb\npw=z").unwrap();
-        assert_eq!(diff.diff, "@@ -1,4 +1,5 @@\n a\n-pass: |\n-  (masked)\n+text: |\n+  y\n b\n+pw=(masked)");
+        let diff = diff("x", "a\npass: |\n  x\nb\n", "a\ntext: |\n  y\nb\npw=z");
+        assert_eq!(
+            diff.diff,
+            "@@ -1,4 +1,5 @@\n a\n-pass: |\n-  (masked)\n+text: |\n+  y\n b\n+pw=(masked)\n\\ no line break at the end after"
+        );
     }
 
     #[test]
     fn line_that_is_secret_on_one_side_is_shown_on_none() {
         for (before, after) in [("pass: |\n  x\n", "text: |\n  x\n"), ("text: |\n  x\n", "pass: |\n  x\n")] {
-            let diff = diff("x", before, after).unwrap();
+            let diff = diff("x", before, after);
             assert!(diff.diff.ends_with("\n   (masked)"), "{}", diff.diff);
         }
     }

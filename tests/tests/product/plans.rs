@@ -252,6 +252,24 @@ fn line_diffs_show_what_changed_and_mask_secrets() {
 }
 
 #[test]
+fn commands_of_probes_are_masked_wherever_they_are_shown() {
+    let world = world();
+    let rules =
+        r#"ready { exec "PGPASSWORD=hunter2 psql" }; check "c" { exec "curl -u admin:hunter2 http://x" }"#;
+    world.vmfile(&shop(256, "setup.sh", rules));
+    let mut shown = world.vmctl(&["plan", "--out", "x.plan", "--html", "x.html"]).expect(0).text();
+    shown.push_str(&world.vmctl(&["apply", "x.plan"]).expect(0).text());
+    for arguments in [["plan", "--json"].as_slice(), &["plan", "--markdown"], &["show"], &["show", "--json"]]
+    {
+        shown.push_str(&world.vmctl(arguments).expect(0).text());
+    }
+    for file in ["x.plan", "x.html"] {
+        shown.push_str(&fs::read_to_string(world.project().join(file)).expect("a file that was written"));
+    }
+    assert!(shown.contains("(masked)") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
 fn machines_and_steps_are_drawn() {
     let world = world();
     let dot = world.vmctl(&["graph"]).expect(0).stdout;
