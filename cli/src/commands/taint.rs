@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use vmctl_planner::recorded::spec_of;
 use vmctl_state::{Address, Entry, Record, Store, Writer};
 
 use super::plan::lineage;
@@ -19,9 +20,13 @@ pub(crate) fn taint(ctx: &Context, args: &TaintArgs) -> Result<Exit, CliError> {
             .help("leave --reason out, or say why the machine is to be made anew".to_owned())
             .exit(Exit::Usage));
     }
-    let (address, was) = mark(ctx, "taint", &args.name, Some(reason))?;
+    let Marked { address, was, is_protected } = mark(ctx, "taint", &args.name, Some(reason))?;
     ctx.note(&match was {
         Some(was) => format!("`{address}` was tainted already ({was}); the reason is now: {reason}."),
+        None if is_protected => format!(
+            "`{address}` is tainted, and `prevent-destroy` protects it: `vmctl apply` is refused until one of both is \
+             taken back."
+        ),
         None => format!(
             "`{address}` is tainted: the next `vmctl apply` makes it anew, and its disk is lost then."
         ),
@@ -31,7 +36,7 @@ pub(crate) fn taint(ctx: &Context, args: &TaintArgs) -> Result<Exit, CliError> {
 
 /// Runs `untaint`.
 pub(crate) fn untaint(ctx: &Context, args: &UntaintArgs) -> Result<Exit, CliError> {
-    let (address, was) = mark(ctx, "untaint", &args.name, None)?;
+    let Marked { address, was, .. } = mark(ctx, "untaint", &args.name, None)?;
     ctx.note(&match was {
         Some(was) => format!("`{address}` is not tainted any more (it was: {was})."),
         None => format!("`{address}` was not tainted."),
@@ -39,24 +44,29 @@ pub(crate) fn untaint(ctx: &Context, args: &UntaintArgs) -> Result<Exit, CliErro
     Ok(Exit::Fine)
 }
 
-/// Sets or takes back the mark; returns the one that was there.
-fn mark(
-    ctx: &Context,
-    command: &str,
-    name: &str,
-    taint: Option<&str>,
-) -> Result<(Address, Option<String>), CliError> {
+/// A machine whose mark was set or taken back.
+struct Marked {
+    address: Address,
+    /// The mark that was there.
+    was: Option<String>,
+    /// Whether the machine may not be destroyed.
+    is_protected: bool,
+}
+
+/// Sets or takes back the mark.
+fn mark(ctx: &Context, command: &str, name: &str, taint: Option<&str>) -> Result<Marked, CliError> {
     let (project, address) = machines::named(ctx, name)?;
     let dir = ctx.project_dir(&project)?;
     let mut writer = Writer::open(&dir, holder(command), lineage(&dir), Duration::ZERO)?;
     let record = writer.snapshot()?.records.remove(&address);
     let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
     let was = record.taint.clone();
+    let is_protected = spec_of(&record).map_err(|error| CliError::of(&error))?.lifecycle.prevent_destroy;
     let taint = taint.map(str::to_owned);
     if was != taint {
         let record = Record { taint, updated: Timestamp::now(), ..record };
         writer.commit(&[Entry::Put(Box::new(record))])?;
     }
     writer.close()?;
-    Ok((address, was))
+    Ok(Marked { address, was, is_protected })
 }

@@ -159,6 +159,9 @@ fn protection_holds_without_its_block_until_it_is_given_up() {
     let world = world();
     world.vmfile(&shop(256, "setup.sh", "lifecycle { prevent-destroy }"));
     world.vmctl(&["apply", "--yes"]).expect(0);
+    world.vmctl(&["taint", "web"]).expect(0).says("`prevent-destroy` protects it");
+    world.vmctl(&["apply", "--yes"]).expect(1).says("`vmctl untaint web`");
+    world.vmctl(&["untaint", "web"]).expect(0);
     let others = "vm \"db\" { image \"blank.qcow2\"; backend \"noop\" }";
     world.vmfile(others);
     let before = world.vm("web")["id"].clone();
