@@ -152,11 +152,14 @@ impl QemuBackend {
                 Err(Error::Ssh(error @ SshError::Lost(_))) => error.to_string(),
                 Err(error) => return Err(error),
             };
+            // A question that the deadline cut off says less than the answer before it.
+            let is_cut_off = Instant::now() >= asked.deadline && (said == SILENCE || said == STILL_RUNS);
             let unmet = Unmet { said, kind: ErrorKind::Timeout, help: None, timed_out: true };
+            let told = if is_cut_off { last.take().unwrap_or(unmet) } else { unmet };
             if !pause(asked.deadline).await {
-                return Ok(Some(unmet));
+                return Ok(Some(told));
             }
-            last = Some(unmet);
+            last = Some(told);
         }
     }
 
