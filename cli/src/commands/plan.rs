@@ -179,7 +179,9 @@ impl Goal {
         };
         let mut plan = Plan::new(inputs).map_err(|error| explain(&error))?;
         plan.warnings =
-            self.warnings.iter().filter_map(|warning| serde_json::to_value(warning).ok()).collect();
+            self.warnings.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| {
+                CliError::new("cannot tell the VMFile's warnings as JSON").because(&error)
+            })?;
         if let Some(desired) = &self.desired {
             plan.show_texts(desired, recorded, |digest| dir.text(digest))
                 .map_err(|error| CliError::of(&error))?;
