@@ -43,6 +43,12 @@ pub(crate) struct GlobalArgs {
     /// Folder for state, machines and images [env: VMCTL_DATA_DIR] [default: $XDG_DATA_HOME/vmctl, else ~/.local/share/vmctl]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Value of a variable of the VMFile; may be repeated [env: VMCTL_VAR_NAME]
+    #[arg(long = "var", global = true, value_name = "NAME=VALUE", value_parser = named_value)]
+    pub(crate) vars: Vec<(String, String)>,
+    /// File of values for variables, `name value` on each line; may be repeated
+    #[arg(long = "var-file", global = true, value_name = "PATH")]
+    pub(crate) var_files: Vec<PathBuf>,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: ColorWhen,
@@ -52,6 +58,14 @@ pub(crate) struct GlobalArgs {
     /// Log what happens inside to stderr; twice for more (RUST_LOG chooses in detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// Splits `NAME=VALUE`.
+fn named_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write a name, `=` and a value: --var size=4096".to_owned()),
+    }
 }
 
 /// When to use colour.

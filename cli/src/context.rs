@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use vmctl_planner::other_vmfile;
-use vmctl_planner::vmfile::{self, LoadOptions, Loaded};
+use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
@@ -104,8 +104,19 @@ impl Context {
             project: self.settings.project.clone(),
             home: self.settings.home.clone(),
             images: &images,
+            given: self.given(),
         };
         Ok(vmfile::load(&path, &options))
+    }
+
+    /// What is given for the VMFile's variables.
+    fn given(&self) -> Given {
+        let files = self.options.var_files.iter().map(|path| self.settings.cwd.join(path));
+        Given {
+            values: self.options.vars.clone(),
+            files: files.collect(),
+            environment: self.settings.environment.clone(),
+        }
     }
 
     /// The machines that the VMFile, if there is one, lets go of.
@@ -151,8 +162,12 @@ impl Context {
     /// Reads the VMFile that a saved plan was made from, for its project.
     pub(crate) fn load_again(&self, path: &Path, project: &Name) -> Result<Loaded, CliError> {
         let images = self.images()?;
-        let options =
-            LoadOptions { project: Some(project.clone()), home: self.settings.home.clone(), images: &images };
+        let options = LoadOptions {
+            project: Some(project.clone()),
+            home: self.settings.home.clone(),
+            images: &images,
+            given: self.given(),
+        };
         Ok(vmfile::load(path, &options)?)
     }
 

@@ -1,5 +1,6 @@
 //! The process's surroundings, read once: environment, home, working folder, user.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) project: Option<Name>,
     /// Accelerator chosen by environment.
     pub(crate) accel: AccelChoice,
+    /// The whole environment, as far as it is text, for the VMFile.
+    pub(crate) environment: BTreeMap<String, String>,
     /// `RUST_LOG` as set.
     pub(crate) log_filter: Option<String>,
     data_dir: Result<PathBuf, SettingsError>,
@@ -43,7 +46,8 @@ impl Settings {
             cwd: working_folder().map_err(|error| SettingsError::NoWorkingFolder(error.kind()))?,
             owner: &|path| path.metadata().ok().filter(std::fs::Metadata::is_dir).map(|found| found.uid()),
         };
-        Self::resolve(&variable, &host, options)
+        let settings = Self::resolve(&variable, &host, options)?;
+        Ok(Self { environment: environment(), ..settings })
     }
 
     /// Decides from values alone.
@@ -85,7 +89,9 @@ impl Settings {
             Some(other) => return Err(SettingsError::BadAccel(other.to_owned())),
         };
         let log_filter = word("RUST_LOG");
-        Ok(Self { home, cwd: host.cwd.clone(), project, accel, log_filter, data_dir, runtime_dir })
+        let cwd = host.cwd.clone();
+        let environment = BTreeMap::new();
+        Ok(Self { home, cwd, project, accel, environment, log_filter, data_dir, runtime_dir })
     }
 
     /// Folder of state, machines and images. It may not exist yet.
@@ -199,6 +205,12 @@ fn fitting(path: PathBuf) -> Result<PathBuf, SettingsError> {
 #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+fn environment() -> BTreeMap<String, String> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(text).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that asks for the working folder")]

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
+pub use vmctl_providers::provision::Run;
 use vmctl_providers::{
-    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SshConfig,
+    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secret, SshConfig,
 };
 
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
@@ -26,8 +28,128 @@ pub struct Desired {
     pub moved: Vec<Move>,
     /// Machines that are let go of without being touched.
     pub removed: BTreeSet<Name>,
+    /// Networks between machines, by name.
+    pub networks: BTreeMap<Name, PrivateNetwork>,
+    /// Disks that survive the machines that they belong to, by name.
+    pub volumes: BTreeMap<Name, Volume>,
+    /// Texts about the machines that run, by name.
+    pub outputs: BTreeMap<Name, Output>,
+    /// Values that nothing printed may show.
+    pub secrets: Vec<Secret>,
     /// Every file that decided the result, the VMFile first.
     pub inputs: Vec<InputFile>,
+}
+
+impl Desired {
+    /// A project without anything.
+    pub fn new(project: Name) -> Self {
+        Self {
+            project,
+            vms: BTreeMap::new(),
+            moved: Vec::new(),
+            removed: BTreeSet::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            secrets: Vec::new(),
+            inputs: Vec::new(),
+        }
+    }
+}
+
+/// A network between machines of one project.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateNetwork {
+    /// Its addresses; chosen if absent.
+    pub subnet: Option<Subnet>,
+}
+
+/// A range of IPv4 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Subnet {
+    /// Its first address.
+    pub network: Ipv4Addr,
+    /// How many bits all of its addresses share.
+    pub prefix: u8,
+}
+
+impl Subnet {
+    /// Whether `address` is in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let head = |address: Ipv4Addr| u32::from(address) & self.mask();
+        head(self.network) == head(address)
+    }
+
+    /// Whether both have an address in common.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
+    /// The first address of it.
+    pub fn first(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) & self.mask())
+    }
+
+    /// The address that reaches all machines of it.
+    pub fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) | !self.mask())
+    }
+
+    /// The bits that all of its addresses share.
+    fn mask(self) -> u32 {
+        !u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+/// A disk that survives the machine that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// No plan may destroy it.
+    pub prevent_destroy: bool,
+}
+
+/// A text about the machines that run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// What it is for.
+    pub description: Option<String>,
+    /// Its parts, in order.
+    pub parts: Vec<OutputPart>,
+}
+
+/// A part of an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputPart {
+    /// A text as it is.
+    Text(String),
+    /// What is known of a machine when it runs.
+    Attribute {
+        /// The machine.
+        vm: Name,
+        /// What of it.
+        attribute: Attribute,
+    },
+}
+
+/// What an output can say of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attribute {
+    /// The address that the host reaches it at.
+    Host,
+    /// The port of the host that leads to this TCP port of it.
+    Port(u16),
+    /// The port of the host that leads to its sshd.
+    SshPort,
+    /// Who logs in.
+    User,
 }
 
 /// A machine that got another name.
@@ -55,14 +177,20 @@ pub struct DesiredVm {
     pub name: Name,
     /// Backend that is to own it.
     pub backend: BackendTag,
-    /// What its root disk is made from.
-    pub image: DesiredImage,
+    /// What its root disk is made from; without one it boots a kernel directly.
+    pub image: Option<DesiredImage>,
+    /// What it is besides its processors, memory and disks.
+    pub hardware: Hardware,
     /// Number of virtual CPUs.
     pub vcpus: u16,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// Size of the root disk in bytes; the image's own if absent.
     pub disk_bytes: Option<u64>,
+    /// Volumes that belong to it, in order.
+    pub volumes: Vec<Name>,
+    /// Folders of the host that the guest sees, in order.
+    pub shares: Vec<Share>,
     /// Network cards, in order.
     pub networks: Vec<NetworkConfig>,
     /// Forwards asked for, sorted; the one for ssh is added by the planner.
@@ -83,6 +211,105 @@ pub struct DesiredVm {
     pub ready: Readiness,
     /// What must hold while it runs, asked by `plan` and `drift`.
     pub checks: Vec<Check>,
+    /// Words about it.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl DesiredVm {
+    /// A machine with every default and nothing to boot from.
+    pub fn new(name: Name) -> Self {
+        Self {
+            name,
+            backend: BackendTag::Qemu,
+            image: None,
+            hardware: Hardware::default(),
+            vcpus: 1,
+            memory_mib: 1024,
+            disk_bytes: None,
+            volumes: Vec::new(),
+            shares: Vec::new(),
+            networks: vec![NetworkConfig::User],
+            forwards: Vec::new(),
+            cloud_init: None,
+            ssh: None,
+            provision: Vec::new(),
+            power: Power::Running,
+            depends_on: BTreeMap::new(),
+            lifecycle: Lifecycle::default(),
+            ready: ready_at_login(None),
+            checks: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a machine is besides its processors, memory and disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// What the guest boots with.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// A kernel that is booted directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
+    /// The machine type, by QEMU's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The CPU model and its features, by QEMU's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// How the guest's instructions run.
+    #[serde(default)]
+    pub accel: Accel,
+    /// Arguments that are passed on to QEMU as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub qemu_args: Vec<String>,
+}
+
+/// What a guest boots with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// SeaBIOS.
+    #[default]
+    Bios,
+    /// UEFI, with variables of the machine's own.
+    Uefi,
+}
+
+/// How a guest's instructions run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// By KVM where it works, else by TCG.
+    #[default]
+    Auto,
+    /// By the host's processor.
+    Kvm,
+    /// By translation in QEMU.
+    Tcg,
+}
+
+/// A kernel that is booted directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// The kernel.
+    pub kernel: InputFile,
+    /// The first root file system.
+    pub initrd: Option<InputFile>,
+    /// The kernel's command line.
+    pub cmdline: Option<String>,
+}
+
+/// A folder of the host that a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The folder, absolute.
+    pub source: PathBuf,
+    /// Where the guest sees it.
+    pub target: String,
+    /// The guest cannot write to it.
+    pub readonly: bool,
 }
 
 /// Ready as soon as a login works, within [`READY_TIMEOUT`]; at once where nobody logs in.
@@ -132,13 +359,49 @@ pub struct Check {
     pub probes: Vec<Probe>,
 }
 
-/// A local image and what it was found to be.
+/// What a root disk is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredImage {
-    /// Absolute path of the file as the VMFile names it.
-    pub source: PathBuf,
-    /// What it is.
-    pub identity: ImageIdentity,
+pub enum DesiredImage {
+    /// A file of this host.
+    Local {
+        /// Its absolute path, as the VMFile names it.
+        source: PathBuf,
+        /// What it was found to be.
+        identity: ImageIdentity,
+    },
+    /// A file that has to be fetched first.
+    Remote {
+        /// Where it is.
+        url: String,
+        /// The digest that it must have.
+        sha256: Option<Digest>,
+    },
+}
+
+impl DesiredImage {
+    /// Its path or URL.
+    pub fn source(&self) -> String {
+        match self {
+            Self::Local { source, .. } => source.display().to_string(),
+            Self::Remote { url, .. } => url.clone(),
+        }
+    }
+
+    /// What it was found to be, if it is here.
+    pub fn identity(&self) -> Option<&ImageIdentity> {
+        match self {
+            Self::Local { identity, .. } => Some(identity),
+            Self::Remote { .. } => None,
+        }
+    }
+
+    /// The digest of its content, where that is known before it is here.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Local { identity, .. } => Some(&identity.digest),
+            Self::Remote { sha256, .. } => sha256.as_ref(),
+        }
+    }
 }
 
 /// Desired power state.

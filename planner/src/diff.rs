@@ -10,6 +10,7 @@ use crate::change::{Action, Change, FieldChange, ProvisionRun};
 use crate::desired::{DesiredVm, Power, Trigger};
 use crate::drift::{Drift, DriftKind, drift};
 use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
+use crate::not_yet;
 use crate::observed::Sight;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
@@ -72,6 +73,17 @@ pub fn decide(address: &Address, known: Known<'_>) -> Result<Decision, RecordErr
     if let Some(record) = known.record {
         change.drift = drift(record, known.sight)?;
     }
+    let mut decision = decided(change, known)?;
+    if let Some(desired) = known.desired
+        && decision.change.refused.is_none()
+        && decision.change.is_effective()
+    {
+        decision.change.refused = not_yet::refusal(desired);
+    }
+    Ok(decision)
+}
+
+fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError> {
     match (known.desired, known.record) {
         (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
         (None, Some(record)) => {

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::desired::InputFile;
 use crate::recorded::{RecordedCloudInit, RecordedVm};
 
 /// What a change of a field needs, from least to most.
@@ -118,9 +119,10 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Replace),
         effect: "compared by the digest of its content: another name of the same bytes is no change",
-        value: |vm| json(&vm.image.digest),
+        value: |vm| json(&vm.image.as_ref().map(|image| &image.digest).or(vm.image_pin.as_ref())),
         keep: |vm, old| {
-            vm.image = old.image.clone();
+            vm.image.clone_from(&old.image);
+            vm.image_pin.clone_from(&old.image_pin);
             vm.image_source.clone_from(&old.image_source);
         },
     },
@@ -131,6 +133,54 @@ pub const FIELDS: &[Field] = &[
         effect: "the same content under another name",
         value: |vm| json(&vm.image_source),
         keep: |vm, old| vm.image_source.clone_from(&old.image_source),
+    },
+    Field {
+        name: "firmware",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots with the other firmware",
+        value: |vm| unless_default(&vm.hardware.firmware),
+        keep: |vm, old| vm.hardware.firmware = old.hardware.firmware,
+    },
+    Field {
+        name: "kernel",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "with `initrd` and `cmdline`, compared by the digest of their content; the guest powers down and boots the new one",
+        value: |vm| vm.hardware.kernel.as_ref().map_or(Value::Null, kernel_words),
+        keep: |vm, old| vm.hardware.kernel.clone_from(&old.hardware.kernel),
+    },
+    Field {
+        name: "machine",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots on other hardware",
+        value: |vm| json(&vm.hardware.machine),
+        keep: |vm, old| vm.hardware.machine.clone_from(&old.hardware.machine),
+    },
+    Field {
+        name: "cpu",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots on another processor",
+        value: |vm| json(&vm.hardware.cpu),
+        keep: |vm, old| vm.hardware.cpu.clone_from(&old.hardware.cpu),
+    },
+    Field {
+        name: "accel",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots under the other accelerator",
+        value: |vm| unless_default(&vm.hardware.accel),
+        keep: |vm, old| vm.hardware.accel = old.hardware.accel,
+    },
+    Field {
+        name: "qemu-arg",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "QEMU is started anew with the other arguments",
+        value: |vm| list(&vm.hardware.qemu_args),
+        keep: |vm, old| vm.hardware.qemu_args.clone_from(&old.hardware.qemu_args),
     },
     Field {
         name: "vcpus",
@@ -159,8 +209,24 @@ pub const FIELDS: &[Field] = &[
             decide: disk_class,
         },
         effect: "the data stays where the disk grows; the guest sees the new size when it boots",
-        value: |vm| json(&vm.disk_bytes.map(|bytes| bytes >> 30)),
+        value: |vm| vm.disk_bytes.map_or(Value::Null, gibibytes),
         keep: |vm, old| vm.disk_bytes = old.disk_bytes,
+    },
+    Field {
+        name: "volume",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots with other disks; what is on a volume stays",
+        value: |vm| list(&vm.volumes),
+        keep: |vm, old| vm.volumes.clone_from(&old.volumes),
+    },
+    Field {
+        name: "share",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "the guest powers down and boots with other folders",
+        value: |vm| list(&vm.shares.iter().map(share_text).collect::<Vec<_>>()),
+        keep: |vm, old| vm.shares.clone_from(&old.shares),
     },
     Field {
         name: "network",
@@ -258,6 +324,14 @@ pub const FIELDS: &[Field] = &[
         value: |vm| json(&vm.checks.iter().map(check_text).collect::<Vec<_>>()),
         keep: |vm, old| vm.checks.clone_from(&old.checks),
     },
+    Field {
+        name: "labels",
+        unit: "",
+        needs: Needs::Always(Class::RecordOnly),
+        effect: "words for people and scripts; nothing in the machine changes",
+        value: |vm| if vm.labels.is_empty() { Value::Null } else { json(&vm.labels) },
+        keep: |vm, old| vm.labels.clone_from(&old.labels),
+    },
 ];
 
 /// The names that `ignore-changes` and `replace-when` take: fields, blocks of fields, the provisioning steps, `all`.
@@ -282,7 +356,37 @@ fn disk_class(before: &RecordedVm, after: &RecordedVm) -> Class {
 
 /// The size of the root disk that the guest sees, in bytes.
 pub(crate) fn disk_size(vm: &RecordedVm) -> u64 {
-    vm.disk_bytes.unwrap_or(vm.image.virtual_size).max(vm.image.virtual_size)
+    let least = vm.image.as_ref().map_or(0, |image| image.virtual_size);
+    vm.disk_bytes.unwrap_or(least).max(least)
+}
+
+/// A size in GiB, as a whole number where it is one.
+fn gibibytes(bytes: u64) -> Value {
+    if bytes.is_multiple_of(1 << 30) { json(&(bytes >> 30)) } else { json(&((bytes >> 20) as f64 / 1024.0)) }
+}
+
+/// A value, as nothing where it is the default.
+fn unless_default<T: serde::Serialize + Default + PartialEq>(value: &T) -> Value {
+    if *value == T::default() { Value::Null } else { json(value) }
+}
+
+/// A list, as nothing where it is empty.
+fn list(items: &[impl serde::Serialize]) -> Value {
+    if items.is_empty() { Value::Null } else { json(&items) }
+}
+
+fn kernel_words(kernel: &crate::desired::Kernel) -> Value {
+    let file = |what: &str, file: &InputFile| format!("{what} {}", file.digest);
+    let mut words = vec![file("kernel", &kernel.kernel)];
+    words.extend(kernel.initrd.as_ref().map(|initrd| file("initrd", initrd)));
+    words.extend(kernel.cmdline.as_ref().map(|cmdline| format!("cmdline {cmdline}")));
+    json(&words)
+}
+
+/// A share as shown: `/home/me/src -> /mnt/src, read only`.
+fn share_text(share: &crate::desired::Share) -> String {
+    let readonly = if share.readonly { ", read only" } else { "" };
+    format!("{} -> {}{readonly}", share.source.display(), share.target)
 }
 
 fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {

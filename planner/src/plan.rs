@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::path::PathBuf;
 use uuid::Uuid;
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{ImageCache, ImageIdentity};
 use vmctl_providers::{Name, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
@@ -74,7 +75,16 @@ pub struct Plan {
     /// What steps that make or change a machine need, by address.
     pub(crate) targets: BTreeMap<Address, Target>,
     /// The images that are fetched, by address.
-    pub(crate) images: BTreeMap<Address, DesiredImage>,
+    pub(crate) images: BTreeMap<Address, LocalImage>,
+}
+
+/// An image of this host, as it is fetched into the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalImage {
+    /// The file.
+    pub(crate) source: PathBuf,
+    /// What it was found to be.
+    pub(crate) identity: ImageIdentity,
 }
 
 /// A change of the record that no step is needed for.
@@ -279,9 +289,11 @@ impl Plan {
                 && let Some(vm) = desired.vms.get(address.name())
                 && let Some(target) = Target::new(vm, &decision, desired, inputs.images)
             {
-                if decision.change.up.contains(&StepKind::Prepare) {
-                    let image = Address::image(vm.image.identity.digest.hex());
-                    self.images.insert(image, vm.image.clone());
+                if decision.change.up.contains(&StepKind::Prepare)
+                    && let Some(DesiredImage::Local { source, identity }) = &vm.image
+                {
+                    let image = LocalImage { source: source.clone(), identity: identity.clone() };
+                    self.images.insert(Address::image(identity.digest.hex()), image);
                 }
                 self.targets.insert(address, target);
             }
@@ -291,7 +303,13 @@ impl Plan {
 }
 
 fn image_files(desired: &Desired) -> Vec<InputFile> {
-    let files: BTreeMap<_, _> =
-        desired.vms.values().map(|vm| (&vm.image.source, &vm.image.identity.digest)).collect();
+    let files: BTreeMap<_, _> = desired
+        .vms
+        .values()
+        .filter_map(|vm| match &vm.image {
+            Some(DesiredImage::Local { source, identity }) => Some((source, &identity.digest)),
+            Some(DesiredImage::Remote { .. }) | None => None,
+        })
+        .collect();
     files.into_iter().map(|(path, digest)| InputFile { path: path.clone(), digest: digest.clone() }).collect()
 }

@@ -10,7 +10,7 @@ use vmctl_providers::{
 };
 use vmctl_state::{Address, Record, Snapshot};
 
-use crate::desired::{Check, DesiredVm, Lifecycle, Power, Until};
+use crate::desired::{Check, DesiredImage, DesiredVm, Hardware, Lifecycle, Power, Share, Until};
 
 /// What was asked for, as remembered. Compared field by field with what is asked for now.
 ///
@@ -22,16 +22,29 @@ pub struct RecordedVm {
     pub vmfile: Option<PathBuf>,
     /// Backend that owns it.
     pub backend: BackendTag,
-    /// Path of the image, as the VMFile named it.
-    pub image_source: PathBuf,
-    /// What the image was.
-    pub image: ImageIdentity,
+    /// Path or URL of the image, as the VMFile named it.
+    #[serde(default)]
+    pub image_source: Option<String>,
+    /// What the image was; absent without an image, or where it is not here yet.
+    pub image: Option<ImageIdentity>,
+    /// The digest that an image that is not here must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pin: Option<Digest>,
+    /// What it is besides its processors, memory and disks.
+    #[serde(default)]
+    pub hardware: Hardware,
     /// Number of virtual CPUs.
     pub vcpus: u16,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// Size of the root disk in bytes, if one was asked for.
     pub disk_bytes: Option<u64>,
+    /// Volumes that belong to it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Name>,
+    /// Folders of the host that the guest sees, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// Network cards, in order.
     pub networks: Vec<NetworkConfig>,
     /// Forwards asked for.
@@ -53,6 +66,9 @@ pub struct RecordedVm {
     /// What must hold while it runs.
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// Words about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What the seed says, with a digest for the user's own user-data.
@@ -73,11 +89,18 @@ impl From<&DesiredVm> for RecordedVm {
         Self {
             vmfile: None,
             backend: vm.backend,
-            image_source: vm.image.source.clone(),
-            image: vm.image.identity.clone(),
+            image_source: vm.image.as_ref().map(DesiredImage::source),
+            image: vm.image.as_ref().and_then(DesiredImage::identity).cloned(),
+            image_pin: match &vm.image {
+                Some(DesiredImage::Remote { sha256, .. }) => sha256.clone(),
+                Some(DesiredImage::Local { .. }) | None => None,
+            },
+            hardware: vm.hardware.clone(),
             vcpus: vm.vcpus,
             memory_mib: vm.memory_mib,
             disk_bytes: vm.disk_bytes,
+            volumes: vm.volumes.clone(),
+            shares: vm.shares.clone(),
             networks: vm.networks.clone(),
             forwards: vm.forwards.clone(),
             cloud_init: vm.cloud_init.as_ref().map(|config| RecordedCloudInit {
@@ -96,6 +119,7 @@ impl From<&DesiredVm> for RecordedVm {
                 .iter()
                 .map(|check| Check { name: check.name.clone(), probes: masked(&check.probes) })
                 .collect(),
+            labels: vm.labels.clone(),
         }
     }
 }

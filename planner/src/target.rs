@@ -30,7 +30,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// What the steps of `decision` need to make `vm`; `None` where nothing is desired.
+    /// What the steps of `decision` need to make `vm`; `None` where nothing is desired, or
+    /// no backend can make it yet.
     pub(crate) fn new(
         vm: &DesiredVm,
         decision: &Decision,
@@ -40,7 +41,7 @@ impl Target {
         let after = decision.after.as_ref()?;
         let vmfile = desired.inputs.first().map(|input| input.path.clone());
         Some(Self {
-            spec: spec(vm, after, &desired.project, decision.change.instance, images),
+            spec: spec(vm, after, &desired.project, decision.change.instance, images)?,
             recorded: RecordedVm { vmfile, ..after.clone() },
             provision: vm.provision.clone(),
             ready: vm.ready.clone(),
@@ -69,14 +70,15 @@ fn mac(instance: InstanceId, card: usize) -> MacAddr {
     MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
 }
 
-/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does.
+/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does. `None` without an image
+/// of this host.
 fn spec(
     vm: &DesiredVm,
     after: &RecordedVm,
     project: &Name,
     instance: InstanceId,
     images: &ImageCache,
-) -> VmSpec {
+) -> Option<VmSpec> {
     let mut forwards = after.forwards.clone();
     if after.ssh.is_some() {
         forwards.insert(0, Forward::SSH);
@@ -93,7 +95,7 @@ fn spec(
             },
         })
         .collect();
-    VmSpec {
+    Some(VmSpec {
         id: instance,
         project: project.clone(),
         name: vm.name.clone(),
@@ -102,10 +104,10 @@ fn spec(
             vcpus: after.vcpus,
             memory_mib: after.memory_mib,
             disk_bytes: after.disk_bytes,
-            image: images.cached(&after.image),
+            image: images.cached(after.image.as_ref()?),
             nics,
         },
         cloud_init: vm.cloud_init.clone(),
         ssh: after.ssh.clone(),
-    }
+    })
 }

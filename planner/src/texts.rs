@@ -100,7 +100,7 @@ fn diffs(
 fn script(step: &ProvisionStep) -> Option<(&Digest, &str)> {
     match &step.action {
         ProvisionAction::Shell { script } => Some((&step.digest, script)),
-        ProvisionAction::File { .. } => None,
+        ProvisionAction::File { .. } | ProvisionAction::Folder { .. } => None,
     }
 }
 

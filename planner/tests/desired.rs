@@ -16,12 +16,12 @@ use vmctl_planner::desired::{
     ready_at_login,
 };
 use vmctl_planner::vmfile::{
-    FILE_NAME, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
+    FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
 };
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Protocol, Readiness, Secret,
-    SshConfig, keys,
+    CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Protocol, Readiness, Secret, SshConfig,
+    keys,
 };
 
 /// A folder with a VMFile, and a home folder in it.
@@ -51,7 +51,12 @@ impl Site {
     }
 
     fn load(&self) -> Result<Loaded, Report> {
-        let options = LoadOptions { project: None, home: Some(self.path("home")), images: &self.images };
+        let options = LoadOptions {
+            project: None,
+            home: Some(self.path("home")),
+            images: &self.images,
+            given: Given::default(),
+        };
         load(&self.folder.path().join(FILE_NAME), &options)
     }
 
@@ -77,22 +82,8 @@ fn name(text: &str) -> Name {
 /// A machine with all defaults, in the folder of `site`.
 fn default_vm(site: &Site, vm: &str) -> DesiredVm {
     DesiredVm {
-        name: name(vm),
-        backend: BackendTag::Qemu,
-        image: DesiredImage { source: site.path("disk.img"), identity: identity() },
-        vcpus: 1,
-        memory_mib: 1024,
-        disk_bytes: None,
-        networks: vec![NetworkConfig::User],
-        forwards: vec![],
-        cloud_init: None,
-        ssh: None,
-        provision: vec![],
-        power: Power::Running,
-        depends_on: [].into(),
-        lifecycle: Lifecycle::default(),
-        ready: ready_at_login(None),
-        checks: vec![],
+        image: Some(DesiredImage::Local { source: site.path("disk.img"), identity: identity() }),
+        ..DesiredVm::new(name(vm))
     }
 }
 
@@ -101,6 +92,7 @@ fn shell(number: usize, label: &str, script: &str) -> ProvisionStep {
         number,
         label: label.to_owned(),
         action: ProvisionAction::Shell { script: script.to_owned() },
+        options: Default::default(),
         digest: Digest::of(format!("shell\0{script}")),
     }
 }
@@ -185,6 +177,7 @@ fn everything_that_can_be_written_arrives() {
                     source: site.path("app.conf"),
                     destination: "/etc/app.conf".to_owned(),
                 },
+                options: Default::default(),
                 digest: Digest::of(file_digest),
             },
         ],
@@ -500,7 +493,7 @@ fn paths_and_file_urls_lead_to_the_same_image() {
         format!("image-url \"FILE://localhost{}\"", url.display()),
     ] {
         site.file(FILE_NAME, &format!("vm \"web\" {{ {image}; }}"));
-        let source = site.vm().image.source;
+        let source = PathBuf::from(site.vm().image.unwrap().source());
         assert_eq!(fs::canonicalize(source).unwrap(), absolute, "{image}");
     }
 }
@@ -540,7 +533,12 @@ fn the_project_is_named_by_option_then_node_then_folder() {
     assert_eq!(site.desired().project.as_str(), folder);
     site.file(FILE_NAME, "project \"store\"\nvm \"web\" { image \"disk.img\"; }");
     assert_eq!(site.desired().project.as_str(), "store");
-    let options = LoadOptions { project: Some(name("pr-123")), home: None, images: &site.images };
+    let options = LoadOptions {
+        project: Some(name("pr-123")),
+        home: None,
+        images: &site.images,
+        given: Given::default(),
+    };
     let loaded = load(&site.path(FILE_NAME), &options).unwrap();
     assert_eq!(loaded.desired.project.as_str(), "pr-123");
 }
@@ -581,7 +579,7 @@ fn what_the_reference_shows_parses() {
 fn a_project_is_asked_for_where_the_folder_cannot_name_one() {
     let site = Site::new("");
     site.file("家/VMFile.kdl", "vm \"web\" { image \"../disk.img\"; }");
-    let options = LoadOptions { project: None, home: None, images: &site.images };
+    let options = LoadOptions { project: None, home: None, images: &site.images, given: Given::default() };
     let report = load(&site.path("家/VMFile.kdl"), &options).unwrap_err();
     assert_eq!(report.problems().len(), 1);
     assert_eq!(report.problems()[0].code, "vmfile::bad-name");
@@ -654,7 +652,7 @@ fn make_special(path: &std::path::Path) {
 #[test]
 fn home_paths_need_a_home() {
     let site = Site::new("vm \"web\" { image \"~/disk.img\"; }");
-    let options = LoadOptions { project: None, home: None, images: &site.images };
+    let options = LoadOptions { project: None, home: None, images: &site.images, given: Given::default() };
     let report = load(&site.path(FILE_NAME), &options).unwrap_err();
     assert!(report.problems()[0].message.contains("`~` stands for the home folder"), "{report:?}");
 }
@@ -663,7 +661,8 @@ fn home_paths_need_a_home() {
 fn a_vmfile_that_cannot_be_read_is_a_report_too() {
     let site = Site::new("");
     let told = |path: PathBuf| {
-        let options = LoadOptions { project: None, home: None, images: &site.images };
+        let options =
+            LoadOptions { project: None, home: None, images: &site.images, given: Given::default() };
         let report = load(&path, &options).unwrap_err();
         let problem = &report.problems()[0];
         let help = problem.help.clone().unwrap();

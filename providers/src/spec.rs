@@ -98,6 +98,11 @@ impl Digest {
         Self(text)
     }
 
+    /// The digest that `digits`, 64 hexadecimal ones in small letters, stand for.
+    pub fn from_hex(digits: &str) -> Self {
+        Self(format!("sha256:{digits}"))
+    }
+
     /// The hexadecimal digits alone.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix("sha256:").unwrap_or(&self.0)
@@ -226,6 +231,14 @@ pub enum NetworkConfig {
     Vnic {
         /// The card's name.
         name: String,
+    },
+    /// A network between machines of one project.
+    Private {
+        /// The network's name.
+        name: Name,
+        /// The machine's address in it; chosen if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Ipv4Addr>,
     },
     /// No network card.
     None,

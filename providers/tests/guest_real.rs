@@ -224,7 +224,13 @@ async fn provision(
     action: ProvisionAction,
     limit: Duration,
 ) -> (Result<(), Error>, Vec<String>) {
-    let step = ProvisionStep { number: 1, label: "inline".to_owned(), action, digest: Digest::of(b"") };
+    let step = ProvisionStep {
+        number: 1,
+        label: "inline".to_owned(),
+        action,
+        options: Default::default(),
+        digest: Digest::of(b""),
+    };
     let (sender, mut receiver) = mpsc::channel(1);
     let log = folder.join("provision.log");
     let run = async {
@@ -293,6 +299,7 @@ async fn step_ends_with_its_connection(guest: &Guest) {
         number: 3,
         label: "inline".to_owned(),
         action: ProvisionAction::Shell { script: "echo begun; sleep 43210".to_owned() },
+        options: Default::default(),
         digest: Digest::of(b""),
     };
     let (sender, mut receiver) = mpsc::channel::<OutputLine>(1);

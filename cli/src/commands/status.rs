@@ -81,6 +81,8 @@ fn network(nic: &Nic) -> String {
         NetworkConfig::User => "user".to_owned(),
         NetworkConfig::Tap { bridge } => format!("tap on bridge {bridge}"),
         NetworkConfig::Vnic { name } => format!("vnic {name}"),
+        NetworkConfig::Private { name, address: None } => format!("private {name}"),
+        NetworkConfig::Private { name, address: Some(address) } => format!("private {name}, {address}"),
         NetworkConfig::None => "none".to_owned(),
     };
     format!("{kind}, MAC {}", nic.mac)

@@ -337,8 +337,7 @@ mod tests {
     use vmctl_providers::image::{ImageCache, ImageIdentity};
     use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
     use vmctl_providers::{
-        BackendTag, CloudInitConfig, Digest, Forward, ImageFormat, InstanceId, NetworkConfig, Protocol,
-        Secret, SshConfig,
+        CloudInitConfig, Digest, Forward, ImageFormat, InstanceId, Protocol, Secret, SshConfig,
     };
     use vmctl_state::{Address, Phase, ProvisionRecord, Record, Snapshot};
 
@@ -367,7 +366,9 @@ mod tests {
             ..vm
         };
         let mut replaced = vm("replaced");
-        replaced.image.identity.digest = Digest::of("two");
+        if let Some(DesiredImage::Local { identity, .. }) = &mut replaced.image {
+            identity.digest = Digest::of("two");
+        }
         let vms = [
             DesiredVm { depends_on: needs, forwards: vec![forward(0, 80)], ..vm("added") },
             DesiredVm { memory_mib: 2048, ..vm("hung") },
@@ -382,11 +383,10 @@ mod tests {
             vm("unchanged"),
         ];
         let desired = Desired {
-            project: "shop".parse().unwrap(),
             vms: vms.map(|vm| (vm.name.clone(), vm)).into(),
             moved: vec![Move { from: "old-name".parse().unwrap(), to: "renamed".parse().unwrap() }],
             removed: BTreeSet::from(["let-go".parse().unwrap()]),
-            inputs: Vec::new(),
+            ..Desired::new("shop".parse().unwrap())
         };
         let before = [
             vm("hung"),
@@ -469,35 +469,30 @@ mod tests {
 
     fn vm(name: &str) -> DesiredVm {
         DesiredVm {
-            name: name.parse().unwrap(),
-            backend: BackendTag::Qemu,
-            image: DesiredImage {
+            image: Some(DesiredImage::Local {
                 source: "/images/debian.qcow2".into(),
                 identity: ImageIdentity {
                     digest: Digest::of("one"),
                     format: ImageFormat::Qcow2,
                     virtual_size: 1 << 30,
                 },
-            },
-            vcpus: 1,
-            memory_mib: 1024,
-            disk_bytes: None,
-            networks: vec![NetworkConfig::User],
-            forwards: Vec::new(),
-            cloud_init: None,
+            }),
             ssh: Some(SshConfig { user: "vm".to_owned(), private_key: None }),
             provision: vec![step("setup.sh")],
-            power: Power::Running,
-            depends_on: BTreeMap::new(),
-            lifecycle: Lifecycle::default(),
             ready: ready_at_login(Some(&SshConfig { user: "vm".to_owned(), private_key: None })),
-            checks: Vec::new(),
+            ..DesiredVm::new(name.parse().unwrap())
         }
     }
 
     fn step(script: &str) -> ProvisionStep {
         let action = ProvisionAction::Shell { script: script.to_owned() };
-        ProvisionStep { number: 1, label: script.to_owned(), action, digest: Digest::of(script) }
+        ProvisionStep {
+            number: 1,
+            label: script.to_owned(),
+            action,
+            options: Default::default(),
+            digest: Digest::of(script),
+        }
     }
 
     /// A machine that was made exactly as `vm` says.

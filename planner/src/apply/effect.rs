@@ -7,7 +7,7 @@ use vmctl_providers::{
     Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle, VmSpec,
 };
 
-use crate::desired::DesiredImage;
+use crate::plan::LocalImage;
 use crate::step::STOP_TIMEOUT;
 
 /// Everything that a plan needs of a hypervisor.
@@ -18,7 +18,7 @@ impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody +
 /// One step with all it needs.
 #[derive(Debug)]
 pub(super) enum Effect {
-    FetchImage(DesiredImage),
+    FetchImage(LocalImage),
     Prepare(Box<VmSpec>),
     Update(Box<VmHandle>, Box<VmSpec>),
     /// Only the record changes.

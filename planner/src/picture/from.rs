@@ -33,8 +33,9 @@ impl From<&Desired> for Picture {
         let mut picture = Self { title: format!("machines of {}", desired.project), ..Self::default() };
         let mut images = BTreeMap::new();
         for vm in desired.vms.values() {
-            images.entry(vm.image.identity.digest.hex()).or_insert_with(|| {
-                picture.nodes.push(image_node(&vm.image));
+            let Some(image) = &vm.image else { continue };
+            images.entry(image_key(image)).or_insert_with(|| {
+                picture.nodes.push(image_node(image));
                 picture.nodes.len() - 1
             });
         }
@@ -42,7 +43,8 @@ impl From<&Desired> for Picture {
         let numbers: BTreeMap<&Name, usize> = desired.vms.keys().zip(first..).collect();
         for (vm, to) in desired.vms.values().zip(first..) {
             picture.nodes.push(vm_node(vm));
-            let image = images.get(vm.image.identity.digest.hex()).map(|image| (*image, String::new()));
+            let image = vm.image.as_ref().and_then(|image| images.get(&image_key(image)));
+            let image = image.map(|image| (*image, String::new()));
             let dependencies = vm.depends_on.iter().filter_map(|(name, until)| {
                 numbers.get(name).map(|number| (*number, until_name(*until).to_owned()))
             });
@@ -85,14 +87,16 @@ fn step_tone(kind: StepKind) -> Tone {
 }
 
 fn image_node(image: &DesiredImage) -> PictureNode {
-    let name = image.source.file_name().unwrap_or(image.source.as_os_str());
-    let digits = image.identity.digest.hex();
-    let digits = digits.get(..SHOWN_DIGITS).unwrap_or(digits);
-    PictureNode {
-        title: name.to_string_lossy().into_owned(),
-        subtitle: format!("image sha256:{digits}…"),
-        tone: Tone::Muted,
-    }
+    let source = image.source();
+    let name = source.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&source);
+    let digits = image.digest().map(|digest| digest.hex().get(..SHOWN_DIGITS).unwrap_or(digest.hex()));
+    let subtitle = digits.map_or_else(|| "image".to_owned(), |digits| format!("image sha256:{digits}…"));
+    PictureNode { title: name.to_owned(), subtitle, tone: Tone::Muted }
+}
+
+/// What tells one image from another: its content where that is known, else where it is.
+fn image_key(image: &DesiredImage) -> String {
+    image.digest().map_or_else(|| image.source(), |digest| digest.hex().to_owned())
 }
 
 fn vm_node(vm: &DesiredVm) -> PictureNode {
@@ -119,35 +123,22 @@ fn until_name(until: Until) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use vmctl_providers::image::ImageIdentity;
-    use vmctl_providers::{BackendTag, Digest, ImageFormat, NetworkConfig};
+    use vmctl_providers::{Digest, ImageFormat};
 
     use super::*;
-    use crate::desired::{Lifecycle, ready_at_login};
 
     fn vm(name: &str, depends_on: &[(&str, Until)]) -> DesiredVm {
         let identity =
             ImageIdentity { digest: Digest::of("disk"), format: ImageFormat::Qcow2, virtual_size: 1 << 30 };
         let depends_on = depends_on.iter().map(|(name, until)| (name.parse().unwrap(), *until)).collect();
         DesiredVm {
-            name: name.parse().unwrap(),
-            backend: BackendTag::Noop,
-            image: DesiredImage { source: "/images/debian.qcow2".into(), identity },
+            image: Some(DesiredImage::Local { source: "/images/debian.qcow2".into(), identity }),
             vcpus: 2,
             memory_mib: 512,
-            disk_bytes: None,
-            networks: vec![NetworkConfig::User],
-            forwards: Vec::new(),
-            cloud_init: None,
-            ssh: None,
-            provision: Vec::new(),
             power: if name == "web" { Power::Stopped } else { Power::Running },
             depends_on,
-            lifecycle: Lifecycle::default(),
-            ready: ready_at_login(None),
-            checks: Vec::new(),
+            ..DesiredVm::new(name.parse().unwrap())
         }
     }
 
@@ -155,11 +146,8 @@ mod tests {
     fn machines_follow_their_image_and_what_comes_first() {
         let vms = [vm("db", &[]), vm("web", &[("db", Until::Ready)])];
         let desired = Desired {
-            project: "shop".parse().unwrap(),
             vms: vms.map(|vm| (vm.name.clone(), vm)).into(),
-            moved: Vec::new(),
-            removed: BTreeSet::new(),
-            inputs: Vec::new(),
+            ..Desired::new("shop".parse().unwrap())
         };
         let picture = Picture::from(&desired);
         let lines: Vec<_> =

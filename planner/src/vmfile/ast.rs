@@ -1,190 +1,72 @@
-//! A VMFile as written, typed: what each node says and where it says it. Nothing is read, resolved or defaulted.
+//! VMFiles as written: nodes, values and where they stand. What a later stage puts in the place of a value keeps the
+//! place where it is asked for.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use miette::SourceSpan;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol};
 
-use crate::desired::{Power, Until};
-
-/// A value and where it stands in the source.
+/// A value and where it stands. Offsets count through all files of a run; [`super::sources`] knows which is which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// Its bytes in the source.
+    /// Its bytes in the sources.
     pub span: SourceSpan,
 }
 
-/// A whole VMFile.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct File {
-    /// `project "name"`.
-    pub project: Option<Spanned<Name>>,
-    /// The machines, in order; names are unique.
-    pub vms: Vec<Vm>,
-    /// The names of all machines as written, even of those that could not be decoded.
-    pub declared: Vec<Spanned<String>>,
-    /// `moved`, in order.
-    pub moved: Vec<Moved>,
-    /// `removed`, in order.
-    pub removed: Vec<Spanned<Name>>,
-}
-
-/// `moved from=… to=…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moved {
-    /// The name until now.
-    pub from: Spanned<Name>,
-    /// The name from now on.
-    pub to: Spanned<Name>,
-}
-
-/// `vm "name" { … }`.
+/// A node with all that belongs to it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Vm {
+pub struct Node {
     /// Its name.
-    pub name: Spanned<Name>,
-    /// What its disk is made from; absent only where a fault was reported.
-    pub image: Option<Spanned<Image>>,
-    /// `vcpus`.
-    pub vcpus: Option<Spanned<u16>>,
-    /// `memory`, in MiB.
-    pub memory_mib: Option<Spanned<u64>>,
-    /// `disk`, in GiB.
-    pub disk_gib: Option<Spanned<u64>>,
-    /// `network`.
-    pub network: Option<Spanned<NetworkConfig>>,
-    /// `cloud-init`.
-    pub cloud_init: Option<CloudInit>,
-    /// `ssh`.
-    pub ssh: Option<Ssh>,
-    /// `provision`, in order.
-    pub provision: Vec<Provision>,
-    /// `backend`.
-    pub backend: Option<Spanned<BackendTag>>,
-    /// `state`.
-    pub power: Option<Spanned<Power>>,
-    /// `depends-on`, one entry for each name.
-    pub depends_on: Vec<Dependency>,
-    /// `forward`.
-    pub forwards: Vec<Spanned<Forward>>,
-    /// `lifecycle`.
-    pub lifecycle: Option<Lifecycle>,
-    /// `ready`.
-    pub ready: Option<Ready>,
-    /// `check`, in order; names are unique.
-    pub checks: Vec<Check>,
-}
-
-/// Where an image comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
-    /// `image`: a path as written.
-    Path(String),
-    /// `image-url "file://…"`: the absolute path that the URL names.
-    FileUrl(String),
-}
-
-/// `cloud-init { … }`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CloudInit {
-    /// The node's name, for messages.
-    pub span: SourceSpan,
-    /// `hostname`; validated.
-    pub hostname: Option<Spanned<String>>,
-    /// `ssh-key`: path of a public key file.
-    pub ssh_key: Option<Spanned<String>>,
-    /// `user-data`: path of a file that is passed on as it is.
-    pub user_data: Option<Spanned<String>>,
-}
-
-/// `ssh { … }`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ssh {
-    /// The node's name, for messages.
-    pub span: SourceSpan,
-    /// `user`; validated.
-    pub user: Option<Spanned<String>>,
-    /// `private-key`: path of a private key file.
-    pub private_key: Option<Spanned<String>>,
-}
-
-/// `provision … { … }`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Provision {
-    /// The node's name, for messages.
-    pub span: SourceSpan,
-    /// What it does; absent only where a fault was reported.
-    pub action: Option<Action>,
-}
-
-/// What a provisioning step does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// `inline`: the text of a script.
-    Inline(Spanned<String>),
-    /// `script`: path of a script.
-    Script(Spanned<String>),
-    /// `source` and `destination`.
-    File {
-        /// Path on the host.
-        source: Spanned<String>,
-        /// Path in the guest.
-        destination: Spanned<String>,
-    },
-}
-
-/// One name of a `depends-on`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dependency {
-    /// The machine that comes first.
     pub name: Spanned<String>,
-    /// How far it must be.
-    pub until: Until,
+    /// Type annotation in front of its name; no node takes one.
+    pub annotation: Option<Spanned<String>>,
+    /// Its arguments, in order.
+    pub args: Vec<Value>,
+    /// Its properties, in order.
+    pub props: Vec<(Spanned<String>, Value)>,
+    /// The nodes of its block; `None` without a block.
+    pub children: Option<Vec<Self>>,
+    /// Nothing was left out of it because it does not fit the grammar. Where something was, what is missing is not
+    /// worth telling.
+    pub sound: bool,
 }
 
-/// `forward host=… guest=…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forward {
-    /// Port of the host; 0 lets the kernel choose.
-    pub host: u16,
-    /// Port of the guest.
-    pub guest: u16,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Address of the host.
-    pub address: IpAddr,
+/// An argument or the value of a property.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Value {
+    /// What it says.
+    pub scalar: Scalar,
+    /// Where it says so.
+    pub span: SourceSpan,
+    /// Type annotation such as the `(var)` of `(var)"size"`.
+    pub annotation: Option<Spanned<String>>,
+    /// Where it was taken from, if it is not what stands at its place.
+    pub origin: Option<Arc<Origin>>,
 }
 
-/// `lifecycle { … }`.
+/// Where a value was taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lifecycle {
-    /// `prevent-destroy`.
-    pub prevent_destroy: bool,
-    /// `ignore-changes`, one entry for each name; each is one of [`crate::fields::names`].
-    pub ignore_changes: Vec<Spanned<String>>,
-    /// `replace-when`, one entry for each name as written.
-    pub replace_when: Vec<Spanned<String>>,
+pub struct Origin {
+    /// What it was taken from, for messages: "the variable `size`".
+    pub what: String,
+    /// Where that is written, if it is.
+    pub span: Option<SourceSpan>,
+    /// It is a text only because texts are all that its origin can give, so that it may stand for a number as well.
+    pub is_loose: bool,
 }
 
-/// `ready { … }`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ready {
-    /// `ssh`, where it is written.
-    pub ssh: Option<SourceSpan>,
-    /// All other probes, in order.
-    pub probes: Vec<Spanned<Probe>>,
-    /// `timeout`.
-    pub timeout: Option<Spanned<Duration>>,
-}
-
-/// `check "name" { … }`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// What it is called; one line.
-    pub name: Spanned<String>,
-    /// What must hold, in order.
-    pub probes: Vec<Spanned<Probe>>,
+/// What a value can be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// A text, quoted or not.
+    Text(String),
+    /// A whole number in any notation.
+    Integer(i128),
+    /// Any other number.
+    Float(f64),
+    /// `#true` or `#false`.
+    Bool(bool),
+    /// `#null`.
+    Null,
 }

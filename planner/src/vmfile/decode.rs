@@ -1,77 +1,132 @@
 //! From the tree to the typed AST. Nothing here touches the disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
 use miette::SourceSpan;
-use vmctl_providers::{BackendTag, Name, NameError, NetworkConfig, Protocol};
+use vmctl_providers::provision::StepOptions;
+use vmctl_providers::{Name, NameError, NetworkConfig, Secret};
 
-use super::ast::{Action, CloudInit, Dependency, File, Forward, Image, Provision, Spanned, Ssh, Vm};
-use super::fields::{Fields, Parts, Shape, Unit, shorten};
+use super::ast::{Node, Scalar, Spanned, Value};
+use super::expand::Expanded;
+use super::fields::{Fields, Parts, at, shorten};
 use super::grammar::{
-    BACKEND, BRIDGE, CLOUD_INIT, DEPENDS_ON, DESTINATION, DISK, DISK_UNIT, FILE_USAGE, FORWARD, HOSTNAME,
-    IMAGE, IMAGE_URL, INLINE, MAX_DISK, MAX_MEMORY, MAX_VCPUS, MEMORY, MEMORY_UNIT, NAME_HELP, NETWORK,
-    PORT_UNIT, PRIVATE_KEY, PROJECT, PROVISION, SCRIPT, SHELL_USAGE, SOURCE, SSH, SSH_KEY, STATE, TOP, USER,
-    USER_DATA, VCPUS, VCPUS_UNIT, VM, VNIC_NAME,
+    ACCEL, ACCELS, ATTACHED, BACKEND, BACKENDS, BRIDGE, CMDLINE, CPU, DEPENDS_ON, DESTINATION, DISK, ENV,
+    FILE_USAGE, FIRMWARE, FIRMWARES, FORWARD, HOSTNAME, IMAGE, IMAGE_PATH, IMAGE_URL, INITRD, INLINE, KERNEL,
+    LABELS, MACHINE, MEMORY, MODE, MOVED, NAME_HELP, NAMED_IMAGE, NETWORK, NETWORKS, NetworkKind, OWNER,
+    POWERS, PREVENT_DESTROY, PRIVATE_KEY, PRIVATE_NETWORK, PROJECT, PROTOCOLS, PROVISION, PROVISIONS,
+    QEMU_ARG, REMOVED, RUN, RUNS, SCRIPT, SHA256, SHARE, SHELL_USAGE, SOURCE, SSH_KEY, STATE, STEP_TIMEOUT,
+    STEP_USER, SUBNET, Shape, UNTIL, URL, USER, USER_DATA, VCPUS, VM, VOLUME,
 };
 use super::report::Fault;
-use super::source::Node;
+use super::shape::REF;
 use super::suggest::nearest;
-use super::words::{MAX_INTERFACE, file_url_path, hostname_fault, is_interface, is_user};
-use crate::desired::{Power, Until};
+use super::typed::{
+    Action, CloudInit, Dependency, File, Forward, Image, NamedImage, Network, Provision, Share, Ssh, Vm,
+    Volume,
+};
+use super::words::{
+    MAX_INTERFACE, file_url_path, hostname_fault, is_environment, is_guest_path, is_interface, is_owner,
+    is_qemu_word, is_user, mode, subnet,
+};
+use crate::desired::{Subnet, Until};
 
-/// Name of the node that names the project.
-pub(super) const PROJECT_NODE: &str = "project";
-
-/// Reads the whole tree. The file holds what could be read, the faults tell the rest.
-pub(super) fn decode(nodes: &[Node]) -> (File, Vec<Fault>) {
+/// Reads everything. The file holds what could be read, the faults tell the rest.
+pub(super) fn decode(expanded: &Expanded) -> (File, Vec<Fault>) {
     let mut fields = Fields::default();
     let mut file = File::default();
-    let mut names: HashMap<String, SourceSpan> = HashMap::new();
-    for node in fields.known(nodes, "at the top level", &TOP) {
+    let mut machines = Names::new("machine", "give each machine a name of its own");
+    let mut images = Names::new("image", "give each image a name of its own");
+    let mut networks = Names::new("network", "give each network a name of its own");
+    let mut volumes = Names::new("volume", "give each volume a name of its own");
+    for node in &expanded.nodes {
         match node.name.value.as_str() {
-            PROJECT_NODE => {
-                let text = fields.leaf_text(node, &PROJECT);
-                file.project = text.and_then(|text| fields.name("project", text));
-                continue;
+            name if name == PROJECT.name => file.project = fields.project(node),
+            name if name == MOVED.name => file.moved.extend(fields.moved(node)),
+            name if name == REMOVED.name => file.removed.extend(fields.removed(node)),
+            name if name == NAMED_IMAGE.name => {
+                let image = fields.named_image(node);
+                file.images.extend(image.filter(|image| images.is_new(&image.name, &mut fields)));
             }
-            "moved" => {
-                file.moved.extend(fields.moved(node));
-                continue;
+            name if name == PRIVATE_NETWORK.name => {
+                let network = fields.private_network(node);
+                let is_new = |network: &Network| networks.is_new(&plain(&network.name), &mut fields);
+                file.networks.extend(network.filter(is_new));
             }
-            "removed" => {
-                file.removed.extend(fields.removed(node));
-                continue;
+            name if name == VOLUME.name => {
+                let volume = fields.volume(node);
+                let is_new = |volume: &Volume| volumes.is_new(&plain(&volume.name), &mut fields);
+                file.volumes.extend(volume.filter(is_new));
+            }
+            name if name == VM.name => {
+                let (written, vm) = fields.vm(node);
+                let Some(written) = written else { continue };
+                file.declared.push(written.clone());
+                if machines.is_new(&written, &mut fields) {
+                    file.vms.extend(vm);
+                }
             }
             _ => {}
         }
-        let (written, vm) = fields.vm(node);
-        let Some(written) = written else { continue };
-        file.declared.push(written.clone());
-        match names.get(&written.value) {
-            Some(first) => fields.tell(
+    }
+    for (name, members) in &expanded.groups {
+        if let Some(machine) = file.declared.iter().find(|declared| declared.value == *name) {
+            fields.tell(
                 Fault::error(
                     "vmfile::duplicate",
-                    format!("the machine `{}` is written twice", shorten(&written.value)),
+                    format!("`{}` is a machine and stands for several", shorten(name)),
                 )
-                .at(written.span, "again here")
-                .at(*first, "first here")
-                .help("give each machine a name of its own"),
-            ),
-            None => {
-                names.insert(written.value, written.span);
-                file.vms.extend(vm);
-            }
+                .at(machine.span, "this machine")
+                .help("another `vm` of this name has a `count`: give one of them another name"),
+            );
         }
+        file.groups.insert(name.clone(), members.iter().filter_map(|name| name.parse().ok()).collect());
     }
-    if fields.faults.is_empty() && file.declared.is_empty() && file.removed.is_empty() {
-        fields.tell(
-            Fault::error("vmfile::missing", "no machine is described")
-                .at((0, 0).into(), "a `vm` node must be here")
-                .help(format!("write {}", VM.usage)),
-        );
+    for sample in &expanded.samples {
+        // Only its faults are wanted: no machine is made of it alone.
+        drop(fields.vm_body(&Parts::of(sample)));
     }
+    file.outputs.clone_from(&expanded.outputs);
     (file, fields.faults)
+}
+
+/// What a file says that describes nothing.
+pub(super) fn nothing_described() -> Fault {
+    Fault::error("vmfile::missing", "no machine is described")
+        .at((0, 0).into(), "a `vm` node must be here")
+        .help(format!("write {}", VM.usage))
+}
+
+fn plain(name: &Spanned<Name>) -> Spanned<String> {
+    Spanned { value: name.value.to_string(), span: name.span }
+}
+
+/// Names of one kind, each of which may be given once.
+struct Names {
+    what: &'static str,
+    help: &'static str,
+    first: HashMap<String, SourceSpan>,
+}
+
+impl Names {
+    fn new(what: &'static str, help: &'static str) -> Self {
+        Self { what, help, first: HashMap::new() }
+    }
+
+    fn is_new(&mut self, name: &Spanned<String>, fields: &mut Fields) -> bool {
+        let Some(earlier) = self.first.get(&name.value) else {
+            self.first.insert(name.value.clone(), name.span);
+            return true;
+        };
+        let message = format!("the {} `{}` is written twice", self.what, shorten(&name.value));
+        fields.tell(
+            Fault::error("vmfile::duplicate", message)
+                .at(name.span, "again here")
+                .at(*earlier, "first here")
+                .help(self.help),
+        );
+        false
+    }
 }
 
 /// The two nodes, the one that stands first in the text first.
@@ -81,7 +136,7 @@ fn in_text_order<'n>(one: &'n Node, other: &'n Node) -> (&'n Node, &'n Node) {
 
 /// A node that was already told to be a misspelling of `image`.
 fn is_misspelt_image(node: &Node) -> bool {
-    nearest(&node.name.value, VM.block.iter().copied()).is_some_and(|near| near.starts_with("image"))
+    nearest(&node.name.value, VM.names()).is_some_and(|near| near.starts_with("image"))
 }
 
 impl Fields {
@@ -105,81 +160,354 @@ impl Fields {
         }
     }
 
+    /// The project that `project` names.
+    pub(super) fn project(&mut self, node: &Node) -> Option<Spanned<Name>> {
+        let text = self.leaf_text(node, &PROJECT)?;
+        self.name("project", text)
+    }
+
+    /// Whether a flag is set: by being there, or by what it says.
+    pub(super) fn flag(&mut self, node: &Node, shape: &Shape) -> bool {
+        // One that cannot be read is told, and counts until it can be.
+        node.args.first().is_none_or(|value| self.truth(shape.name, value, shape.usage).unwrap_or(true))
+    }
+
+    fn named_image(&mut self, node: &Node) -> Option<NamedImage> {
+        let parts = Parts::of(node);
+        let name = self.definition_name(&parts, &NAMED_IMAGE)?;
+        let path = parts.child("path").and_then(|node| self.leaf_text(node, &IMAGE_PATH));
+        let url = parts.child("url").and_then(|node| self.leaf_text(node, &URL));
+        let image = match (parts.child("path"), parts.child("url")) {
+            (Some(one), Some(other)) => {
+                let (first, second) = in_text_order(one, other);
+                self.tell(
+                    Fault::error("vmfile::duplicate", format!("the image `{}` is in two places", name.value))
+                        .at(second.name.span, "again here")
+                        .at(first.name.span, "first here")
+                        .help("keep either `path` or `url`"),
+                );
+                None
+            }
+            (None, None) if parts.sound => {
+                self.tell(
+                    Fault::error("vmfile::missing", format!("the image `{}` is nowhere", name.value))
+                        .at(name.span, "needs `path` or `url`")
+                        .help(format!("write {}", NAMED_IMAGE.usage)),
+                );
+                None
+            }
+            _ => match (path, url) {
+                (Some(path), _) => Some(Spanned { value: Image::Path(path.value), span: path.span }),
+                (_, Some(url)) => self.image_url(url),
+                (None, None) => None,
+            },
+        };
+        let sha256 = parts.child("sha256").and_then(|node| {
+            let value = self.only_value(&Parts::of(node), &SHA256)?;
+            self.sha256(value)
+        });
+        Some(NamedImage { name, image, sha256 })
+    }
+
+    fn private_network(&mut self, node: &Node) -> Option<Network> {
+        let parts = Parts::of(node);
+        let name = self.definition_name(&parts, &PRIVATE_NETWORK)?;
+        let subnet = parts.child("subnet").and_then(|node| {
+            let text = self.leaf_text(node, &SUBNET)?;
+            self.subnet(text)
+        });
+        Some(Network { name: self.name("network", name)?, subnet })
+    }
+
+    fn subnet(&mut self, text: Spanned<String>) -> Option<Spanned<Subnet>> {
+        match subnet(&text.value) {
+            Ok(value) => Some(Spanned { value, span: text.span }),
+            Err(wrong) => {
+                let message = format!("`{}` cannot be a private network: {wrong}", shorten(&text.value));
+                self.tell(
+                    Fault::error("vmfile::network", message)
+                        .at(text.span, "this subnet")
+                        .help("write a range such as `subnet \"10.77.0.0/24\"`"),
+                );
+                None
+            }
+        }
+    }
+
+    fn volume(&mut self, node: &Node) -> Option<Volume> {
+        let parts = Parts::of(node);
+        let name = self.definition_name(&parts, &VOLUME)?;
+        let size_mib = match (parts.prop("size"), VOLUME.prop("size")) {
+            (Some(value), Some(prop)) => {
+                self.size("size", value, prop.kind, "`size=\"10G\"`").map(|size| size.value)
+            }
+            _ => {
+                if parts.sound {
+                    self.tell(
+                        Fault::error(
+                            "vmfile::missing",
+                            format!("the volume `{}` has no size", shorten(&name.value)),
+                        )
+                        .at(name.span, "needs `size`")
+                        .help(format!("write {}", VOLUME.usage)),
+                    );
+                }
+                None
+            }
+        };
+        let prevent_destroy =
+            parts.child(PREVENT_DESTROY.name).is_some_and(|node| self.flag(node, &PREVENT_DESTROY));
+        Some(Volume { name: self.name("volume", name)?, size_mib, prevent_destroy })
+    }
+
+    /// The name of a definition; told if it is missing or no text.
+    fn definition_name(&mut self, parts: &Parts<'_>, shape: &Shape) -> Option<Spanned<String>> {
+        match parts.args.first() {
+            Some(value) => self.text(shape.name, value, shape.usage),
+            None => {
+                if parts.sound {
+                    self.tell(
+                        Fault::error("vmfile::missing", format!("`{}` has no name", shape.name))
+                            .at(parts.node.name.span, "a name must follow")
+                            .help(format!("write {}", shape.usage)),
+                    );
+                }
+                None
+            }
+        }
+    }
+
     /// The machine's name as written, and the machine if the name is valid.
     fn vm(&mut self, node: &Node) -> (Option<Spanned<String>>, Option<Vm>) {
-        let parts = self.open(node, &VM);
+        let parts = Parts::of(node);
         let written = match parts.args.first() {
             Some(value) => match &value.scalar {
                 // An empty name has its own words in the grammar of names.
-                super::source::Scalar::Text(text) => Some(Spanned { value: text.clone(), span: value.span }),
+                Scalar::Text(text) => Some(Spanned { value: text.clone(), span: value.span }),
                 _ => self.text("vm", value, VM.usage),
             },
+            None if !parts.sound && !node.args.is_empty() => None,
             None => {
-                self.tell(
-                    Fault::error("vmfile::missing", "a machine has no name")
-                        .at(node.name.span, "a name must follow")
-                        .help(format!("write {}", VM.usage)),
-                );
+                if parts.sound {
+                    self.tell(
+                        Fault::error("vmfile::missing", "a machine has no name")
+                            .at(node.name.span, "a name must follow")
+                            .help(format!("write {}", VM.usage)),
+                    );
+                }
                 None
             }
         };
         let name = written.clone().and_then(|text| self.name("machine", text));
-        let vm = self.vm_body(&parts, name);
-        (written, vm)
+        self.needs_an_image(&parts);
+        let machine = self.vm_body(&parts);
+        (written, name.map(machine))
     }
 
-    /// Decodes the block even if there is no valid name, so that its faults are told too.
-    fn vm_body(&mut self, parts: &Parts<'_>, name: Option<Spanned<Name>>) -> Option<Vm> {
-        let image = self.image(parts);
-        let vcpus = self.leaf_whole(parts, "vcpus", &VCPUS, 1..=MAX_VCPUS, VCPUS_UNIT);
-        let memory_mib = self.leaf_whole(parts, "memory", &MEMORY, 16..=MAX_MEMORY, MEMORY_UNIT);
-        let disk_gib = self.leaf_whole(parts, "disk", &DISK, 1..=MAX_DISK, DISK_UNIT);
-        let network = parts.child("network").and_then(|node| self.network(node));
+    /// Decodes the block even if there is no valid name, so that its faults are told too. Returns what a name makes a
+    /// machine of.
+    fn vm_body(&mut self, parts: &Parts<'_>) -> impl FnOnce(Spanned<Name>) -> Vm + use<> {
+        let (image, sha256) = self.image(parts);
+        let labels = parts.child("labels").map_or_else(BTreeMap::new, |node| self.labels(node));
+        let backend = self.leaf_choice(parts, &BACKEND, "backend", &BACKENDS);
+        let firmware = self.leaf_choice(parts, &FIRMWARE, "firmware", &FIRMWARES);
+        let kernel = parts.child("kernel").and_then(|node| self.leaf_text(node, &KERNEL));
+        let initrd = parts.child("initrd").and_then(|node| self.leaf_text(node, &INITRD));
+        let cmdline = parts
+            .child("cmdline")
+            .and_then(|node| self.leaf_text(node, &CMDLINE))
+            .filter(|text| self.is_one_line(text, "cmdline"));
+        let machine = parts.child("machine").and_then(|node| self.qemu_word(node, &MACHINE, "-._"));
+        let cpu = parts.child("cpu").and_then(|node| self.qemu_word(node, &CPU, "-._,+="));
+        let accel = self.leaf_choice(parts, &ACCEL, "accelerator", &ACCELS);
+        let qemu_args = parts.children("qemu-arg").flat_map(|node| self.texts(node, &QEMU_ARG)).collect();
+        let vcpus = parts.child("vcpus").and_then(|node| self.leaf_whole(node, &VCPUS)).and_then(narrow);
+        let memory_mib = parts.child("memory").and_then(|node| self.leaf_size(node, &MEMORY));
+        let disk_mib = parts.child("disk").and_then(|node| self.leaf_size(node, &DISK));
+        let volumes = parts.children("volume").filter_map(|node| self.leaf_text(node, &ATTACHED)).collect();
+        let shares = parts.children("share").filter_map(|node| self.share(node)).collect();
+        let networks = parts.children("network").filter_map(|node| self.network(node)).collect();
+        let forwards = parts.children("forward").filter_map(|node| self.forward(node)).collect();
         let cloud_init = parts.child("cloud-init").map(|node| self.cloud_init(node));
         let ssh = parts.child("ssh").map(|node| self.ssh(node));
-        let provision = parts.children("provision").map(|node| self.provision(node)).collect();
-        let backend = parts.child("backend").and_then(|node| self.backend(node));
-        let power = parts.child("state").and_then(|node| self.power(node));
         let depends_on = parts.children("depends-on").flat_map(|node| self.depends_on(node)).collect();
-        let forwards = parts.children("forward").filter_map(|node| self.forward(node)).collect();
-        let lifecycle = parts.child("lifecycle").map(|node| self.lifecycle(node));
         let ready = parts.child("ready").map(|node| self.ready(node));
+        let provision = parts.children("provision").map(|node| self.provision(node)).collect();
         let checks = self.checks(parts);
-        Some(Vm {
-            name: name?,
+        let power = self.leaf_choice(parts, &STATE, "state", &POWERS);
+        let lifecycle = parts.child("lifecycle").map(|node| self.lifecycle(node));
+        move |name| Vm {
+            name,
             image,
-            vcpus: vcpus.and_then(|n| Some(Spanned { value: u16::try_from(n.value).ok()?, span: n.span })),
+            sha256,
+            backend,
+            firmware,
+            kernel,
+            initrd,
+            cmdline,
+            machine,
+            cpu,
+            accel,
+            qemu_args,
+            vcpus,
             memory_mib,
-            disk_gib,
-            network,
+            disk_mib,
+            volumes,
+            shares,
+            networks,
+            forwards,
             cloud_init,
             ssh,
-            provision,
-            backend,
-            power,
             depends_on,
-            forwards,
-            lifecycle,
             ready,
+            provision,
             checks,
-        })
+            power,
+            lifecycle,
+            labels,
+        }
     }
 
-    fn leaf_whole(
+    fn leaf_choice<T: Copy>(
         &mut self,
         parts: &Parts<'_>,
-        name: &str,
         shape: &Shape,
-        range: std::ops::RangeInclusive<u64>,
-        unit: Unit,
-    ) -> Option<Spanned<u64>> {
-        let leaf = self.open(parts.child(name)?, shape);
-        let value = self.only_value(&leaf, shape)?;
-        self.whole(name, value, range, unit)
+        what: &str,
+        table: &[(&'static str, T)],
+    ) -> Option<Spanned<T>> {
+        let text = self.leaf_text(parts.child(shape.name)?, shape)?;
+        self.choice(what, &text, table)
     }
 
-    fn image(&mut self, parts: &Parts<'_>) -> Option<Spanned<Image>> {
-        match (parts.child("image"), parts.child("image-url")) {
+    /// All values of a node that takes several.
+    fn texts(&mut self, node: &Node, shape: &Shape) -> Vec<Spanned<String>> {
+        self.only_value(&Parts::of(node), shape);
+        node.args.iter().filter_map(|value| self.text(shape.name, value, shape.usage)).collect()
+    }
+
+    fn qemu_word(&mut self, node: &Node, shape: &Shape, signs: &str) -> Option<Spanned<String>> {
+        let text = self.leaf_text(node, shape)?;
+        if is_qemu_word(&text.value, signs) {
+            return Some(text);
+        }
+        let message = format!("`{}` cannot be a `{}`", shorten(&text.value), shape.name);
+        let help = format!("it has letters, digits and {}, such as {}", quoted(signs), shape.usage);
+        self.tell(Fault::error("vmfile::bad-name", message).at(text.span, "not a name").help(help));
+        None
+    }
+
+    fn is_one_line(&mut self, text: &Spanned<String>, what: &str) -> bool {
+        let is_one = !text.value.chars().any(char::is_control);
+        if !is_one {
+            self.tell(
+                Fault::error("vmfile::bad-value", format!("`{what}` contains a control character"))
+                    .at(text.span, "line break or the like")
+                    .help("write it in one line"),
+            );
+        }
+        is_one
+    }
+
+    fn share(&mut self, node: &Node) -> Option<Share> {
+        let parts = Parts::of(node);
+        if parts.args.len() < SHARE.args.least() {
+            if parts.sound {
+                let missing = if parts.args.is_empty() {
+                    "a folder and a path must follow"
+                } else {
+                    "the path in the guest must follow"
+                };
+                self.tell(
+                    Fault::error(
+                        "vmfile::missing",
+                        "`share` names a folder of the host and a path in the guest",
+                    )
+                    .at(node.name.span, missing)
+                    .help(format!("write {}", SHARE.usage)),
+                );
+            }
+            return None;
+        }
+        let source = self.text("share", parts.args.first()?, SHARE.usage);
+        let target = self.text("share", parts.args.get(1)?, SHARE.usage).filter(|target| {
+            let is_path = is_guest_path(&target.value);
+            if !is_path {
+                let message = format!("`{}` is no path in the guest", shorten(&target.value));
+                self.tell(
+                    Fault::error("vmfile::bad-value", message)
+                        .at(target.span, "not absolute")
+                        .help("write an absolute path without `..`, such as `/mnt/src`"),
+                );
+            }
+            is_path
+        });
+        let readonly = match parts.args.get(2) {
+            None => Some(false),
+            Some(value) => self
+                .text("share", value, SHARE.usage)
+                .and_then(|text| self.choice("option of `share`", &text, &[("readonly", true)]))
+                .map(|readonly| readonly.value),
+        };
+        Some(Share { source: source?, target: target?, readonly: readonly? })
+    }
+
+    fn labels(&mut self, node: &Node) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for label in Parts::of(node).block() {
+            let name = &label.name;
+            if name.value.chars().any(char::is_control) || name.value.trim().is_empty() {
+                self.tell(
+                    Fault::error("vmfile::bad-name", "a label's name is one line of text")
+                        .at(name.span, "not a name")
+                        .help(format!("write {}", LABELS.usage)),
+                );
+                continue;
+            }
+            let value = self.only_value(&Parts::of(label), &super::grammar::LABEL);
+            if let Some(text) = value.and_then(|value| self.scalar_text(&name.value, value, "`role \"web\"`"))
+            {
+                labels.insert(name.value.clone(), text.value);
+            }
+        }
+        labels
+    }
+
+    fn sha256(&mut self, value: &Value) -> Option<Spanned<String>> {
+        let text = self.text("sha256", value, SHA256.usage)?;
+        let digits = text.value.strip_prefix("sha256:").unwrap_or(&text.value).to_ascii_lowercase();
+        if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Some(Spanned { value: digits, span: text.span });
+        }
+        let message = format!(
+            "a SHA-256 digest has 64 hexadecimal digits, this has {} characters",
+            digits.chars().count()
+        );
+        self.tell(
+            at(Fault::error("vmfile::bad-value", message), value, "not a digest")
+                .help("`sha256sum FILE` prints it"),
+        );
+        None
+    }
+
+    /// Tells a machine that has nothing to boot from.
+    fn needs_an_image(&mut self, parts: &Parts<'_>) {
+        let boots = ["image", "image-url", "kernel"];
+        let is_told = parts.block().iter().any(is_misspelt_image) || !parts.sound;
+        if is_told || boots.iter().any(|name| parts.child(name).is_some()) {
+            return;
+        }
+        let name = &parts.node.name;
+        self.tell(
+            Fault::error("vmfile::missing", "a machine has no image")
+                .at(name.span, "its block has no `image`")
+                .help("write `image \"debian.qcow2\"` in its block, with the path of a disk image"),
+        );
+    }
+
+    /// The image, and the digest that it must have.
+    fn image(&mut self, parts: &Parts<'_>) -> (Option<Spanned<Image>>, Option<Spanned<String>>) {
+        let (path, url) = (parts.child("image"), parts.child("image-url"));
+        let node = match (path, url) {
             (Some(path), Some(url)) => {
                 let (first, second) = in_text_order(path, url);
                 self.tell(
@@ -188,150 +516,172 @@ impl Fields {
                         .at(first.name.span, "first here")
                         .help("keep either `image` or `image-url`"),
                 );
-                None
+                return (None, None);
             }
-            (Some(node), None) => {
-                let text = self.leaf_text(node, &IMAGE)?;
-                Some(Spanned { value: Image::Path(text.value), span: text.span })
-            }
-            (None, Some(node)) => {
-                let text = self.leaf_text(node, &IMAGE_URL)?;
-                self.image_url(text)
-            }
-            (None, None) if parts.node.children.iter().flatten().any(is_misspelt_image) => None,
-            (None, None) => {
-                let name = &parts.node.name;
-                self.tell(
-                    Fault::error("vmfile::missing", "a machine has no image")
-                        .at(name.span, "its block has no `image`")
-                        .help("write `image \"debian.qcow2\"` in its block, with the path of a disk image"),
-                );
-                None
-            }
+            (Some(node), None) | (None, Some(node)) => node,
+            (None, None) => return (None, None),
+        };
+        let pin = Parts::of(node).prop("sha256");
+        let sha256 = pin.and_then(|value| self.sha256(value));
+        if url.is_some() {
+            let text = self.leaf_text(node, &IMAGE_URL);
+            return (text.and_then(|text| self.image_url(text)), sha256);
         }
+        let is_reference = node
+            .args
+            .first()
+            .and_then(|value| value.annotation.as_ref())
+            .is_some_and(|word| word.value == REF);
+        let text = self.leaf_text(node, &IMAGE);
+        if let Some(pin) = pin.filter(|_| is_reference) {
+            self.tell(
+                Fault::error("vmfile::image", "the digest of a named image stands where it is named")
+                    .at(pin.span, "not here")
+                    .help("write `sha256` in the block of the image at the top level"),
+            );
+        }
+        let image = text.map(|text| {
+            let value = if is_reference { Image::Named(text.value) } else { Image::Path(text.value) };
+            Spanned { value, span: text.span }
+        });
+        (image, sha256)
     }
 
     fn image_url(&mut self, text: Spanned<String>) -> Option<Spanned<Image>> {
         let (scheme, rest) = text.value.split_once("://").unwrap_or(("", &text.value));
-        let (code, message, help) = match scheme.to_ascii_lowercase().as_str() {
+        let (message, help) = match scheme.to_ascii_lowercase().as_str() {
             "file" => match file_url_path(rest) {
                 Ok(path) => return Some(Spanned { value: Image::FileUrl(path), span: text.span }),
-                Err(help) => ("vmfile::bad-value", "this file URL cannot be used".to_owned(), help),
+                Err(help) => ("this file URL cannot be used".to_owned(), help),
             },
+            "http" | "https" | "oci" if is_remote(rest) => {
+                return Some(Spanned { value: Image::Url(text.value), span: text.span });
+            }
             known @ ("http" | "https" | "oci") => (
-                "vmfile::unsupported",
-                format!("images from {known}:// are not yet supported"),
-                "download the image and use a local image path: `image \"debian.qcow2\"`",
+                format!("this {known} URL names no file of a server"),
+                "write `https://server/path/debian.qcow2` or `oci://server/name:tag`, without blanks",
             ),
             "" => (
-                "vmfile::bad-value",
-                "`image-url` takes a URL, this has no `://`".to_owned(),
-                "write `image` instead of `image-url` for a path",
+                "a URL has a `://`, this has none".to_owned(),
+                "write `image`, or `path` in a named image, for a path",
             ),
             other => (
-                "vmfile::bad-value",
                 format!("`{}` is not a known kind of URL", shorten(other)),
                 "write `image-url \"file:///images/debian.qcow2\"`, or `image` with a path",
             ),
         };
-        self.tell(Fault::error(code, message).at(text.span, "this URL").help(help));
+        self.tell(Fault::error("vmfile::bad-value", message).at(text.span, "this URL").help(help));
         None
     }
 
-    fn backend(&mut self, node: &Node) -> Option<Spanned<BackendTag>> {
-        let text = self.leaf_text(node, &BACKEND)?;
-        self.choice("backend", &text, &BackendTag::ALL.map(|tag| (tag.as_str(), tag)))
-    }
-
-    fn power(&mut self, node: &Node) -> Option<Spanned<Power>> {
-        let text = self.leaf_text(node, &STATE)?;
-        let table =
-            [("running", Power::Running), ("stopped", Power::Stopped), ("suspended", Power::Suspended)];
-        self.choice("state", &text, &table)
-    }
-
     fn network(&mut self, node: &Node) -> Option<Spanned<NetworkConfig>> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Kind {
-            User,
-            Tap,
-            Vnic,
-            None,
-        }
-        let parts = self.open(node, &NETWORK);
+        let parts = Parts::of(node);
         let kind = match parts.args.first() {
-            None => Spanned { value: Kind::User, span: node.name.span },
+            None => Spanned { value: NetworkKind::User, span: node.name.span },
             Some(value) => {
                 let text = self.text("network", value, NETWORK.usage)?;
-                let table =
-                    [("user", Kind::User), ("tap", Kind::Tap), ("vnic", Kind::Vnic), ("none", Kind::None)];
-                self.choice("kind of network", &text, &table)?
+                self.choice("kind of network", &text, &NETWORKS)?
             }
         };
-        let bridge = self.interface(&parts, "bridge", &BRIDGE);
-        let name = self.interface(&parts, "name", &VNIC_NAME);
-        let misused = [("bridge", &bridge, Kind::Tap, "tap"), ("name", &name, Kind::Vnic, "vnic")];
-        for (option, given, owner, word) in misused {
-            if let Some(given) = given.as_ref().filter(|_| kind.value != owner) {
+        let told = self.faults.len();
+        let option = |name| written(&parts, name);
+        let (bridge, name, address) = (option("bridge"), option("name"), option("address"));
+        for (given, owners) in [
+            (&bridge, &[NetworkKind::Tap][..]),
+            (&name, &[NetworkKind::Vnic, NetworkKind::Private]),
+            (&address, &[NetworkKind::Private]),
+        ] {
+            for option in given.iter().filter(|_| !owners.contains(&kind.value)) {
+                let words: Vec<_> = NETWORKS
+                    .iter()
+                    .filter(|(_, kind)| owners.contains(kind))
+                    .map(|(word, _)| format!("`network \"{word}\"`"))
+                    .collect();
                 self.tell(
-                    Fault::error("vmfile::network", format!("`{option}` belongs to `network \"{word}\"`"))
-                        .at(given.span, "has no meaning here")
-                        .help(format!("remove it, or write {}", NETWORK.usage)),
+                    Fault::error(
+                        "vmfile::network",
+                        format!("`{}` belongs to {}", option.name, words.join(" and ")),
+                    )
+                    .at(option.span, "has no meaning here")
+                    .help(format!("remove it, or write {}", NETWORK.usage)),
+                );
+            }
+            if let [first, second, ..] = given.as_slice() {
+                self.tell(
+                    Fault::error("vmfile::duplicate", format!("`{}` is written twice", first.name))
+                        .at(second.span, "again here")
+                        .at(first.span, "first here")
+                        .help("keep either the property or the node"),
                 );
             }
         }
-        let given_text = |given: Option<Given>| given.map(|given| given.text);
+        let bridge = bridge.first().and_then(|given| self.interface(given, &BRIDGE));
+        let vnic = name.first().filter(|_| kind.value == NetworkKind::Vnic);
+        let vnic = vnic.and_then(|given| self.interface(given, &super::grammar::NETWORK_NAME));
+        let private =
+            name.first().filter(|_| kind.value == NetworkKind::Private).and_then(|given| given.value);
+        let private = private.and_then(|value| self.text("name", value, "`name=\"lan\"`"));
+        let private = private.and_then(|text| self.name("network", text));
+        let address = address.first().and_then(|given| given.value);
+        let address = address.and_then(|value| self.text("address", value, "`address=\"10.77.0.10\"`"));
+        let address = address.and_then(|text| self.guest_address(&text));
+        if name.is_empty() && matches!(kind.value, NetworkKind::Vnic | NetworkKind::Private) && parts.sound {
+            let (what, example) =
+                if kind.value == NetworkKind::Vnic { ("vnic", "vnic0") } else { ("private", "lan") };
+            self.tell(
+                Fault::error("vmfile::missing", format!("a {what} network has no name"))
+                    .at(kind.span, "needs `name`")
+                    .help(format!("write `network \"{what}\" name=\"{example}\"`")),
+            );
+        }
+        if self.faults.len() > told {
+            return None;
+        }
         let value = match kind.value {
-            Kind::User => NetworkConfig::User,
-            Kind::None => NetworkConfig::None,
-            Kind::Tap => match given_text(bridge) {
-                None => NetworkConfig::Tap { bridge: "br0".to_owned() },
-                Some(bridge) => NetworkConfig::Tap { bridge: bridge? },
-            },
-            Kind::Vnic => match given_text(name) {
-                Some(name) => NetworkConfig::Vnic { name: name? },
-                None => {
-                    self.tell(
-                        Fault::error("vmfile::missing", "a vnic network has no name")
-                            .at(kind.span, "needs `name`")
-                            .help("write `network \"vnic\" name=\"vnic0\"`"),
-                    );
-                    return None;
-                }
-            },
+            NetworkKind::User => NetworkConfig::User,
+            NetworkKind::None => NetworkConfig::None,
+            NetworkKind::Tap => NetworkConfig::Tap { bridge: bridge.unwrap_or_else(|| "br0".to_owned()) },
+            NetworkKind::Vnic => NetworkConfig::Vnic { name: vnic? },
+            NetworkKind::Private => NetworkConfig::Private { name: private?.value, address },
         };
         Some(Spanned { value, span: kind.span })
     }
 
-    /// The name of an interface, as a property or as a child node; both mean the same.
-    fn interface(&mut self, parts: &Parts<'_>, option: &str, shape: &Shape) -> Option<Given> {
-        let from_prop = parts.prop(option).map(|value| (value.span, self.text(option, value, shape.usage)));
-        let from_child = parts.child(option).map(|node| (node.name.span, self.leaf_text(node, shape)));
-        if let (Some((prop, _)), Some((child, _))) = (&from_prop, &from_child) {
+    /// The name of an interface.
+    fn interface(&mut self, given: &Given<'_>, shape: &Shape) -> Option<String> {
+        let text = match given.value {
+            Some(value) => self.text(given.name, value, shape.usage)?,
+            None => {
+                self.only_value(&Parts::of(given.node?), shape);
+                return None;
+            }
+        };
+        if is_interface(&text.value) {
+            return Some(text.value);
+        }
+        let message = format!("`{}` is not the name of a network interface", shorten(&text.value));
+        let help = format!(
+            "letters, digits, `-`, `_` and `.`, at most {MAX_INTERFACE} characters, first a letter or digit"
+        );
+        self.tell(Fault::error("vmfile::bad-name", message).at(text.span, "not a name").help(help));
+        None
+    }
+
+    fn guest_address(&mut self, text: &Spanned<String>) -> Option<Ipv4Addr> {
+        let address = text.value.parse().ok();
+        if address.is_none() {
+            let message = format!("`{}` is not an IPv4 address", shorten(&text.value));
             self.tell(
-                Fault::error("vmfile::duplicate", format!("`{option}` is written twice"))
-                    .at(*child, "again here")
-                    .at(*prop, "first here")
-                    .help("keep either the property or the node"),
+                Fault::error("vmfile::bad-value", message).at(text.span, "not an address").help(
+                    "write an address of the network, such as `address=\"10.77.0.10\"`, or leave it out",
+                ),
             );
         }
-        let (span, text) = from_prop.or(from_child)?;
-        let text = text.filter(|text| {
-            let valid = is_interface(&text.value);
-            if !valid {
-                let message = format!("`{}` is not the name of a network interface", shorten(&text.value));
-                let help = format!(
-                    "letters, digits, `-`, `_` and `.`, at most {MAX_INTERFACE} characters, first a letter or digit"
-                );
-                self.tell(Fault::error("vmfile::bad-name", message).at(text.span, "not a name").help(help));
-            }
-            valid
-        });
-        Some(Given { span, text: text.map(|text| text.value) })
+        address
     }
 
     fn cloud_init(&mut self, node: &Node) -> CloudInit {
-        let parts = self.open(node, &CLOUD_INIT);
+        let parts = Parts::of(node);
         let hostname = parts.child("hostname").and_then(|node| self.leaf_text(node, &HOSTNAME)).filter(|text| {
             let wrong = hostname_fault(&text.value);
             if let Some(label) = wrong {
@@ -352,43 +702,109 @@ impl Fields {
     }
 
     fn ssh(&mut self, node: &Node) -> Ssh {
-        let parts = self.open(node, &SSH);
-        let user = parts.child("user").and_then(|node| self.leaf_text(node, &USER)).filter(|text| {
-            let valid = is_user(&text.value);
-            if !valid {
-                self.tell(
-                    Fault::error(
-                        "vmfile::bad-name",
-                        format!("`{}` is not a user name", shorten(&text.value)),
-                    )
-                    .at(text.span, "not a user name")
-                    .help("small letters, digits, `_` and `-`, at most 32, first a letter or `_`"),
-                );
-            }
-            valid
-        });
+        let parts = Parts::of(node);
+        let user = parts.child("user").and_then(|node| self.user(node, &USER));
         let private_key = parts.child("private-key").and_then(|node| self.leaf_text(node, &PRIVATE_KEY));
         Ssh { span: node.name.span, user, private_key }
     }
 
+    fn user(&mut self, node: &Node, shape: &Shape) -> Option<Spanned<String>> {
+        let text = self.leaf_text(node, shape)?;
+        if is_user(&text.value) {
+            return Some(text);
+        }
+        self.tell(
+            Fault::error("vmfile::bad-name", format!("`{}` is not a user name", shorten(&text.value)))
+                .at(text.span, "not a user name")
+                .help("small letters, digits, `_` and `-`, at most 32, first a letter or `_`"),
+        );
+        None
+    }
+
     fn provision(&mut self, node: &Node) -> Provision {
-        let parts = self.open(node, &PROVISION);
+        let parts = Parts::of(node);
         let kind = match parts.args.first() {
             None => Some(false),
             Some(value) => self
                 .text("provision", value, PROVISION.usage)
-                .and_then(|text| {
-                    self.choice("kind of provisioning", &text, &[("shell", false), ("file", true)])
-                })
+                .and_then(|text| self.choice("kind of provisioning", &text, &PROVISIONS))
                 .map(|kind| kind.value),
         };
         let action =
             kind.and_then(|is_file| if is_file { self.file_step(&parts) } else { self.shell_step(&parts) });
-        Provision { span: node.name.span, action }
+        Provision { span: node.name.span, action, options: self.step_options(&parts) }
+    }
+
+    fn step_options(&mut self, parts: &Parts<'_>) -> StepOptions {
+        let timeout = parts.child("timeout").and_then(|node| {
+            let value = self.only_value(&Parts::of(node), &STEP_TIMEOUT)?;
+            self.duration(&STEP_TIMEOUT, value)
+        });
+        let mode = parts
+            .child("mode")
+            .and_then(|node| self.leaf_text(node, &MODE))
+            .and_then(|text| self.mode(&text));
+        let owner = parts.child("owner").and_then(|node| self.leaf_text(node, &OWNER)).filter(|text| {
+            let is_owner = is_owner(&text.value);
+            if !is_owner {
+                self.tell(
+                    Fault::error("vmfile::bad-name", format!("`{}` is no owner", shorten(&text.value)))
+                        .at(text.span, "not an owner")
+                        .help("write a user, or a user and a group: `owner \"www-data:www-data\"`"),
+                );
+            }
+            is_owner
+        });
+        StepOptions {
+            run: self
+                .leaf_choice(parts, &RUN, "word for `run`", &RUNS)
+                .map_or_else(Default::default, |run| run.value),
+            env: parts.child("env").map_or_else(BTreeMap::new, |node| self.environment(node)),
+            user: parts.child("user").and_then(|node| self.user(node, &STEP_USER)).map(|user| user.value),
+            timeout: timeout.map(|timeout| timeout.value),
+            mode,
+            owner: owner.map(|owner| owner.value),
+        }
+    }
+
+    fn mode(&mut self, text: &Spanned<String>) -> Option<u32> {
+        let mode = mode(&text.value);
+        if mode.is_none() {
+            let message = format!("`{}` is no file mode", shorten(&text.value));
+            self.tell(
+                Fault::error("vmfile::bad-value", message)
+                    .at(text.span, "not a mode")
+                    .help("write octal digits in quotation marks: `mode \"0644\"`"),
+            );
+        }
+        mode
+    }
+
+    fn environment(&mut self, node: &Node) -> BTreeMap<String, Secret> {
+        let mut environment = BTreeMap::new();
+        for entry in Parts::of(node).block() {
+            let name = &entry.name;
+            if !is_environment(&name.value) {
+                let message = format!("`{}` cannot name an environment variable", shorten(&name.value));
+                self.tell(
+                    Fault::error("vmfile::bad-name", message)
+                        .at(name.span, "not a name")
+                        .help(format!("letters, digits and `_`, first no digit: {}", ENV.usage)),
+                );
+                continue;
+            }
+            let value = self.only_value(&Parts::of(entry), &super::grammar::ENV_ENTRY);
+            if let Some(text) =
+                value.and_then(|value| self.scalar_text(&name.value, value, "`MODE \"fast\"`"))
+            {
+                environment.insert(name.value.clone(), Secret::new(text.value));
+            }
+        }
+        environment
     }
 
     fn shell_step(&mut self, parts: &Parts<'_>) -> Option<Action> {
-        self.foreign_children(parts, &["source", "destination"], "shell", SHELL_USAGE);
+        self.foreign_children(parts, &["source", "destination", "mode", "owner"], "shell", SHELL_USAGE);
         match (parts.child("inline"), parts.child("script")) {
             (Some(node), None) => self.leaf_text(node, &INLINE).map(Action::Inline),
             (None, Some(node)) => self.leaf_text(node, &SCRIPT).map(Action::Script),
@@ -415,7 +831,7 @@ impl Fields {
     }
 
     fn file_step(&mut self, parts: &Parts<'_>) -> Option<Action> {
-        self.foreign_children(parts, &["inline", "script"], "file", FILE_USAGE);
+        self.foreign_children(parts, &["inline", "script", "env", "user"], "file", FILE_USAGE);
         let mut needed = |name: &str, shape: &Shape| match parts.child(name) {
             Some(node) => self.leaf_text(node, shape),
             None => {
@@ -453,27 +869,25 @@ impl Fields {
     }
 
     fn depends_on(&mut self, node: &Node) -> Vec<Dependency> {
-        let parts = self.open(node, &DEPENDS_ON);
-        self.only_value(&parts, &DEPENDS_ON);
-        let table =
-            [("started", Until::Started), ("ready", Until::Ready), ("provisioned", Until::Provisioned)];
+        let parts = Parts::of(node);
         let until = parts
             .prop("until")
             .and_then(|value| self.text("until", value, DEPENDS_ON.usage))
-            .and_then(|text| self.choice("condition", &text, &table))
+            .and_then(|text| self.choice("condition", &text, &UNTIL))
             .map_or(Until::Provisioned, |until| until.value);
-        let names = parts.args.iter().filter_map(|value| self.text("depends-on", value, DEPENDS_ON.usage));
+        let names = self.texts(node, &DEPENDS_ON).into_iter();
         names.map(|name| Dependency { name, until }).collect()
     }
 
     fn forward(&mut self, node: &Node) -> Option<Spanned<Forward>> {
-        let parts = self.open(node, &FORWARD);
-        let mut port = |name: &str, low: u64| {
+        let parts = Parts::of(node);
+        let mut port = |name: &str| {
             let value = parts.prop(name)?;
-            Some(self.whole(name, value, low..=65_535, PORT_UNIT).and_then(|n| u16::try_from(n.value).ok()))
+            let kind = FORWARD.prop(name)?.kind;
+            Some(self.whole(name, value, kind, FORWARD.usage).and_then(|n| u16::try_from(n.value).ok()))
         };
-        let host = port("host", 0);
-        let guest = port("guest", 1);
+        let host = port("host");
+        let guest = port("guest");
         if guest.is_none() && parts.sound {
             self.tell(
                 Fault::error("vmfile::missing", "a forward has no guest port")
@@ -482,12 +896,10 @@ impl Fields {
             );
         }
         let protocol = match parts.prop("protocol") {
-            None => Some(Protocol::Tcp),
+            None => Some(vmctl_providers::Protocol::Tcp),
             Some(value) => self
                 .text("protocol", value, "`protocol=\"tcp\"`")
-                .and_then(|text| {
-                    self.choice("protocol", &text, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)])
-                })
+                .and_then(|text| self.choice("protocol", &text, &PROTOCOLS))
                 .map(|protocol| protocol.value),
         };
         let address = match parts.prop("address") {
@@ -521,8 +933,37 @@ impl Fields {
     }
 }
 
-/// An option of a network that was written, valid or not.
-struct Given {
+/// An option of a network, as a property or as a child node; both mean the same.
+struct Given<'n> {
+    name: &'n str,
     span: SourceSpan,
-    text: Option<String>,
+    /// Absent where a child node has none.
+    value: Option<&'n Value>,
+    node: Option<&'n Node>,
+}
+
+/// All places in which the option `name` of a network is written.
+fn written<'n>(parts: &Parts<'n>, name: &'n str) -> Vec<Given<'n>> {
+    let prop = parts.prop(name).map(|value| Given { name, span: value.span, value: Some(value), node: None });
+    let child = parts.child(name).map(|node| {
+        let value = node.args.first();
+        Given { name, span: node.name.span, value, node: Some(node) }
+    });
+    prop.into_iter().chain(child).collect()
+}
+
+fn narrow(number: Spanned<u64>) -> Option<Spanned<u16>> {
+    Some(Spanned { value: u16::try_from(number.value).ok()?, span: number.span })
+}
+
+/// Signs in backticks, for a message.
+fn quoted(signs: &str) -> String {
+    signs.chars().map(|sign| format!("`{sign}`")).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether what follows `://` names a server and something on it.
+fn is_remote(rest: &str) -> bool {
+    let (server, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_clean = !rest.chars().any(|c| c.is_whitespace() || c.is_control());
+    is_clean && !server.is_empty() && !path.is_empty()
 }

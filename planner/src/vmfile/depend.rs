@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use vmctl_providers::Name;
 
-use super::ast::{Dependency, File, Spanned, Vm};
+use super::ast::Spanned;
 use super::fields::shorten;
 use super::report::Fault;
 use super::suggest::nearest;
+use super::typed::{Dependency, File, Vm};
 use crate::desired::{Power, Until};
 
 /// Edges of a cycle that get a label of their own; the message always shows the whole cycle.
@@ -38,20 +39,22 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
                 );
                 continue;
             }
-            match by_name.get(name) {
-                _ if name == vm.name.value.as_str() => faults.push(
-                    Fault::error("vmfile::cycle", format!("`{name}` depends on itself"))
-                        .at(dependency.name.span, "this machine")
-                        .help("remove it"),
-                ),
-                Some(&target) => {
-                    faults.extend(never_up(&file.vms[target], dependency));
-                    names.insert(file.vms[target].name.value.clone(), dependency.until);
-                    targets.push((target, &dependency.name));
+            for name in meant(file, name) {
+                match by_name.get(name) {
+                    _ if name == vm.name.value.as_str() => faults.push(
+                        Fault::error("vmfile::cycle", format!("`{name}` depends on itself"))
+                            .at(dependency.name.span, "this machine")
+                            .help("remove it"),
+                    ),
+                    Some(&target) => {
+                        faults.extend(never_up(&file.vms[target], dependency));
+                        names.insert(file.vms[target].name.value.clone(), dependency.until);
+                        targets.push((target, &dependency.name));
+                    }
+                    // A machine that is written but could not be decoded has faults of its own already.
+                    None if file.declared.iter().any(|declared| declared.value == name) => {}
+                    None => faults.push(unknown(file, &dependency.name)),
                 }
-                // A machine that is written but could not be decoded has faults of its own already.
-                None if file.declared.iter().any(|declared| declared.value == name) => {}
-                None => faults.push(unknown(file, &dependency.name)),
             }
         }
         resolved.push(names);
@@ -61,8 +64,17 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
     (resolved, faults)
 }
 
+/// The machines that `name` means: itself, or all that a `vm` with a count stands for.
+fn meant<'f>(file: &'f File, name: &'f str) -> Vec<&'f str> {
+    match file.groups.get(name) {
+        Some(members) => members.iter().map(Name::as_str).collect(),
+        None => vec![name],
+    }
+}
+
 fn unknown(file: &File, name: &Spanned<String>) -> Fault {
-    let help = match nearest(&name.value, file.declared.iter().map(|declared| declared.value.as_str())) {
+    let known = file.declared.iter().map(|declared| declared.value.as_str());
+    let help = match nearest(&name.value, known.chain(file.groups.keys().map(String::as_str))) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "name a machine of this file".to_owned(),
     };

@@ -1,14 +1,13 @@
 //! Durations as people write them: `30s`, `2m`, `1h30m`, `500ms`.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::ast::Spanned;
+use super::ast::{Scalar, Spanned, Value};
 use super::fields::{Fields, describe, shorten};
+use super::grammar::{Args, Shape, Type};
 use super::report::Fault;
-use super::source::{Scalar, Value};
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +19,10 @@ enum Wrong {
 }
 
 impl Fields {
-    /// A duration within `range`, written as a text of numbers and units.
-    pub(super) fn duration(
-        &mut self,
-        name: &str,
-        value: &Value,
-        range: RangeInclusive<Duration>,
-        usage: &str,
-    ) -> Option<Spanned<Duration>> {
+    /// A duration within the range that `shape` has for its value.
+    pub(super) fn duration(&mut self, shape: &Shape, value: &Value) -> Option<Spanned<Duration>> {
+        let Args::One(Type::Duration { low, high }) = shape.args else { return None };
+        let (name, usage) = (shape.name, shape.usage);
         match value.scalar {
             Scalar::Integer(number) => return self.no_unit(name, value, number, usage),
             Scalar::Float(_) => return self.no_unit(name, value, 0, usage),
@@ -49,9 +44,9 @@ impl Fields {
             }
         };
         // A negative one fits no range either.
-        let within = Duration::try_from(read).ok().filter(|read| range.contains(read));
+        let within = Duration::try_from(read).ok().filter(|read| (low..=high).contains(read));
         if within.is_none() {
-            let (low, high) = (shown(*range.start()), shown(*range.end()));
+            let (low, high) = (shown(low), shown(high));
             let message = format!("`{name}` must be {low} to {high}, not {}", shorten(text.value.trim()));
             let fault = Fault::error("vmfile::out-of-range", message).at(text.span, "out of range");
             self.tell(fault.help(format!("for example {usage}")));
@@ -81,7 +76,7 @@ fn parse(text: &str) -> Result<SignedDuration, Wrong> {
 }
 
 /// A duration as people write it, without spaces.
-fn shown(duration: Duration) -> String {
+pub(super) fn shown(duration: Duration) -> String {
     SignedDuration::try_from(duration)
         .map_or_else(|_| format!("{duration:?}"), |signed| format!("{signed:#}"))
 }

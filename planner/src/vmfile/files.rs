@@ -113,19 +113,18 @@ fn tidy(path: &Path) -> PathBuf {
     if same { short } else { path.to_owned() }
 }
 
-/// Resolves paths against one folder and remembers what was read.
-#[derive(Debug)]
+/// Resolves paths and remembers what was read.
+#[derive(Debug, Default)]
 pub(super) struct Files {
-    folder: PathBuf,
     home: Option<PathBuf>,
     inputs: Vec<InputFile>,
     seen: HashSet<PathBuf>,
 }
 
 impl Files {
-    /// `folder` is absolute.
-    pub(super) fn new(folder: PathBuf, home: Option<PathBuf>) -> Self {
-        Self { folder, home, inputs: Vec::new(), seen: HashSet::new() }
+    /// `home` is the home folder, if it is known.
+    pub(super) fn new(home: Option<PathBuf>) -> Self {
+        Self { home, inputs: Vec::new(), seen: HashSet::new() }
     }
 
     /// The files read so far, in order, each once.
@@ -133,10 +132,11 @@ impl Files {
         self.inputs
     }
 
-    /// The absolute path that `written` means. Whatever it looks like, it is a path and nothing else.
-    pub(super) fn path(&self, written: &str) -> Result<PathBuf, FileError> {
+    /// The absolute path that `written`, which stands in a file of `folder`, means. Whatever it looks like, it is a path
+    /// and nothing else.
+    pub(super) fn path_in(&self, folder: &Path, written: &str) -> Result<PathBuf, FileError> {
         match written.strip_prefix('~') {
-            None => Ok(tidy(&self.folder.join(written))),
+            None => Ok(tidy(&folder.join(written))),
             Some("") => self.home.clone().ok_or(FileError::NoHome),
             Some(rest) => match rest.strip_prefix('/') {
                 Some(rest) => {
@@ -173,6 +173,31 @@ impl Files {
         let digest = digest_of(&mut file)?;
         self.note(path, digest.clone());
         Ok(Content { digest, mode: metadata.permissions().mode() & 0o777 })
+    }
+
+    /// The digest and mode of a file, or of a folder with all that is in it.
+    pub(super) fn content_of_any(&mut self, path: &Path) -> Result<Content, FileError> {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_dir() {
+            return self.content(path);
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.push(entry?.file_name());
+        }
+        names.sort();
+        let mut parts = Vec::new();
+        for name in names {
+            let inner = path.join(&name);
+            let content = if fs::symlink_metadata(&inner)?.is_symlink() {
+                let target = fs::read_link(&inner)?;
+                Content { digest: Digest::of(target.as_os_str().as_encoded_bytes()), mode: 0 }
+            } else {
+                self.content_of_any(&inner)?
+            };
+            parts.push(format!("{}\0{}\0{:o}", name.to_string_lossy(), content.digest, content.mode));
+        }
+        Ok(Content { digest: Digest::of(parts.join("\n")), mode: metadata.permissions().mode() & 0o777 })
     }
 }
 

@@ -1,15 +1,16 @@
 //! `lifecycle`: what may and may not become of a machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use miette::SourceSpan;
+use vmctl_providers::Name;
 
-use super::ast::{File, Lifecycle, Spanned, Vm};
-use super::fields::{Fields, Parts, Shape, shorten};
-use super::grammar::{IGNORE_CHANGES, LIFECYCLE, PREVENT_DESTROY, REPLACE_WHEN};
+use super::ast::{Node, Spanned};
+use super::fields::{Fields, Parts, shorten};
+use super::grammar::{IGNORE_CHANGES, PREVENT_DESTROY, REPLACE_WHEN, Shape};
 use super::report::Fault;
-use super::source::Node;
 use super::suggest::{list, nearest};
+use super::typed::{File, Lifecycle, Vm};
 use crate::desired::{self, Trigger};
 use crate::fields::{ALL, PROVISION, names};
 
@@ -19,8 +20,9 @@ const MACHINE: &str = "vm.";
 impl Fields {
     /// Reads a `lifecycle` block.
     pub(super) fn lifecycle(&mut self, node: &Node) -> Lifecycle {
-        let parts = self.open(node, &LIFECYCLE);
-        let prevent_destroy = parts.child("prevent-destroy").is_some_and(|node| self.prevent_destroy(node));
+        let parts = Parts::of(node);
+        let prevent_destroy =
+            parts.child("prevent-destroy").is_some_and(|node| self.flag(node, &PREVENT_DESTROY));
         let mut ignore_changes = self.words(&parts, "ignore-changes", &IGNORE_CHANGES);
         let known = names();
         ignore_changes.retain(|word| {
@@ -34,21 +36,12 @@ impl Fields {
         Lifecycle { prevent_destroy, ignore_changes, replace_when }
     }
 
-    fn prevent_destroy(&mut self, node: &Node) -> bool {
-        let parts = self.open(node, &PREVENT_DESTROY);
-        let value = parts.args.first();
-        value.is_none_or(|value| {
-            // One that cannot be read is told, and protects until it can be.
-            self.truth("prevent-destroy", value, PREVENT_DESTROY.usage).unwrap_or(true)
-        })
-    }
-
     /// All values of all nodes `name`, each once.
     fn words(&mut self, parts: &Parts<'_>, name: &str, shape: &Shape) -> Vec<Spanned<String>> {
         let mut first: HashMap<String, SourceSpan> = HashMap::new();
         let mut words = Vec::new();
         for node in parts.children(name) {
-            let parts = self.open(node, shape);
+            let parts = Parts::of(node);
             self.only_value(&parts, shape);
             for value in parts.args {
                 let Some(word) = self.text(name, value, shape.usage) else { continue };
@@ -120,10 +113,10 @@ pub(super) fn resolve(file: &File) -> (Vec<desired::Lifecycle>, Vec<Fault>) {
     let resolved = file.vms.iter().map(|vm| {
         let Some(written) = &vm.lifecycle else { return desired::Lifecycle::default() };
         faults.extend(contradictions(written));
-        let replace_when = written.replace_when.iter().filter_map(|word| {
+        let replace_when = written.replace_when.iter().flat_map(|word| {
             triggers.read(vm, word).unwrap_or_else(|fault| {
                 faults.push(fault);
-                None
+                Vec::new()
             })
         });
         desired::Lifecycle {
@@ -139,19 +132,24 @@ pub(super) fn resolve(file: &File) -> (Vec<desired::Lifecycle>, Vec<Fault>) {
 struct Triggers<'f> {
     fields: Vec<&'static str>,
     machines: HashSet<&'f str>,
+    groups: &'f BTreeMap<String, Vec<Name>>,
 }
 
 impl<'f> Triggers<'f> {
     fn of(file: &'f File) -> Self {
         let machines = file.declared.iter().map(|declared| declared.value.as_str()).collect();
-        Self { fields: names(), machines }
+        Self { fields: names(), machines, groups: &file.groups }
     }
 
-    /// What `word` means; `None` for a machine that could not be decoded, as it has a fault of its own.
-    fn read(&self, vm: &Vm, word: &Spanned<String>) -> Result<Option<Trigger>, Fault> {
+    /// What `word` means; nothing for a machine that could not be decoded, as it has a fault of its own.
+    fn read(&self, vm: &Vm, word: &Spanned<String>) -> Result<Vec<Trigger>, Fault> {
         let text = word.value.as_str();
         if self.fields.contains(&text) {
-            return Ok(Some(Trigger::Field(text.to_owned())));
+            return Ok(vec![Trigger::Field(text.to_owned())]);
+        }
+        if let Some(members) = text.strip_prefix(MACHINE).and_then(|name| self.groups.get(name)) {
+            let others = members.iter().filter(|name| **name != vm.name.value);
+            return Ok(others.cloned().map(Trigger::Machine).collect());
         }
         match text.strip_prefix(MACHINE).filter(|name| !name.is_empty()) {
             Some(name) if name == vm.name.value.as_str() => {
@@ -159,7 +157,9 @@ impl<'f> Triggers<'f> {
                     .at(word.span, "this machine")
                     .help("remove it, or name another machine"))
             }
-            Some(name) if self.machines.contains(name) => Ok(name.parse().ok().map(Trigger::Machine)),
+            Some(name) if self.machines.contains(name) => {
+                Ok(name.parse().ok().map(Trigger::Machine).into_iter().collect())
+            }
             Some(name) => Err(self.unknown_machine(name, word.span)),
             None if self.machines.contains(text) => {
                 Err(unknown_field(word, format!("write `{MACHINE}{text}` for the machine")))

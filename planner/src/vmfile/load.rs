@@ -6,15 +6,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmctl_providers::image::{ImageCache, ImageError, ImageIdentity};
-use vmctl_providers::{Digest, Name};
+use vmctl_providers::{Digest, Name, Secret};
 
-use super::ast::File;
-use super::files::{FileError, read_text};
+use super::ast::{Node, Spanned};
+use super::expand::{Given, expand};
+use super::fields::Fields;
+use super::files::{FileError, Files, read_text};
+use super::grammar::PROJECT;
+use super::read::Document;
 use super::report::{Fault, Problem, Report, locate};
 use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
-use super::{decode, resolve, source};
-use crate::desired::{Desired, InputFile};
+use super::sources::Sources;
+use super::typed::File;
+use super::{decode, resolve};
+use crate::desired::Desired;
 
 /// Name of the file that is looked for.
 pub const FILE_NAME: &str = "VMFile.kdl";
@@ -45,6 +51,8 @@ pub struct LoadOptions<'a> {
     pub home: Option<PathBuf>,
     /// Where images are identified.
     pub images: &'a dyn Images,
+    /// What is given for the VMFile's variables.
+    pub given: Given,
 }
 
 /// A VMFile that can be used.
@@ -61,60 +69,116 @@ pub struct Loaded {
 /// The report holds all errors of the run, and the warnings as well.
 pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let shown = path.display().to_string();
-    let text = read(path, &shown)?;
-    let folder = folder_of(path).map_err(|error| unreadable(&shown, &FileError::from(error)))?;
-    let itself = InputFile {
-        path: path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name)),
-        digest: Digest::of(&text),
-    };
-    let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
-    let (file, mut faults) = decode::decode(&nodes);
+    let mut files = Files::new(options.home.clone());
+    let (mut document, folder) = read(path, &shown, &mut files)?;
+    for path in &options.given.files {
+        document.read_values(path, &mut files);
+    }
+    let Document { sources, nodes, values, mut faults, is_partial } = document;
+    if is_partial {
+        return Err(Report::new(&shown, &sources, faults));
+    }
+    let written = written_project(&nodes, &mut faults);
+    let project = resolve::project(options.project.clone(), written.map(|name| name.value), &folder);
+    let project = project.map_err(|fault| faults.push(fault)).ok();
+    let name = project.as_ref().map_or("", Name::as_str);
+    let expanded = expand(&nodes, &values, &options.given, name);
+    let (file, decoded) = decode::decode(&expanded);
+    faults.extend(decoded);
+    let secrets = expanded.secrets;
+    faults.extend(expanded.faults);
+    if faults.is_empty() && is_empty(&nodes) {
+        faults.push(decode::nothing_described());
+    }
     let around = Surroundings {
-        folder,
-        home: options.home.clone(),
-        project: options.project.clone(),
+        project,
+        sources: &sources,
+        files,
         images: options.images,
-        itself,
+        secrets: secrets.iter().cloned().map(Secret::new).collect(),
     };
-    let (desired, more) = resolve::resolve(&file, around);
-    faults.extend(more);
+    let (desired, resolved) = resolve::resolve(&file, around);
+    faults.extend(resolved);
+    let hide = |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN));
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(hide)).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
-            Ok(Loaded { desired, warnings: locate(&shown, &text, faults) })
+            Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
         }
-        _ => Err(Report::new(&shown, &text, faults)),
+        _ => Err(Report::new(&shown, &sources, faults)),
     }
 }
 
-/// The project that a VMFile belongs to. Reads nothing else: images and scripts may be missing.
+/// What is printed in the place of a sensitive value.
+pub const HIDDEN: &str = "(sensitive)";
+
+/// The project that a VMFile belongs to. Reads nothing but the files that it includes: images and scripts may be
+/// missing, variables may have no value.
 pub fn project(path: &Path) -> Result<Name, Report> {
     let shown = path.display().to_string();
-    let text = read(path, &shown)?;
-    let folder = folder_of(path).map_err(|error| unreadable(&shown, &FileError::from(error)))?;
-    let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
-    let (file, faults) = decode::decode(&nodes);
-    // A project that is written, but not so that it can be used, must not be taken for the folder's.
-    if file.project.is_none() && nodes.iter().any(|node| node.name.value == decode::PROJECT_NODE) {
-        return Err(Report::new(&shown, &text, faults));
+    let (document, folder) = read(path, &shown, &mut Files::default())?;
+    let Document { sources, nodes, mut faults, .. } = document;
+    let is_written = nodes.iter().any(|node| node.name.value == PROJECT.name);
+    let written = written_project(&nodes, &mut faults);
+    // A project that is written, but not so that it can be used, must not be taken for the folder's. Nor may one that
+    // could not be read.
+    if written.is_none() && (is_written || faults.iter().any(Fault::is_syntax)) {
+        return Err(Report::new(&shown, &sources, faults));
     }
-    resolve::project(&file, None, &folder).map_err(|fault| Report::new(&shown, &text, vec![fault]))
+    resolve::project(None, written.map(|name| name.value), &folder)
+        .map_err(|fault| Report::new(&shown, &sources, vec![fault]))
 }
 
-/// The machines that a VMFile lets go of. Reads nothing else: images and scripts may be missing, and other nodes may
-/// be wrong.
+/// The machines that a VMFile lets go of. Reads nothing but the files that it includes: images and scripts may be
+/// missing, and other nodes may be wrong.
 pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
     let shown = path.display().to_string();
-    let text = read(path, &shown)?;
-    let nodes = source::read(&text).map_err(|faults| Report::new(&shown, &text, faults))?;
-    let (file, _) = decode::decode(&nodes);
+    let (document, _) = read(path, &shown, &mut Files::default())?;
+    let Document { sources, nodes, faults, is_partial, .. } = document;
+    if is_partial {
+        return Err(Report::new(&shown, &sources, faults));
+    }
+    let (file, _) = decode::decode(&expand(&nodes, &[], &Given::default(), ""));
     Ok(file.removed.into_iter().map(|name| name.value).collect())
 }
 
-/// Parses the text of a VMFile without touching the disk; `file` is its name in the report.
+/// Parses the text of a VMFile without touching the disk; `file` is its name in the report. Variables have their
+/// defaults, and what the text includes is left out.
 pub fn parse(file: &str, text: &str) -> Result<File, Report> {
-    let nodes = source::read(text).map_err(|faults| Report::new(file, text, faults))?;
-    let (ast, faults) = decode::decode(&nodes);
-    if faults.is_empty() { Ok(ast) } else { Err(Report::new(file, text, faults)) }
+    let Document { sources, nodes, mut faults, is_partial, .. } = Document::of_text(file, text);
+    if is_partial {
+        return Err(Report::new(file, &sources, faults));
+    }
+    let expanded = expand(&nodes, &[], &Given::default(), "");
+    let (parsed, decoded) = decode::decode(&expanded);
+    faults.extend(decoded);
+    faults.extend(expanded.faults);
+    if faults.is_empty() && is_empty(&nodes) {
+        faults.push(decode::nothing_described());
+    }
+    if faults.iter().any(Fault::is_error) { Err(Report::new(file, &sources, faults)) } else { Ok(parsed) }
+}
+
+/// Whether `nodes` describe no machine.
+fn is_empty(nodes: &[Node]) -> bool {
+    !nodes.iter().any(|node| ["vm", "removed"].contains(&node.name.value.as_str()))
+}
+
+fn written_project(nodes: &[Node], faults: &mut Vec<Fault>) -> Option<Spanned<Name>> {
+    let mut fields = Fields::default();
+    let node = nodes.iter().find(|node| node.name.value == PROJECT.name);
+    let name = node.and_then(|node| fields.project(node));
+    faults.extend(fields.faults);
+    name
+}
+
+/// Reads a VMFile and what it includes; also returns its folder.
+fn read(path: &Path, shown: &str, files: &mut Files) -> Result<(Document, PathBuf), Report> {
+    let text = read_source(path, shown)?;
+    let folder = folder_of(path).map_err(|error| unreadable(shown, &FileError::from(error)))?;
+    let itself = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
+    files.note(&itself, Digest::of(&text));
+    Ok((Document::read(path, shown, folder.clone(), text, files), folder))
 }
 
 /// The folder that paths are relative to; links in it are followed, the VMFile itself may be one.
@@ -123,7 +187,7 @@ fn folder_of(path: &Path) -> std::io::Result<PathBuf> {
     fs::canonicalize(parent.unwrap_or(Path::new(".")))
 }
 
-fn read(path: &Path, shown: &str) -> Result<String, Report> {
+fn read_source(path: &Path, shown: &str) -> Result<String, Report> {
     match read_text(path, MAX_BYTES as u64) {
         Ok(text) => Ok(text),
         Err(FileError::NotText { at, bytes }) => {
@@ -133,7 +197,7 @@ fn read(path: &Path, shown: &str) -> Result<String, Report> {
             let label = (at, '\u{fffd}'.len_utf8());
             let fault =
                 Fault::error("vmfile::not-text", "the file is not UTF-8 text").at(label.into(), "this byte");
-            Err(Report::new(shown, &text, vec![fault.help(help)]))
+            Err(Report::new(shown, &Sources::of(shown, text.into_owned()), vec![fault.help(help)]))
         }
         Err(error) => Err(unreadable(shown, &error)),
     }

@@ -14,11 +14,12 @@ use std::path::PathBuf;
 
 use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
 
-use super::ast::{Spanned, Vm};
+use super::ast::Spanned;
 use super::files::{MAX_TEXT, read_text};
 use super::readiness::first_in_need_of_a_login;
 use super::report::Fault;
 use super::resolve::{Resolver, with_causes};
+use super::typed::Vm;
 
 /// The user that cloud-init makes if the VMFile names none.
 const DEFAULT_USER: &str = "vm";
@@ -109,7 +110,7 @@ impl Resolver<'_> {
 
     fn private_key(&mut self, written: &Spanned<String>) -> Option<Key> {
         // Read here first: missing files, folders and pipes are then told as for any other file.
-        let path = self.files.path(&written.value);
+        let path = self.path(written);
         let found = path.and_then(|path| read_text(&path, MAX_TEXT).map(|text| (path, Digest::of(text))));
         let (path, digest) = match found {
             Ok(found) => found,

@@ -1,11 +1,13 @@
-//! From source text to the desired state.
+//! From source text to the desired state, in two passes.
 //!
 //! ```text
-//! text ─scan─▶ text without comments ─source─▶ tree ─decode─▶ ast::File ─resolve─▶ Desired
+//! 1. read      text ─scan─▶ text without comments ─source─▶ nodes ─shape─▶ ast: as written, includes followed
+//! 2. resolve   ast ─expand─▶ machines without references ─decode─▶ typed ─resolve─▶ Desired
 //! ```
 //!
 //! Each stage collects what is wrong and goes on as long as the next one can make sense of the rest, so that one
-//! run tells everything. `scan`, `source` and `decode` are pure; only `load` and `resolve` touch the disk.
+//! run tells everything. Nothing behind `source` knows KDL. `expand` and `decode` are pure; only `read`, `load` and
+//! `resolve` touch the disk.
 //!
 //! `scan` is a recogniser of its own in front of the kdl crate, because that crate overflows the stack on deep
 //! nesting and explains the usual mistakes poorly.
@@ -14,22 +16,30 @@ pub mod ast;
 mod decode;
 mod depend;
 mod duration;
+mod expand;
 mod fields;
 mod files;
-mod grammar;
+pub mod grammar;
+mod interpolate;
 mod lex;
 mod lifecycle;
 mod load;
 mod login;
+mod read;
 mod readiness;
 mod renames;
 mod report;
 mod resolve;
 mod scan;
+mod shape;
+mod size;
 mod source;
+mod sources;
 mod suggest;
+pub mod typed;
 mod words;
 
+pub use expand::Given;
 pub(crate) use files::content_digest;
-pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
-pub use report::{Place, Problem, Report, Severity};
+pub use load::{FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
+pub use report::{Place, Problem, Related, Report, Severity};

@@ -1,39 +1,26 @@
 //! `ready` and `check`: what is asked of a guest, and who can be asked at all.
 
-use std::collections::HashMap;
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use miette::SourceSpan;
+use std::collections::HashMap;
 use vmctl_providers::{Pattern, Probe, Readiness, SshConfig};
 
-use super::ast::{Check, Ready, Spanned, Vm};
+use super::ast::{Node, Spanned};
 use super::fields::{Fields, Parts, shorten};
-use super::grammar::{CHECK, EXEC, LOG, READY, READY_SSH, TCP, TCP_UNIT, TIMEOUT};
+use super::grammar::{CHECK, EXEC, LOG, MAX_CHECK_NAME, TCP, TIMEOUT};
 use super::lex::is_forbidden;
 use super::report::Fault;
 use super::resolve::Resolver;
-use super::source::Node;
+use super::typed::{Check, Ready, Vm};
 use crate::desired::{self, ready_at_login};
-
-/// What a guest may be waited for: less is over before a process runs, more is a slip of the pen.
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-
-/// Longest name of a check: it stands in one line of a report.
-const MAX_CHECK_NAME: usize = 63;
 
 impl Fields {
     /// Reads a `ready` block.
     pub(super) fn ready(&mut self, node: &Node) -> Ready {
-        let parts = self.open(node, &READY);
-        let ssh = parts.child("ssh").map(|node| {
-            self.open(node, &READY_SSH);
-            node.name.span
-        });
+        let parts = Parts::of(node);
+        let ssh = parts.child("ssh").map(|node| node.name.span);
         let timeout = parts.child("timeout").and_then(|node| {
-            let parts = self.open(node, &TIMEOUT);
-            let value = self.only_value(&parts, &TIMEOUT)?;
-            self.duration("timeout", value, TIMEOUTS, TIMEOUT.usage)
+            let value = self.only_value(&Parts::of(node), &TIMEOUT)?;
+            self.duration(&TIMEOUT, value)
         });
         Ready { ssh, probes: self.probes(&parts), timeout }
     }
@@ -64,7 +51,7 @@ impl Fields {
     }
 
     fn check(&mut self, node: &Node) -> Option<Check> {
-        let parts = self.open(node, &CHECK);
+        let parts = Parts::of(node);
         let name = match parts.args.first() {
             Some(value) => self.text("check", value, CHECK.usage).and_then(|text| self.check_name(text)),
             None => {
@@ -115,9 +102,7 @@ impl Fields {
     }
 
     fn tcp(&mut self, node: &Node) -> Option<u16> {
-        let parts = self.open(node, &TCP);
-        let value = self.only_value(&parts, &TCP)?;
-        u16::try_from(self.whole("tcp", value, 1..=65_535, TCP_UNIT)?.value).ok()
+        u16::try_from(self.leaf_whole(node, &TCP)?.value).ok()
     }
 
     fn log(&mut self, node: &Node) -> Option<String> {

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use miette::SourceSpan;
 use vmctl_providers::Name;
 
-use super::ast::{File, Moved, Spanned};
-use super::fields::Fields;
+use super::ast::{Node, Spanned};
+use super::fields::{Fields, Parts};
 use super::grammar::{MOVED, REMOVED};
 use super::report::Fault;
-use super::source::Node;
 use super::suggest::nearest;
+use super::typed::{File, Moved};
 use crate::desired::Move;
 
 /// Renames of a cycle that get a label of their own; the message always shows the whole cycle.
@@ -28,7 +28,7 @@ impl Fields {
 
     /// Reads a `moved` node.
     pub(super) fn moved(&mut self, node: &Node) -> Option<Moved> {
-        let parts = self.open(node, &MOVED);
+        let parts = Parts::of(node);
         let mut end = |which: &str| match parts.prop(which) {
             Some(value) => {
                 let text = self.text(which, value, MOVED.usage)?;

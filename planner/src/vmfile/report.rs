@@ -1,12 +1,13 @@
 //! What is wrong with a VMFile: for people through miette, for programs through serde.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 use serde::Serialize;
 
-use super::lex::is_forbidden;
+use super::sources::Sources;
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,22 +43,42 @@ pub struct Problem {
     pub code: &'static str,
     /// What is wrong, in one sentence fragment.
     pub message: String,
-    /// The VMFile, as it was named by the caller.
+    /// The file that it is in: the VMFile as it was named by the caller, or one that it includes.
     pub file: String,
-    /// Where it is; absent if the file could not be read at all.
+    /// Where it is; absent if it stands in no file.
     #[serde(flatten)]
     pub place: Option<Place>,
     /// Other places that belong to it.
-    pub related: Vec<Place>,
+    pub related: Vec<Related>,
     /// What to do next.
     pub help: Option<String>,
     #[serde(skip)]
     source: Option<Arc<NamedSource<String>>>,
 }
 
+/// Another place that belongs to a problem.
+#[derive(Debug, Clone, Serialize)]
+pub struct Related {
+    /// The file that it is in.
+    pub file: String,
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
+    #[serde(skip)]
+    source: Arc<NamedSource<String>>,
+}
+
+impl PartialEq for Related {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, &self.place) == (&other.file, &other.place)
+    }
+}
+
 impl Problem {
+    /// The places that are shown within the problem's own file.
     fn places(&self) -> impl Iterator<Item = &Place> {
-        self.place.iter().chain(&self.related)
+        let here = |related: &&Related| related.file == self.file;
+        self.place.iter().chain(self.related.iter().filter(here).map(|related| &related.place))
     }
 }
 
@@ -117,6 +138,38 @@ impl Diagnostic for Problem {
         };
         Some(Box::new(self.places().map(label)))
     }
+
+    fn related(&self) -> Option<Box<dyn Iterator<Item = &dyn Diagnostic> + '_>> {
+        let elsewhere = self.related.iter().filter(|related| related.file != self.file);
+        Some(Box::new(elsewhere.map(|related| related as &dyn Diagnostic)))
+    }
+}
+
+/// A place in another file is shown as a diagnostic of its own, since each shows one source.
+impl fmt::Display for Related {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in `{}`", self.place.label, self.file)
+    }
+}
+
+impl std::error::Error for Related {}
+
+impl Diagnostic for Related {
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(miette::Severity::Advice)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&*self.source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let span = (self.place.offset, self.place.length);
+        Some(Box::new(std::iter::once(LabeledSpan::new_primary_with_span(
+            Some(self.place.label.clone()),
+            span,
+        ))))
+    }
 }
 
 /// Everything that is wrong with a VMFile, each problem with its place; renders through miette.
@@ -137,18 +190,29 @@ impl Report {
         &self.problems
     }
 
-    /// A report of `faults` in `text`, of which there are at most [`MAX_PROBLEMS`], errors first chosen.
-    pub(super) fn new(file: &str, text: &str, mut faults: Vec<Fault>) -> Self {
-        let errors = faults.iter().filter(|fault| fault.is_error()).count();
+    /// A report of `faults`, of which there are at most [`MAX_PROBLEMS`], errors first chosen.
+    pub(super) fn new(file: &str, sources: &Sources, mut faults: Vec<Fault>) -> Self {
+        let errors = once(&mut faults);
         faults.sort_by_key(|fault| (!fault.is_error(), fault.offset()));
         faults.truncate(MAX_PROBLEMS);
-        Self { file: file.to_owned(), problems: locate(file, text, faults), errors }
+        Self { file: file.to_owned(), problems: locate(file, sources, faults), errors }
     }
 
     /// A report of one problem with a file that could not be read.
     pub(super) fn unreadable(file: &str, fault: Fault) -> Self {
-        Self { file: file.to_owned(), problems: vec![fault.into_problem(file, None)], errors: 1 }
+        let sources = Sources::default();
+        Self { file: file.to_owned(), problems: locate(file, &sources, vec![fault]), errors: 1 }
     }
+}
+
+/// Leaves each fault once: what is wrong with a template is wrong with each machine made of it. Returns the number of
+/// errors among them.
+fn once(faults: &mut Vec<Fault>) -> usize {
+    let mut seen = HashSet::new();
+    faults.retain(|fault| {
+        seen.insert((fault.code, fault.message.clone(), fault.labels.first().map(|(span, _)| *span)))
+    });
+    faults.iter().filter(|fault| fault.is_error()).count()
 }
 
 impl fmt::Display for Report {
@@ -213,70 +277,62 @@ impl Fault {
         self.severity == Severity::Error
     }
 
+    /// Whether the text is no KDL that can be read.
+    pub(super) fn is_syntax(&self) -> bool {
+        self.is_error()
+            && matches!(self.code, "vmfile::syntax" | "vmfile::kdl1" | "vmfile::too-big" | "vmfile::too-deep")
+    }
+
     fn offset(&self) -> usize {
         self.labels.first().map_or(0, |(span, _)| span.offset())
     }
 
-    fn into_problem(self, file: &str, source: Option<(&Arc<NamedSource<String>>, &Lines<'_>)>) -> Problem {
-        let mut places = self.labels.into_iter().filter_map(|(span, label)| {
-            let (line, column) = source?.1.position(span.offset());
-            Some(Place { line, column, offset: span.offset(), length: span.len(), label })
-        });
-        Problem {
-            severity: self.severity,
-            code: self.code,
-            message: self.message,
-            file: file.to_owned(),
-            place: places.next(),
-            related: places.collect(),
-            help: self.help,
-            source: source.map(|(source, _)| Arc::clone(source)),
+    /// Where it is moved to by `base`, as part of a greater whole.
+    pub(super) fn shifted(mut self, base: usize) -> Self {
+        for (span, _) in &mut self.labels {
+            *span = (span.offset() + base, span.len()).into();
         }
+        self
+    }
+
+    /// With everything that it says changed by `mask`.
+    pub(super) fn masked(mut self, mask: impl Fn(&str) -> String) -> Self {
+        self.message = mask(&self.message);
+        self.help = self.help.map(|help| mask(&help));
+        for (_, label) in &mut self.labels {
+            *label = mask(label);
+        }
+        self
     }
 }
 
-/// Locates `faults` in `text`, in the order of the text.
-pub(super) fn locate(file: &str, text: &str, mut faults: Vec<Fault>) -> Vec<Problem> {
+/// Locates `faults`, each told once, in the order of the text; `file` is where those are that have no place.
+pub(super) fn locate(file: &str, sources: &Sources, mut faults: Vec<Fault>) -> Vec<Problem> {
+    once(&mut faults);
     faults.sort_by_key(Fault::offset);
-    let source = Arc::new(NamedSource::new(file, printable(text)));
-    let lines = Lines::of(text);
-    faults.into_iter().map(|fault| fault.into_problem(file, Some((&source, &lines)))).collect()
-}
-
-/// `text` with everything that could steer a terminal replaced, character by character, at the same offsets.
-fn printable(text: &str) -> String {
-    let mut characters = text.chars().peekable();
-    let mut printable = String::with_capacity(text.len());
-    while let Some(c) = characters.next() {
-        let line_end = c == '\n' || (c == '\r' && characters.peek() == Some(&'\n'));
-        printable.push(match c.len_utf8() {
-            _ if line_end || c == '\t' || !(c.is_control() || is_forbidden(c)) => c,
-            1 => '?',
-            2 => '\u{b7}',
-            _ => '\u{fffd}',
+    let shown = sources.printable();
+    let problem = |fault: Fault| {
+        let mut places = fault.labels.into_iter().filter_map(|(span, label)| {
+            let (index, file) = sources.at(span.offset())?;
+            Some(Related {
+                file: file.shown.clone(),
+                place: file.place(span, label),
+                source: Arc::clone(shown.get(index)?),
+            })
         });
-    }
-    printable
-}
-
-/// Where the lines of a text begin.
-struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    fn of(text: &'t str) -> Self {
-        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { text, starts: std::iter::once(0).chain(after_breaks).collect() }
-    }
-
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let line = self.starts.partition_point(|start| *start <= offset);
-        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
-        let before = self.text.get(start..offset).unwrap_or("");
-        (line, before.chars().count() + 1)
-    }
+        let first = places.next();
+        Problem {
+            severity: fault.severity,
+            code: fault.code,
+            message: fault.message,
+            file: first.as_ref().map_or_else(|| file.to_owned(), |first| first.file.clone()),
+            source: first.as_ref().map(|first| Arc::clone(&first.source)),
+            place: first.map(|first| first.place),
+            related: places.collect(),
+            help: fault.help,
+        }
+    };
+    faults.into_iter().map(problem).collect()
 }
 
 #[cfg(test)]
@@ -284,26 +340,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_and_columns_count_from_one_and_in_characters() {
-        let lines = Lines::of("ä b\nc\n");
-        assert_eq!(lines.position(0), (1, 1));
-        assert_eq!(lines.position(3), (1, 3));
-        assert_eq!(lines.position(5), (2, 1));
-        assert_eq!(lines.position(7), (3, 1));
-    }
-
-    #[test]
-    fn nothing_printed_steers_a_terminal_and_offsets_stay() {
-        let text = "a\u{1b}[2J\u{9b}m\rb\r\n\u{202e}\tä";
-        let shown = printable(text);
-        assert_eq!(shown, "a?[2J\u{b7}m?b\r\n\u{fffd}\tä");
-        assert_eq!(shown.len(), text.len());
-    }
-
-    #[test]
     fn json_carries_the_place() {
         let fault = Fault::error("vmfile::x", "bad").at((4, 1).into(), "here").help("do");
-        let problems = locate("f.kdl", "abc\nd", vec![fault]);
+        let problems = locate("f.kdl", &Sources::of("f.kdl", "abc\nd".to_owned()), vec![fault]);
         assert_eq!(
             serde_json::to_value(&problems[0]).unwrap(),
             serde_json::json!({

@@ -1,8 +1,8 @@
-//! The door to the kdl crate: text in, our own tree out. No other file names that crate.
+//! The door to the kdl crate: text in, our own nodes out. No other file names that crate.
 
 use miette::SourceSpan;
 
-use super::ast::Spanned;
+use super::ast::{Node, Scalar, Spanned, Value};
 use super::report::Fault;
 use super::scan;
 
@@ -13,46 +13,19 @@ const STACK: usize = 64 << 20;
 /// Syntax errors that are shown; the crate's recovery adds follow-up errors that only confuse.
 const SHOWN_ERRORS: usize = 5;
 
-/// A node of the tree.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) name: Spanned<String>,
-    /// Type annotation of the node, which the grammar does not use.
-    pub(super) annotation: Option<SourceSpan>,
-    pub(super) args: Vec<Value>,
-    pub(super) props: Vec<(Spanned<String>, Value)>,
-    /// The block, if there is one.
-    pub(super) children: Option<Vec<Node>>,
+/// Reads `text`, which begins at `base` among all sources; on failure tells at most a few syntax errors, the first ones.
+pub(super) fn read(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
+    parse(text, base).map_err(|faults| faults.into_iter().map(|fault| fault.shifted(base)).collect())
 }
 
-/// An argument or the value of a property.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Value {
-    pub(super) scalar: Scalar,
-    pub(super) span: SourceSpan,
-    /// Type annotation such as the `(var)` of `(var)"size"`.
-    pub(super) annotation: Option<SourceSpan>,
-}
-
-/// What a value can be.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scalar {
-    Text(String),
-    Integer(i128),
-    Float(f64),
-    Bool(bool),
-    Null,
-}
-
-/// Reads `text` into a tree; on failure tells at most a few syntax errors, the first ones.
-pub(super) fn read(text: &str) -> Result<Vec<Node>, Vec<Fault>> {
+fn parse(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
     let clean = scan::scan(text)?;
     let parsed = std::thread::scope(|scope| {
         let parser = std::thread::Builder::new()
             .name("vmfile-parser".to_owned())
             .stack_size(STACK)
             .spawn_scoped(scope, || match kdl::KdlDocument::parse_v2(&clean) {
-                Ok(document) => Ok(nodes_of(&document)),
+                Ok(document) => Ok(Reader { base }.nodes(&document)),
                 Err(error) => Err(faults_of(error)),
             });
         parser.map(|thread| thread.join())
@@ -71,45 +44,62 @@ pub(super) fn read(text: &str) -> Result<Vec<Node>, Vec<Fault>> {
     }
 }
 
-fn nodes_of(document: &kdl::KdlDocument) -> Vec<Node> {
-    document.nodes().iter().map(node_of).collect()
+/// Turns the crate's tree into ours.
+struct Reader {
+    base: usize,
 }
 
-fn node_of(node: &kdl::KdlNode) -> Node {
-    let mut args = Vec::new();
-    let mut props = Vec::new();
-    for entry in node.entries() {
-        match entry.name() {
-            None => args.push(value_of(entry)),
-            Some(name) => props.push((identifier_of(name), value_of(entry))),
+impl Reader {
+    fn nodes(&self, document: &kdl::KdlDocument) -> Vec<Node> {
+        document.nodes().iter().map(|node| self.node(node)).collect()
+    }
+
+    fn node(&self, node: &kdl::KdlNode) -> Node {
+        let mut args = Vec::new();
+        let mut props = Vec::new();
+        for entry in node.entries() {
+            match entry.name() {
+                None => args.push(self.value(entry)),
+                Some(name) => props.push((self.identifier(name), self.value(entry))),
+            }
+        }
+        Node {
+            name: self.identifier(node.name()),
+            annotation: node.ty().map(|name| self.identifier(name)),
+            args,
+            props,
+            children: node.children().map(|block| self.nodes(block)),
+            sound: true,
         }
     }
-    Node {
-        name: identifier_of(node.name()),
-        annotation: node.ty().map(kdl::KdlIdentifier::span),
-        args,
-        props,
-        children: node.children().map(nodes_of),
+
+    fn identifier(&self, identifier: &kdl::KdlIdentifier) -> Spanned<String> {
+        Spanned { value: identifier.value().to_owned(), span: self.span(identifier.span()) }
     }
-}
 
-fn identifier_of(identifier: &kdl::KdlIdentifier) -> Spanned<String> {
-    Spanned { value: identifier.value().to_owned(), span: identifier.span() }
-}
+    fn value(&self, entry: &kdl::KdlEntry) -> Value {
+        let scalar = match entry.value() {
+            kdl::KdlValue::String(text) => Scalar::Text(text.clone()),
+            kdl::KdlValue::Integer(number) => Scalar::Integer(*number),
+            kdl::KdlValue::Float(number) => Scalar::Float(*number),
+            kdl::KdlValue::Bool(truth) => Scalar::Bool(*truth),
+            kdl::KdlValue::Null => Scalar::Null,
+        };
+        // The crate knows no span of a property's value alone; the value is the tail of its entry.
+        let whole = entry.span();
+        let length = entry.format().map_or(whole.len(), |format| format.value_repr.len()).min(whole.len());
+        let start = whole.offset() + whole.len() - length;
+        Value {
+            scalar,
+            span: self.span((start, length).into()),
+            annotation: entry.ty().map(|name| self.identifier(name)),
+            origin: None,
+        }
+    }
 
-fn value_of(entry: &kdl::KdlEntry) -> Value {
-    let scalar = match entry.value() {
-        kdl::KdlValue::String(text) => Scalar::Text(text.clone()),
-        kdl::KdlValue::Integer(number) => Scalar::Integer(*number),
-        kdl::KdlValue::Float(number) => Scalar::Float(*number),
-        kdl::KdlValue::Bool(truth) => Scalar::Bool(*truth),
-        kdl::KdlValue::Null => Scalar::Null,
-    };
-    // The crate knows no span of a property's value alone; the value is the tail of its entry.
-    let whole = entry.span();
-    let length = entry.format().map_or(whole.len(), |format| format.value_repr.len()).min(whole.len());
-    let start = whole.offset() + whole.len() - length;
-    Value { scalar, span: (start, length).into(), annotation: entry.ty().map(kdl::KdlIdentifier::span) }
+    fn span(&self, span: SourceSpan) -> SourceSpan {
+        (span.offset() + self.base, span.len()).into()
+    }
 }
 
 fn faults_of(error: kdl::KdlError) -> Vec<Fault> {
@@ -146,7 +136,7 @@ mod tests {
     #[test]
     fn spans_point_at_values_alone_even_after_comments_and_wide_letters() {
         let text = "/* ä */ vm \"ü\" /* x\n y */ size=0x10 key=(t)#\"r\"# // end\n  /- gone 1\n  tail";
-        let nodes = read(text).unwrap();
+        let nodes = read(text, 0).unwrap();
         assert_eq!(nodes.len(), 2);
         assert_eq!(slice(text, nodes[0].name.span), "vm");
         assert_eq!(slice(text, nodes[0].args[0].span), "\"ü\"");

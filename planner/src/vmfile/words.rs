@@ -1,5 +1,9 @@
 //! Words with a grammar of their own: host names, users, interfaces, file URLs.
 
+use std::net::Ipv4Addr;
+
+use crate::desired::Subnet;
+
 /// Longest name of a network interface (`IFNAMSIZ` less its end mark).
 pub(super) const MAX_INTERFACE: usize = 15;
 
@@ -37,6 +41,67 @@ pub(super) fn is_interface(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
+
+/// Whether `text` can name an environment variable.
+pub(super) fn is_environment(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Whether `text` is an absolute path without `..` and control characters.
+pub(super) fn is_guest_path(text: &str) -> bool {
+    text.starts_with('/') && !text.chars().any(char::is_control) && !text.split('/').any(|part| part == "..")
+}
+
+/// Whether `text` has letters, digits and `signs` only, and begins with a letter or digit: no option of QEMU can be
+/// slipped in by it.
+pub(super) fn is_qemu_word(text: &str, signs: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || signs.contains(c))
+}
+
+/// The permission bits that `text` writes in octal digits.
+pub(super) fn mode(text: &str) -> Option<u32> {
+    const MAX_MODE: u32 = 0o7777;
+    let is_octal = !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= MAX_MODE)
+}
+
+/// Whether `text` is a user, or a user and a group.
+pub(super) fn is_owner(text: &str) -> bool {
+    match text.split_once(':') {
+        Some((user, group)) => is_user(user) && is_user(group),
+        None => is_user(text),
+    }
+}
+
+/// The private IPv4 network that `text` writes, or what is wrong with it.
+pub(super) fn subnet(text: &str) -> Result<Subnet, &'static str> {
+    let (address, prefix) =
+        text.split_once('/').ok_or("it has no `/` and number of bits behind its address")?;
+    let network: Ipv4Addr = address.parse().map_err(|_| "it begins with no IPv4 address")?;
+    let is_number = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let prefix: u8 = prefix.parse().ok().filter(|_| is_number).ok_or("no number follows its `/`")?;
+    if !(8..=29).contains(&prefix) {
+        return Err("its number of bits must be 8 to 29");
+    }
+    let subnet = Subnet { network, prefix };
+    let is_within = PRIVATE.iter().any(|range| range.contains(network) && prefix >= range.prefix);
+    if !is_within {
+        return Err("it is not within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+    }
+    if subnet.first() != network {
+        return Err("its address is not the first of the range");
+    }
+    Ok(subnet)
+}
+
+/// The networks that are free for private use, by RFC 1918.
+const PRIVATE: [Subnet; 3] = [
+    Subnet { network: Ipv4Addr::new(10, 0, 0, 0), prefix: 8 },
+    Subnet { network: Ipv4Addr::new(172, 16, 0, 0), prefix: 12 },
+    Subnet { network: Ipv4Addr::new(192, 168, 0, 0), prefix: 16 },
+];
 
 /// The path of a `file` URL: `file:///abs` or `file://localhost/abs`, percent-decoded.
 pub(super) fn file_url_path(rest: &str) -> Result<String, &'static str> {
@@ -93,6 +158,36 @@ mod tests {
         }
         for bad in ["", "br,0", "br/0", "-br", ".", "..", "br 0", &"a".repeat(16)] {
             assert!(!is_interface(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn subnets_are_ranges_for_private_use() {
+        for good in ["10.77.0.0/24", "172.16.0.0/12", "192.168.1.8/29", "10.0.0.0/8"] {
+            assert_eq!(subnet(good).map(|subnet| subnet.to_string()).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "10.77.0.0",
+            "10.77.0.1/24",
+            "10.77.0.0/30",
+            "10.77.0.0/7",
+            "172.0.0.0/8",
+            "8.8.8.0/24",
+            "10.0.0.0/+8",
+            "a/8",
+            "10.0.0.0/256",
+        ] {
+            assert!(subnet(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal_digits() {
+        assert_eq!(mode("0644"), Some(0o644));
+        assert_eq!(mode("7777"), Some(0o7777));
+        for bad in ["", "0o644", "888", "10000", "+644", "-1", "u+x"] {
+            assert_eq!(mode(bad), None, "{bad}");
         }
     }
 

@@ -24,7 +24,7 @@ fn replaced_when(trigger: Trigger, vm: DesiredVm) -> DesiredVm {
 fn with_other_image(world: &World, vm: DesiredVm) -> DesiredVm {
     let source = image_path(world.folder.path(), 1);
     let identity = world.images.identify(&source).unwrap();
-    DesiredVm { image: vmctl_planner::desired::DesiredImage { source, identity }, ..vm }
+    DesiredVm { image: Some(vmctl_planner::desired::DesiredImage::Local { source, identity }), ..vm }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,7 +112,7 @@ fn build(world: &World, file: &[Option<Sketch>]) -> Desired {
         let source = image_path(world.folder.path(), sketch.image);
         let until = [Until::Started, Until::Ready, Until::Provisioned];
         Some(DesiredVm {
-            image: DesiredImage { identity: world.images.identify(&source).unwrap(), source },
+            image: Some(DesiredImage::Local { identity: world.images.identify(&source).unwrap(), source }),
             vcpus: sketch.vcpus,
             memory_mib: sketch.memory_mib,
             power: sketch.power,

@@ -1,6 +1,5 @@
 //! A fake host with its state, and machines to put in it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 use vmctl_planner::apply::{Control, Event, Executor, Limits, Report};
 use vmctl_planner::checks::ask;
-use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Lifecycle, Power, ready_at_login};
+use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, ready_at_login};
 use vmctl_planner::observed::strays;
 use vmctl_planner::{
     Action, Change, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError, refresh,
@@ -20,8 +19,7 @@ use vmctl_providers::noop::Rule;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::qemu::{AccelChoice, QemuConfig};
 use vmctl_providers::{
-    BackendTag, Digest, Forward, Name, NetworkConfig, NoopBackend, Protocol, QemuBackend, RouterHypervisor,
-    SshConfig,
+    BackendTag, Digest, Forward, Name, NoopBackend, Protocol, QemuBackend, RouterHypervisor, SshConfig,
 };
 use vmctl_state::{Address, MemoryStore, Store};
 
@@ -61,23 +59,14 @@ impl World {
 
     pub(crate) fn vm(&self, name: &str) -> DesiredVm {
         let source = image_path(self.folder.path(), 0);
+        let identity = self.images.identify(&source).unwrap();
         DesiredVm {
-            name: name.parse().unwrap(),
             backend: BackendTag::Noop,
-            image: DesiredImage { identity: self.images.identify(&source).unwrap(), source },
-            vcpus: 1,
+            image: Some(DesiredImage::Local { source, identity }),
             memory_mib: 256,
-            disk_bytes: None,
-            networks: vec![NetworkConfig::User],
-            forwards: Vec::new(),
-            cloud_init: None,
             ssh: Some(login()),
-            provision: Vec::new(),
-            power: Power::Running,
-            depends_on: BTreeMap::new(),
-            lifecycle: Lifecycle::default(),
             ready: ready_at_login(Some(&login())),
-            checks: Vec::new(),
+            ..DesiredVm::new(name.parse().unwrap())
         }
     }
 
@@ -191,18 +180,13 @@ pub(crate) fn step(number: usize, script: &str) -> ProvisionStep {
         number,
         label: script.to_owned(),
         action: ProvisionAction::Shell { script: script.to_owned() },
+        options: Default::default(),
         digest: Digest::of(script),
     }
 }
 
 pub(crate) fn desired(vms: impl IntoIterator<Item = DesiredVm>) -> Desired {
-    Desired {
-        project: project(),
-        vms: vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect(),
-        moved: Vec::new(),
-        removed: BTreeSet::new(),
-        inputs: Vec::new(),
-    }
+    Desired { vms: vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect(), ..Desired::new(project()) }
 }
 
 /// A forward from the loopback; port 0 is one of the kernel's choice.

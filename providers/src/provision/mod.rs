@@ -7,6 +7,7 @@
 mod lines;
 mod record;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use record::Recorder;
 
 use crate::error::{Error, Result};
-use crate::spec::Digest;
+use crate::spec::{Digest, Secret};
 use crate::ssh::{ExitStatus, Running, Session, SshError, quote};
 
 /// Runs a script that comes on standard input; see its head.
@@ -44,6 +45,13 @@ pub enum ProvisionAction {
         /// Path in the guest; parent folders are made. Relative to the login user's home.
         destination: String,
     },
+    /// Copies a folder of the host, with all that is in it, into the guest. No backend carries it out yet.
+    Folder {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Path in the guest. Relative to the login user's home.
+        destination: String,
+    },
 }
 
 /// One provisioning step.
@@ -55,8 +63,39 @@ pub struct ProvisionStep {
     pub label: String,
     /// What it does.
     pub action: ProvisionAction,
-    /// Digest of everything that decides what it does: kind, text or file content, destination.
+    /// How it runs, and when.
+    pub options: StepOptions,
+    /// Digest of everything that decides what it does: kind, text or file content, destination, options.
     pub digest: Digest,
+}
+
+/// How a provisioning step runs, and when. No backend carries out anything but the defaults yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepOptions {
+    /// When it runs again.
+    pub run: Run,
+    /// Environment variables of a script, by name.
+    pub env: BTreeMap<String, Secret>,
+    /// Who a script runs as; the login user if absent.
+    pub user: Option<String>,
+    /// How long it may take; [`STEP_TIMEOUT`] if absent.
+    pub timeout: Option<Duration>,
+    /// Permission bits of a file that is written; those of the source if absent.
+    pub mode: Option<u32>,
+    /// Owner, and perhaps group, of a file that is written; the login user if absent.
+    pub owner: Option<String>,
+}
+
+/// When a step that ran runs again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Run {
+    /// When its content changed, or that of a step before it.
+    #[default]
+    OnChange,
+    /// Never.
+    Once,
+    /// At every apply.
+    Always,
 }
 
 /// Which stream of the guest's command a line came from.
@@ -102,7 +141,8 @@ pub async fn run_within(
     let mut recorder = Recorder::open(log, step, output)?;
     let end = match &step.action {
         ProvisionAction::Shell { script } => run_script(session, script, deadline, &mut recorder).await,
-        ProvisionAction::File { source, destination } => {
+        // A folder is no file that can be read, which is said then.
+        ProvisionAction::File { source, destination } | ProvisionAction::Folder { source, destination } => {
             put_file(session, source, destination, deadline).await
         }
     };

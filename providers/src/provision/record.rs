@@ -161,6 +161,7 @@ mod tests {
             number: 2,
             label: "x\u{1b}[2J".to_owned(),
             action: ProvisionAction::Shell { script: String::new() },
+            options: Default::default(),
             digest: Digest::of(b""),
         };
         let (sender, mut receiver) = mpsc::channel(100);
@@ -187,6 +188,7 @@ mod tests {
             number: 1,
             label: "inline".to_owned(),
             action: ProvisionAction::Shell { script: String::new() },
+            options: Default::default(),
             digest: Digest::of(b""),
         };
         let (sender, receiver) = mpsc::channel(1);

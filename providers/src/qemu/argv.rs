@@ -151,7 +151,9 @@ fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<()> {
     match nic.network {
         NetworkConfig::None => return Ok(()),
         NetworkConfig::User => {}
-        NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } => return Err(unsupported(&nic.network)),
+        NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
+            return Err(unsupported(&nic.network));
+        }
     }
     let netdev = netdev_id(index);
     let forwards: Vec<Value> = nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect();
@@ -204,6 +206,7 @@ pub(crate) fn unsupported(network: &NetworkConfig) -> Error {
         NetworkConfig::User => "a user network",
         NetworkConfig::Tap { .. } => "a tap network",
         NetworkConfig::Vnic { .. } => "a vnic network",
+        NetworkConfig::Private { .. } => "a private network",
         NetworkConfig::None => "no network",
     };
     Error::Unsupported { backend: BackendTag::Qemu, what: what.to_owned() }

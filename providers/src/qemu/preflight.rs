@@ -32,7 +32,9 @@ fn check_networks(machine: &Machine) -> Result<()> {
     for nic in &machine.nics {
         match nic.network {
             NetworkConfig::User | NetworkConfig::None => {}
-            NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } => return Err(unsupported(&nic.network)),
+            NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
+                return Err(unsupported(&nic.network));
+            }
         }
         if nic.forwards.iter().any(|forward| forward.host_address.is_ipv6()) {
             let what = "a forward from an IPv6 address of the host".to_owned();

@@ -214,6 +214,7 @@ pub(crate) fn step(script: &str) -> ProvisionStep {
         number: 1,
         label: "inline".to_owned(),
         action: ProvisionAction::Shell { script: script.to_owned() },
+        options: Default::default(),
         digest: Digest::of(script),
     }
 }

@@ -1,0 +1,254 @@
+//! The nodes of a machine that speak of its guest: what it is told, how it is entered, what runs in it.
+
+use std::time::Duration;
+
+use super::misplaced::{in_check, in_lifecycle};
+use super::{Args, Layers, Shape, TCP_PORT, Type, words};
+use crate::desired::Run;
+
+/// Less is over before a process runs, more is a slip of the pen.
+const TIMEOUTS: Type = Type::Duration { low: Duration::from_secs(1), high: Duration::from_secs(24 * 3600) };
+
+pub(in super::super) static CLOUD_INIT: Shape = Shape {
+    default: "see [logins](#logins)",
+    ..Shape::branch(
+        "cloud-init",
+        &[&HOSTNAME, &SSH_KEY, &USER_DATA],
+        "`cloud-init { hostname \"web\" }`",
+        "What the guest is told at its first boot",
+    )
+};
+pub(in super::super) static HOSTNAME: Shape = Shape {
+    default: "the machine's name",
+    ..Shape::leaf("hostname", Type::Text, "`hostname \"web\"`", "The guest's host name")
+};
+pub(in super::super) static SSH_KEY: Shape = Shape {
+    default: "none",
+    ..Shape::leaf(
+        "ssh-key",
+        Type::Path,
+        "`ssh-key \"~/.ssh/id_ed25519.pub\"`",
+        "A file of public keys that may log in too",
+    )
+};
+pub(in super::super) static USER_DATA: Shape = Shape {
+    default: "vmctl's",
+    ..Shape::leaf(
+        "user-data",
+        Type::Path,
+        "`user-data \"user-data.yaml\"`",
+        "Your own user-data, passed on as it is",
+    )
+};
+
+pub(in super::super) static SSH: Shape = Shape {
+    default: "see [logins](#logins)",
+    ..Shape::branch(
+        "ssh",
+        &[&USER, &PRIVATE_KEY],
+        "`ssh { user \"vm\" }` or `ssh` alone",
+        "How vmctl logs in",
+    )
+};
+pub(in super::super) static USER: Shape =
+    Shape { default: "`\"vm\"`", ..Shape::leaf("user", Type::Text, "`user \"vm\"`", "Who logs in") };
+pub(in super::super) static PRIVATE_KEY: Shape = Shape {
+    default: "a key made for this machine alone",
+    ..Shape::leaf("private-key", Type::Path, "`private-key \"~/.ssh/id_ed25519\"`", "The key to log in with")
+};
+
+pub(in super::super) const SHELL_USAGE: &str =
+    "`provision \"shell\" { inline \"uname -a\" }` or `provision \"shell\" { script \"setup.sh\" }`";
+pub(in super::super) const FILE_USAGE: &str =
+    "`provision \"file\" { source \"app.conf\"; destination \"/etc/app.conf\" }`";
+/// Whether it is a file step.
+pub(in super::super) const PROVISIONS: [(&str, bool); 2] = [("shell", false), ("file", true)];
+pub(in super::super) static PROVISION: Shape = Shape {
+    args: Args::Optional(Type::Choice(&words(&PROVISIONS))),
+    block: &[&INLINE, &SCRIPT, &SOURCE, &DESTINATION, &MODE, &OWNER, &RUN, &ENV, &STEP_USER, &STEP_TIMEOUT],
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "provision",
+        Type::Text,
+        SHELL_USAGE,
+        "A step that runs in the guest, in the order of the text: `shell`, the default, or `file`",
+    )
+};
+pub(in super::super) static INLINE: Shape = Shape::leaf(
+    "inline",
+    Type::Text,
+    "`inline \"uname -a\"`",
+    "`shell`: the text of a script; this or `script` is needed",
+);
+pub(in super::super) static SCRIPT: Shape =
+    Shape::leaf("script", Type::Path, "`script \"setup.sh\"`", "`shell`: the file of a script");
+pub(in super::super) static SOURCE: Shape = Shape {
+    default: "required for `file`",
+    ..Shape::leaf(
+        "source",
+        Type::Path,
+        "`source \"app.conf\"`",
+        "`file`: the file or folder of the host that is copied",
+    )
+};
+pub(in super::super) static DESTINATION: Shape = Shape {
+    default: "required for `file`",
+    ..Shape::leaf(
+        "destination",
+        Type::Text,
+        "`destination \"/etc/app.conf\"`",
+        "`file`: where it goes in the guest; relative to the user's home",
+    )
+};
+pub(in super::super) static MODE: Shape = Shape {
+    default: "that of the source",
+    ..Shape::leaf("mode", Type::Mode, "`mode \"0644\"`", "`file`: permission bits of what is written")
+};
+pub(in super::super) static OWNER: Shape = Shape {
+    default: "the user who logs in",
+    ..Shape::leaf(
+        "owner",
+        Type::Text,
+        "`owner \"www-data:www-data\"`",
+        "`file`: owner, and perhaps group, of what is written",
+    )
+};
+pub(in super::super) const RUNS: [(&str, Run); 3] =
+    [("on-change", Run::OnChange), ("once", Run::Once), ("always", Run::Always)];
+pub(in super::super) static RUN: Shape = Shape {
+    default: "`\"on-change\"`",
+    ..Shape::leaf(
+        "run",
+        Type::Choice(&words(&RUNS)),
+        "`run \"once\"`",
+        "When it runs again after it ran: when its content changed, never, or at every apply",
+    )
+};
+pub(in super::super) static ENV: Shape = Shape {
+    named: Some(&ENV_ENTRY),
+    default: "none",
+    ..Shape::branch("env", &[], "`env { MODE \"fast\" }`", "`shell`: environment variables of the script")
+};
+pub(in super::super) static ENV_ENTRY: Shape =
+    Shape::leaf("", Type::Scalar, "`MODE \"fast\"`", "One variable, by its name");
+pub(in super::super) static STEP_USER: Shape = Shape {
+    default: "the user who logs in",
+    ..Shape::leaf("user", Type::Text, "`user \"root\"`", "`shell`: who the script runs as, by `sudo`")
+};
+pub(in super::super) static STEP_TIMEOUT: Shape =
+    Shape { default: "none", ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"5m\"`", "How long it may take") };
+
+pub(in super::super) static READY: Shape = Shape {
+    is_ordered: true,
+    default: "a login works, if it has one",
+    ..Shape::branch(
+        "ready",
+        &[&READY_SSH, &TCP, &EXEC, &LOG, &TIMEOUT],
+        "`ready { tcp 5432; timeout \"2m\" }`",
+        "When it counts as ready: when all probes of the block hold, asked in the order of the text",
+    )
+};
+pub(in super::super) static READY_SSH: Shape = Shape {
+    args: Args::None,
+    default: "implied where the machine has a login",
+    ..Shape::leaf(
+        "ssh",
+        Type::Text,
+        "`ready { ssh }`",
+        "A login works, and a seeded guest is done with its first boot",
+    )
+};
+pub(in super::super) static TIMEOUT: Shape = Shape {
+    default: "`\"10m\"`",
+    ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"2m\"`", "How long it may take until all of them hold")
+};
+pub(in super::super) static CHECK: Shape = Shape {
+    args: Args::One(Type::Text),
+    block: &[&TCP, &EXEC, &LOG],
+    repeats: true,
+    is_ordered: true,
+    layers: Layers::Added,
+    default: "none",
+    elsewhere: in_check,
+    ..Shape::leaf(
+        "check",
+        Type::Text,
+        "`check \"answers\" { tcp 80 }`",
+        "What must hold while it runs; `vmctl plan` and `vmctl drift` ask. At least one probe; the name is one line of text",
+    )
+};
+pub(in super::super) static TCP: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    ..Shape::leaf(
+        "tcp",
+        TCP_PORT,
+        "`tcp 5432`",
+        "Something in the guest accepts connections to this port; needs a login",
+    )
+};
+pub(in super::super) static EXEC: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    ..Shape::leaf(
+        "exec",
+        Type::Text,
+        "`exec \"pg_isready\"`",
+        "This shell command, run in the guest, ends with 0; needs a login",
+    )
+};
+pub(in super::super) static LOG: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    ..Shape::leaf(
+        "log",
+        Type::Pattern,
+        "`log \"ready to accept connections\"`",
+        "A line of the console since the last start matches this",
+    )
+};
+
+pub(in super::super) static LIFECYCLE: Shape = Shape {
+    default: "nothing special",
+    elsewhere: in_lifecycle,
+    ..Shape::branch(
+        "lifecycle",
+        &[&PREVENT_DESTROY, &IGNORE_CHANGES, &REPLACE_WHEN],
+        "`lifecycle { prevent-destroy }`",
+        "What may and may not become of it",
+    )
+};
+pub(in super::super) static PREVENT_DESTROY: Shape = Shape::flag(
+    "prevent-destroy",
+    "`prevent-destroy` or `prevent-destroy #false`",
+    "No plan may lose the data on it",
+);
+pub(in super::super) static IGNORE_CHANGES: Shape = Shape {
+    args: Args::Many(Type::Text),
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "ignore-changes",
+        Type::Text,
+        "`ignore-changes \"memory\" \"cloud-init\"`",
+        "Names of fields whose changes are passed over",
+    )
+};
+pub(in super::super) static REPLACE_WHEN: Shape = Shape {
+    args: Args::Many(Type::Text),
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "replace-when",
+        Type::Text,
+        "`replace-when \"provision\" \"vm.db\"`",
+        "Names of fields, or `vm.NAME` of other machines, whose change replaces the machine",
+    )
+};
+
+/// Longest name of a check: it stands in one line of a report.
+pub(in super::super) const MAX_CHECK_NAME: usize = 63;

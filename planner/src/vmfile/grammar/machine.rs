@@ -1,0 +1,305 @@
+//! The nodes of a machine: its hardware, and how it is connected.
+
+use vmctl_providers::{BackendTag, Protocol};
+
+use super::misplaced::in_network;
+use super::{
+    Args, CHECK, CLOUD_INIT, Layers, PROVISION, Prop, READY, SSH, Shape, SizeUnit, Type, Values, words,
+};
+use crate::desired::{Accel, Firmware, Power, Until};
+
+/// What a `vm`, a template and `defaults` consist of.
+pub(in super::super) static VM_BLOCK: &[&Shape] = &[
+    &BACKEND,
+    &IMAGE,
+    &IMAGE_URL,
+    &FIRMWARE,
+    &KERNEL,
+    &INITRD,
+    &CMDLINE,
+    &MACHINE,
+    &CPU,
+    &ACCEL,
+    &QEMU_ARG,
+    &VCPUS,
+    &MEMORY,
+    &DISK,
+    &ATTACHED,
+    &SHARE,
+    &NETWORK,
+    &FORWARD,
+    &CLOUD_INIT,
+    &SSH,
+    &DEPENDS_ON,
+    &READY,
+    &PROVISION,
+    &CHECK,
+    &STATE,
+    &super::LIFECYCLE,
+    &LABELS,
+];
+
+/// What QEMU's default machines accept without further settings.
+const MAX_VCPUS: u64 = 255;
+/// 16 TiB in MiB: far beyond today's hosts, far below an overflow.
+const MAX_MEMORY: u64 = 16 << 20;
+/// 64 PiB... in MiB it is 64 TiB: more than any host of a test machine has, and within what QCOW2 can address.
+pub(super) const MAX_DISK: u64 = 64 << 20;
+
+const PORT: Type = Type::Whole { low: 1, high: 65_535 };
+
+pub(in super::super) const BACKENDS: [(&str, BackendTag); 3] =
+    [("qemu", BackendTag::Qemu), ("propolis", BackendTag::Propolis), ("noop", BackendTag::Noop)];
+pub(in super::super) static BACKEND: Shape = Shape {
+    default: "`\"qemu\"`",
+    ..Shape::leaf(
+        "backend",
+        Type::Choice(&words(&BACKENDS)),
+        "`backend \"qemu\"`",
+        "The hypervisor that owns it; `noop` is a fake that only remembers",
+    )
+};
+
+const PIN: Prop = Prop::new("sha256", Type::Sha256, "any content", "The digest that the file must have");
+pub(in super::super) static IMAGE: Shape = Shape {
+    props: &[PIN],
+    values: Values::OrReference,
+    default: "required, unless there is a `kernel`",
+    ..Shape::leaf(
+        "image",
+        Type::Path,
+        "`image \"debian.qcow2\"`",
+        "The disk image to start from, QCOW2 or raw, or `(ref)\"debian\"` for a named one; it is never written to. A QCOW2 image that refers to another file is refused",
+    )
+};
+pub(in super::super) static IMAGE_URL: Shape = Shape {
+    props: &[PIN],
+    default: "none",
+    ..Shape::leaf(
+        "image-url",
+        Type::Url,
+        "`image-url \"file:///images/debian.qcow2\"`",
+        "The same by its URL: `file`, `https`, `http` or `oci`",
+    )
+};
+pub(in super::super) static SHA256: Shape = Shape {
+    default: "any content",
+    ..Shape::leaf("sha256", Type::Sha256, "`sha256 \"…\"`", "The digest that the file must have")
+};
+
+pub(in super::super) const FIRMWARES: [(&str, Firmware); 2] =
+    [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
+pub(in super::super) static FIRMWARE: Shape = Shape {
+    default: "`\"bios\"`",
+    ..Shape::leaf(
+        "firmware",
+        Type::Choice(&words(&FIRMWARES)),
+        "`firmware \"uefi\"`",
+        "What the guest boots with",
+    )
+};
+pub(in super::super) static KERNEL: Shape = Shape {
+    default: "none: the guest boots from its disk",
+    ..Shape::leaf("kernel", Type::Path, "`kernel \"vmlinuz\"`", "A Linux kernel that is booted directly")
+};
+pub(in super::super) static INITRD: Shape = Shape {
+    default: "none",
+    ..Shape::leaf("initrd", Type::Path, "`initrd \"initrd.img\"`", "The first root file system, for `kernel`")
+};
+pub(in super::super) static CMDLINE: Shape = Shape {
+    default: "empty",
+    ..Shape::leaf(
+        "cmdline",
+        Type::Text,
+        "`cmdline \"console=ttyS0\"`",
+        "The kernel's command line, for `kernel`",
+    )
+};
+pub(in super::super) static MACHINE: Shape = Shape {
+    default: "chosen by vmctl",
+    ..Shape::leaf("machine", Type::Text, "`machine \"q35\"`", "The machine type, by QEMU's name")
+};
+pub(in super::super) static CPU: Shape = Shape {
+    default: "chosen by vmctl",
+    ..Shape::leaf("cpu", Type::Text, "`cpu \"host\"`", "The CPU model and its features, by QEMU's names")
+};
+pub(in super::super) const ACCELS: [(&str, Accel); 3] =
+    [("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)];
+pub(in super::super) static ACCEL: Shape = Shape {
+    default: "`\"auto\"`",
+    ..Shape::leaf(
+        "accel",
+        Type::Choice(&words(&ACCELS)),
+        "`accel \"tcg\"`",
+        "How the guest's instructions run; `auto` takes KVM where it works",
+    )
+};
+pub(in super::super) static QEMU_ARG: Shape = Shape {
+    args: Args::Many(Type::Text),
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "qemu-arg",
+        Type::Text,
+        "`qemu-arg \"-device\" \"virtio-rng-pci\"`",
+        "Arguments that are passed on to QEMU as they are. vmctl knows nothing of what they do, and warns",
+    )
+};
+
+pub(in super::super) static VCPUS: Shape = Shape {
+    default: "1",
+    ..Shape::leaf("vcpus", Type::Whole { low: 1, high: MAX_VCPUS }, "`vcpus 2`", "Virtual CPUs")
+};
+pub(in super::super) static MEMORY: Shape = Shape {
+    default: "1024",
+    ..Shape::leaf(
+        "memory",
+        Type::Size { low: 16, high: MAX_MEMORY, unit: SizeUnit::Mega },
+        "`memory 2048` or `memory \"2G\"`",
+        "Memory",
+    )
+};
+pub(in super::super) static DISK: Shape = Shape {
+    default: "the image's size",
+    ..Shape::leaf(
+        "disk",
+        Type::Size { low: 1, high: MAX_DISK, unit: SizeUnit::Giga },
+        "`disk 20` or `disk \"20G\"`",
+        "Size of the disk, not less than the image's",
+    )
+};
+pub(in super::super) static ATTACHED: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf("volume", Type::Name, "`volume \"data\"`", "A volume of the top level that belongs to it")
+};
+pub(in super::super) static SHARE: Shape = Shape {
+    args: Args::Fixed { all: &[Type::Path, Type::Text, Type::Choice(&["readonly"])], needed: 2 },
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "share",
+        Type::Path,
+        "`share \"./src\" \"/mnt/src\"` or `share \"./src\" \"/mnt/src\" readonly`",
+        "A folder of the host that the guest sees at a path of its own",
+    )
+};
+
+/// The kinds of network as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum NetworkKind {
+    User,
+    Private,
+    Tap,
+    Vnic,
+    None,
+}
+
+pub(in super::super) const NETWORKS: [(&str, NetworkKind); 5] = [
+    ("user", NetworkKind::User),
+    ("private", NetworkKind::Private),
+    ("tap", NetworkKind::Tap),
+    ("vnic", NetworkKind::Vnic),
+    ("none", NetworkKind::None),
+];
+pub(in super::super) static NETWORK: Shape = Shape {
+    args: Args::Optional(Type::Choice(&words(&NETWORKS))),
+    props: &[
+        Prop::new(
+            "name",
+            Type::Name,
+            "required for `private` and `vnic`",
+            "The private network, or the vnic",
+        ),
+        Prop::new("address", Type::Address, "chosen by vmctl", "Its address in a `private` network"),
+        Prop::new("bridge", Type::Text, "`\"br0\"` for `tap`", "The bridge of a `tap` network"),
+    ],
+    block: &[&NETWORK_NAME, &ADDRESS, &BRIDGE],
+    repeats: true,
+    default: "`\"user\"`",
+    elsewhere: in_network,
+    ..Shape::leaf(
+        "network",
+        Type::Text,
+        "`network \"user\"`, `network \"private\" name=\"lan\"`, `network \"tap\" bridge=\"br0\"`, `network \"vnic\" name=\"vnic0\"` or `network \"none\"`",
+        "A network card. `user`: out through the host, in by forwards; `private`: to other machines; `tap`: on a bridge of the host; `vnic`: of illumos; `none`: no card at all. Its options are properties or nodes of its block",
+    )
+};
+pub(in super::super) static NETWORK_NAME: Shape =
+    Shape::leaf("name", Type::Name, "`name \"lan\"`", "As the property");
+pub(in super::super) static ADDRESS: Shape =
+    Shape::leaf("address", Type::Address, "`address \"10.77.0.10\"`", "As the property");
+pub(in super::super) static BRIDGE: Shape =
+    Shape::leaf("bridge", Type::Text, "`bridge \"br0\"`", "As the property");
+
+pub(in super::super) const PROTOCOLS: [(&str, Protocol); 2] =
+    [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+pub(in super::super) static FORWARD: Shape = Shape {
+    args: Args::None,
+    props: &[
+        Prop::new(
+            "host",
+            Type::Whole { low: 0, high: 65_535 },
+            "0",
+            "Port of the host; 0 lets the kernel choose at each start, `vmctl status` shows it",
+        ),
+        Prop::new("guest", PORT, "required", "Port of the guest"),
+        Prop::new("protocol", Type::Choice(&words(&PROTOCOLS)), "`\"tcp\"`", "Transport protocol"),
+        Prop::new(
+            "address",
+            Type::Address,
+            "`\"127.0.0.1\"`",
+            "Address of the host to listen on; anything but a loopback address is warned about",
+        ),
+    ],
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "forward",
+        Type::Text,
+        "`forward host=8080 guest=80`",
+        "A port of the host that leads to the guest. The one to the guest's sshd is added by vmctl",
+    )
+};
+
+pub(in super::super) const UNTIL: [(&str, Until); 3] =
+    [("started", Until::Started), ("ready", Until::Ready), ("provisioned", Until::Provisioned)];
+pub(in super::super) static DEPENDS_ON: Shape = Shape {
+    args: Args::Many(Type::Name),
+    props: &[Prop::new(
+        "until",
+        Type::Choice(&words(&UNTIL)),
+        "`\"provisioned\"`",
+        "How far they must be: their process runs, they count as ready, or all their steps are done",
+    )],
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "depends-on",
+        Type::Name,
+        "`depends-on \"db\" until=\"ready\"`",
+        "Machines that come first, and go last. The name of a `vm` with a `count` means all of them",
+    )
+};
+
+pub(in super::super) const POWERS: [(&str, Power); 3] =
+    [("running", Power::Running), ("stopped", Power::Stopped), ("suspended", Power::Suspended)];
+pub(in super::super) static STATE: Shape = Shape {
+    default: "`\"running\"`",
+    ..Shape::leaf("state", Type::Choice(&words(&POWERS)), "`state \"stopped\"`", "What it is to do")
+};
+
+pub(in super::super) static LABELS: Shape = Shape {
+    named: Some(&LABEL),
+    default: "none",
+    ..Shape::branch("labels", &[], "`labels { role \"web\" }`", "Words about it, for people and scripts")
+};
+pub(in super::super) static LABEL: Shape =
+    Shape::leaf("", Type::Scalar, "`role \"web\"`", "One label, by its name");
+
+pub(in super::super) const TCP_PORT: Type = PORT;
