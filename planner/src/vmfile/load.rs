@@ -110,6 +110,11 @@ pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
     Ok(file.removed.into_iter().map(|name| name.value).collect())
 }
 
+/// The text of a VMFile as it stands on the disk.
+pub fn text(path: &Path) -> Result<String, Report> {
+    read(path, &path.display().to_string())
+}
+
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report.
 pub fn parse(file: &str, text: &str) -> Result<File, Report> {
     let nodes = source::read(text).map_err(|faults| Report::new(file, text, faults))?;

@@ -8,7 +8,8 @@
 //! run tells everything. `scan`, `source` and `decode` are pure; only `load` and `resolve` touch the disk.
 //!
 //! `scan` is a recogniser of its own in front of the kdl crate, because that crate overflows the stack on deep
-//! nesting and explains the usual mistakes poorly.
+//! nesting and explains the usual mistakes poorly. `format` stands beside this: it rewrites the text, and asks `source`
+//! whether it still says the same.
 
 pub mod ast;
 mod decode;
@@ -16,6 +17,7 @@ mod depend;
 mod duration;
 mod fields;
 mod files;
+mod format;
 mod grammar;
 mod lex;
 mod lifecycle;
@@ -31,5 +33,6 @@ mod suggest;
 mod words;
 
 pub(crate) use files::content_digest;
-pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
+pub use format::format;
+pub use load::{FILE_NAME, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text};
 pub use report::{Place, Problem, Report, Severity};
