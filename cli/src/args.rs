@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Check the VMFile without touching anything
     Validate(ValidateArgs),
+    /// Rewrite the VMFile in its canonical form
+    Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
 }
@@ -421,6 +423,20 @@ pub(crate) struct ValidateArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of `fmt`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl fmt\n  vmctl fmt --check             In CI: exit 1 if something is not formatted\n  vmctl fmt VMFile.kdl vms/*.kdl\n  vmctl fmt - < VMFile.kdl      For editors: the formatted text goes to stdout\n\nBlanks, line ends and the order of nodes change; names, values and comments stay as they\nare written. The names of files that changed are printed."
+)]
+pub(crate) struct FmtArgs {
+    /// Files to format; `-` is standard input, formatted to standard output [default: the VMFile]
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write nothing; show what would change, and exit 1 if anything would
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Options of `doctor`.

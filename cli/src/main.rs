@@ -68,6 +68,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Console(args) => commands::console::run(&ctx, &args),
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
+        Command::Fmt(args) => commands::fmt::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
     }
 }

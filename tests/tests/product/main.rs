@@ -5,6 +5,7 @@ mod bad_input;
 mod changes;
 mod drift;
 mod examples;
+mod format;
 mod interruption;
 mod life;
 mod plans;
