@@ -12,3 +12,4 @@ mod provisioning;
 mod report;
 mod schema;
 mod together;
+mod validate;
