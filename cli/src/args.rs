@@ -418,11 +418,39 @@ pub(crate) struct LogArgs {
 
 /// Options of `validate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json")]
+#[command(
+    after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json\n  vmctl validate --format sarif > vmctl.sarif   For code review tools\n\nExits 1 if the VMFile cannot be used, whatever the format."
+)]
 pub(crate) struct ValidateArgs {
-    /// Print JSON
+    /// Form of the answer [default: human]
+    #[arg(long, value_enum)]
+    format: Option<ValidateFormat>,
+    /// Print JSON, as `--format json` does
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl ValidateArgs {
+    /// The form that was asked for; none if two were.
+    pub(crate) fn format(&self) -> Option<ValidateFormat> {
+        match (self.format, self.json) {
+            (Some(format), false) => Some(format),
+            (None, false) => Some(ValidateFormat::Human),
+            (None | Some(ValidateFormat::Json), true) => Some(ValidateFormat::Json),
+            (Some(ValidateFormat::Human | ValidateFormat::Sarif), true) => None,
+        }
+    }
+}
+
+/// Form of what `validate` finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValidateFormat {
+    /// Text, with the places drawn
+    Human,
+    /// vmctl's own document
+    Json,
+    /// SARIF 2.1.0, for code review tools
+    Sarif,
 }
 
 /// Options of `fmt`.
@@ -507,6 +535,20 @@ mod tests {
             let Command::Apply(args) = parse(line).unwrap().command else { panic!("not apply") };
             assert!(args.yes && args.parallelism.get() == 10);
         }
+    }
+
+    #[test]
+    fn json_of_validate_is_one_of_its_formats() {
+        let format = |line: &str| {
+            let Command::Validate(args) = parse(line).unwrap().command else { panic!("not validate") };
+            args.format()
+        };
+        assert_eq!(format("vmctl validate"), Some(ValidateFormat::Human));
+        assert_eq!(format("vmctl validate --json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --json --format json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --format sarif"), Some(ValidateFormat::Sarif));
+        assert_eq!(format("vmctl validate --format sarif --json"), None);
+        assert_eq!(format("vmctl validate --format human --json"), None);
     }
 
     #[test]

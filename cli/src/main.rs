@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod render;
 mod report;
+mod sarif;
 mod saved;
 mod stdin;
 mod summary;

@@ -13,3 +13,4 @@ mod provisioning;
 mod report;
 mod schema;
 mod together;
+mod validate;

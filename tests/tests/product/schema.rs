@@ -222,6 +222,9 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     world.vmfile("vm \"one\" { image \"nothing\"; memry 12; vcpus 0; vcpus 1 }\nvm \"one\" { }");
     let invalid = document(&world, "validate", &["validate", "--json"], 1);
     assert!(invalid["problems"].as_array().is_some_and(|problems| problems.len() > 3), "{invalid:#}");
+    world.vmfile("/- kdl-version 1\nvm \"one\" { image \"nothing\"; }");
+    let old = document(&world, "validate", &["validate", "--json"], 1);
+    assert_eq!(old["problems"][0]["code"], "vmfile::kdl1");
     world.write("odd/VMFile.kdl/file", "");
     let unread = document(&world, "validate", &["validate", "--json", "--file", "odd/VMFile.kdl"], 1);
     assert_eq!(unread["problems"][0].get("line"), None, "{unread:#}");
