@@ -266,6 +266,13 @@ pub struct Hardware {
     pub qemu_args: Vec<String>,
 }
 
+impl Hardware {
+    /// Whether all of it is as it is where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a guest boots with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -11,7 +11,7 @@ use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
-use worlds::{BEFORE, changed, drifted, script, vmfile, world};
+use worlds::{BEFORE, changed, drifted, everything, script, vmfile, world};
 
 /// The texts of `key` in every element of the lists at `list`.
 fn words<'a>(documents: impl IntoIterator<Item = &'a Value>, list: &str, key: &str) -> BTreeSet<String> {
@@ -32,7 +32,8 @@ fn plans_with_every_action_are_as_promised() {
     vmfile(&world, &BEFORE);
     let nothing = document(&world, "plan", &["drift", "--json"], 0);
     assert_eq!(nothing["changes"], json!([]));
-    let first = document(&world, "plan", &["plan", "--json"], 0);
+    everything(&world);
+    let first = document(&world, "plan", &["plan", "--json"], 1);
     let fields = words(first["changes"].as_array().expect("changes"), "/fields", "field");
     let made = allowed("plan", "/$defs/field/properties/field/enum");
     assert_eq!(made.difference(&fields).collect::<Vec<_>>(), ["provision"], "all that a new machine has");
