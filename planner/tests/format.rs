@@ -2,9 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
-use vmctl_planner::vmfile::format;
+use common::FakeImages;
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+use vmctl_planner::desired::Desired;
+use vmctl_planner::vmfile::{Given, LoadOptions, format, load};
 
 fn formatted(text: &str) -> String {
     let formatted = format("VMFile.kdl", text).unwrap();
@@ -267,4 +273,85 @@ fn examples_are_formatted() {
         let text = read(&path);
         assert!(formatted(&text) == text, "run `vmctl fmt {}`", path.display());
     }
+}
+
+/// What a machine may say, in no order of anybody's.
+const SAYINGS: &[&str] = &[
+    "memory (var)\"size\"",
+    "memory \"1.5G\"",
+    "vcpus 2 // two",
+    "image (ref)\"tiny\"",
+    "disk 20",
+    "ssh { user \"me\" }",
+    "cloud-init {\n  /* of old */\n  hostname (template)\"{{ name }}.{{ var.domain }}\"\n}",
+    "network \"user\"",
+    "network name=\"lan\" \"private\" address=\"10.77.0.9\"",
+    "forward guest=80 /- protocol=\"udp\" host=0",
+    "forward protocol=\"udp\" guest=53",
+    "provision { inline \"echo one\" }",
+    "provision { inline \"\"\"\n  echo two\n    deep\n  \"\"\"\n  run \"once\"; env { B 2; A 1 } }",
+    "ready { exec \"b\"; tcp 1; exec \"a\"; timeout \"2m\" }",
+    "check \"two\" { tcp 2 }",
+    "check \"one\" { log \"x\" }",
+    "labels { z \"1\"; a \"2\" }",
+    "volume \"data\"",
+    "lifecycle { replace-when \"memory\"; prevent-destroy }",
+    "/- memory 1",
+    "state stopped",
+];
+
+/// What else a file may say.
+const DEFINITIONS: &[&str] = &[
+    "variable \"size\" { default 2048 }",
+    "variable domain { default \"example.org\" }",
+    "image tiny { path \"disk.img\" }",
+    "network \"lan\" { subnet \"10.77.0.0/24\" }",
+    "volume data size=\"10G\"",
+    "defaults { ssh; labels { a 1; b 2 } }",
+    "template base { provision { inline first }; vcpus 4 }",
+    "vm other template=base count=2 { image \"disk.img\" }",
+    "output url \"x\"",
+];
+
+fn desired(site: &Path, text: &str) -> Option<Desired> {
+    let path = site.join("VMFile.kdl");
+    std::fs::write(&path, text).unwrap();
+    let images = FakeImages::default();
+    let options = LoadOptions { project: None, home: None, images: &images, given: Given::default() };
+    let desired = load(&path, &options).ok()?.desired;
+    Some(Desired { inputs: Vec::new(), ..desired })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn formatted_file_asks_for_the_same(
+        sayings in subsequence(SAYINGS, 0..SAYINGS.len()).prop_shuffle(),
+        definitions in Just(DEFINITIONS.to_vec()).prop_shuffle(),
+        before in 0..DEFINITIONS.len(),
+    ) {
+        let site = tempfile::tempdir().unwrap();
+        std::fs::write(site.path().join("disk.img"), "disk").unwrap();
+        let machine = format!("vm web template=base {{\n{}\nimage-url \"https://example.org/x\"\n}}", sayings.join("\n"));
+        let mut parts: Vec<&str> = definitions;
+        parts.insert(before, &machine);
+        // An image of its own takes the place of the URL only where it is the only one.
+        let text = if sayings.iter().any(|saying| saying.starts_with("image")) {
+            parts.join("\n").replace("image-url \"https://example.org/x\"", "")
+        } else {
+            parts.join("\n")
+        };
+        let asked = desired(site.path(), &text);
+        prop_assert_eq!(desired(site.path(), &formatted(&text)), asked);
+    }
+}
+
+#[test]
+fn files_of_the_property_are_mostly_right() {
+    let site = tempfile::tempdir().unwrap();
+    std::fs::write(site.path().join("disk.img"), "disk").unwrap();
+    let sayings: Vec<_> = SAYINGS.iter().filter(|saying| !saying.starts_with("memory \"")).copied().collect();
+    let text = format!("{}\nvm web template=base {{\n{}\n}}", DEFINITIONS.join("\n"), sayings.join("\n"));
+    assert!(desired(site.path(), &text).is_some(), "{text}");
 }
