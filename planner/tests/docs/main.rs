@@ -1,4 +1,4 @@
-//! Pages that are made from the tables of the planner, and the texts in them that must be valid.
+//! Pages and the schema that are made from the tables of the planner, and the texts in them that must be valid.
 //!
 //! `cargo test -p vmctl-planner --test docs -- --ignored` writes them anew.
 
@@ -9,6 +9,7 @@ mod behaviors;
 mod common;
 mod grammar;
 mod reference;
+mod schema;
 mod snippets;
 
 use std::fs;
@@ -21,8 +22,11 @@ const END: &str = "<!-- end of what is made -->\n";
 type Make = fn(&str) -> String;
 
 /// What is made from tables, by its name in `docs`.
-const PAGES: [(&str, Make); 2] =
-    [("planning-behaviors.md", behaviors::page), ("vmfile.md", reference::page)];
+const PAGES: [(&str, Make); 3] = [
+    ("planning-behaviors.md", behaviors::page),
+    ("vmfile.md", reference::page),
+    ("schemas/vmfile.kdl-schema", |_| schema::text()),
+];
 
 /// The file `name` of the repository.
 fn path(name: &str) -> PathBuf {
