@@ -20,7 +20,7 @@ pub mod drift;
 pub mod fields;
 pub mod graph;
 mod moves;
-mod not_yet;
+pub mod not_yet;
 pub mod observed;
 pub mod picture;
 pub mod plan;
