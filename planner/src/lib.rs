@@ -33,7 +33,9 @@ mod target;
 pub mod texts;
 pub mod vmfile;
 
-pub use change::{Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, TextDiff};
+pub use change::{
+    Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, Refusal, RefusalKind, TextDiff,
+};
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};
 pub use document::PlanDocument;

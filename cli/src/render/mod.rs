@@ -6,7 +6,7 @@ mod values;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument};
+use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument, Refusal};
 use vmctl_providers::Stray;
 
 use crate::ui::{self, BAD, DOUBTFUL, GOOD, LABEL};
@@ -132,8 +132,8 @@ impl Page {
             return;
         }
         self.raw(&format!("{BAD}Refused:{BAD:#} this plan cannot be applied."));
-        for (change, why) in refused {
-            self.line(6, &format!("  {}: {}", change.address, ui::visible(why)));
+        for (change, Refusal { text, .. }) in refused {
+            self.line(6, &format!("  {}: {}", change.address, ui::visible(text)));
         }
         self.gap();
     }
