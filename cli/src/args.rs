@@ -89,7 +89,7 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Show what moved since it was recorded, and exit 2 if something did
     Drift(DriftArgs),
-    /// Show what is recorded, or a saved plan
+    /// Show what is recorded, a saved plan, or the VMFile after all substitution
     Show(ShowArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
@@ -235,12 +235,15 @@ pub(crate) struct ApplyArgs {
 /// Options of `show`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html"
+    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html\n  vmctl show --resolved      The VMFile with everything put in its place"
 )]
 pub(crate) struct ShowArgs {
     /// Saved plan to show, as made by `plan --out`; without it, the recorded state
     #[arg(value_name = "PLANFILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Show what the VMFile asks for after all substitution, as a VMFile again; no state is read
+    #[arg(long, conflicts_with_all = ["plan", "markdown", "html"])]
+    pub(crate) resolved: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

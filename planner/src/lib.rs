@@ -25,6 +25,7 @@ pub mod observed;
 pub mod picture;
 pub mod plan;
 pub mod recorded;
+pub mod resolved;
 pub mod saved;
 pub mod scope;
 mod sequence;

@@ -40,6 +40,7 @@ mod sources;
 mod suggest;
 pub mod typed;
 mod words;
+mod write;
 
 pub use expand::Given;
 pub(crate) use files::content_digest;
@@ -48,3 +49,5 @@ pub use load::{
     FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text,
 };
 pub use report::{Place, Problem, Related, Report, Severity};
+pub(crate) use write::template;
+pub use write::write;

@@ -235,6 +235,73 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     assert_eq!(document(&world, "doctor", &["doctor", "--json"], 1)["ok"], json!(false));
 }
 
+#[test]
+fn file_after_all_substitution_is_as_promised() {
+    let world = world();
+    world.write("vmlinuz", "kernel");
+    world.vmfile(ALL_THAT_CAN_BE_ASKED_FOR);
+    let resolved = document(&world, "resolved", &["show", "--resolved", "--json"], 0);
+    assert_eq!(resolved["vms"]["one-2"]["labels"]["place"], "two-2");
+    assert_eq!(resolved["vms"]["one-1"]["provision"].as_array().map(Vec::len), Some(2));
+    assert!(!world.data().join("projects").exists(), "no state is made");
+
+    // What is printed for people is a VMFile that says the same.
+    let text = world.vmctl(&["show", "--resolved"]).expect(0).stdout;
+    world.vmfile(&text);
+    let mut again = document(&world, "resolved", &["show", "--resolved", "--json"], 0);
+    again["inputs"] = resolved["inputs"].clone();
+    assert_eq!(again, resolved, "{text}");
+    assert_eq!(world.vmctl(&["show", "--resolved"]).expect(0).stdout, text);
+    for refused in [["today.plan", "--resolved"], ["--resolved", "--markdown"]] {
+        world.vmctl(&[&["show"], &refused[..]].concat()).expect(64);
+    }
+}
+
+/// A VMFile in which nothing of `show --resolved --json` is missing.
+const ALL_THAT_CAN_BE_ASKED_FOR: &str = r#"
+variable "where" { default "two" }
+network "lan" { subnet "10.77.0.0/24" }
+network "wan"
+volume "data" size="1.5G" { prevent-destroy }
+defaults { image "blank.qcow2"; labels { place (template)"{{ var.where }}-{{ name }}" } }
+vm "one" count=2 {
+    labels { place (template)"two-{{ index }}" }
+    ssh { user "me" }
+    forward guest=80
+    network
+    network "private" name="lan" address=(template)"10.77.0.1{{ index }}"
+    network "private" name="wan"
+    provision { script "setup.sh"; env { PLACE (var)"where" }; timeout "5m"; user "root"; run "always" }
+    provision "file" { source "setup.sh"; destination "/x"; mode "0700"; owner "me" }
+    check "up" { tcp 80; exec "true" }
+    ready { log "up"; timeout "1500ms" }
+    share "." "/mnt" readonly
+}
+vm "two" {
+    cloud-init { user-data "seed.yaml" }
+    volume "data"
+    disk 1
+    network "none"
+    depends-on "one" until="started"
+    lifecycle { prevent-destroy; ignore-changes "memory"; replace-when "vcpus" "vm.one" }
+    machine "q35"
+    cpu "max"
+    accel "tcg"
+    qemu-arg "-device" "virtio-rng-pci"
+    state "stopped"
+}
+vm "far" {
+    image-url "https://example.org/x.qcow2"
+    kernel "vmlinuz"
+    cmdline "quiet"
+    network "tap" bridge="br1"
+}
+vm "illumos" { backend "propolis"; network "vnic" name="vnic0"; cloud-init { ssh-key "key.pub" } }
+output "url" (template)"http://{{ vm.one-1.host }}:{{ vm.one-1.port.80 }}/" { description "the page" }
+moved from="three" to="two"
+removed "four"
+"#;
+
 /// Where every object in `value` is, but those inside a backend's own data, which is no promise.
 fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
@@ -303,7 +370,7 @@ fn fields(schema: &Value, at: &str, found: &mut BTreeMap<String, Value>) {
 #[test]
 fn every_field_is_described_and_every_schema_is_numbered() {
     let names: Vec<_> = SCHEMAS.keys().map(String::as_str).collect();
-    assert_eq!(names, ["doctor", "event", "list", "plan", "state", "status", "validate"]);
+    assert_eq!(names, ["doctor", "event", "list", "plan", "resolved", "state", "status", "validate"]);
     for (name, schema) in SCHEMAS.iter() {
         assert_eq!(schema.text["$id"], format!("{name}-v1.json"));
         assert!(schema.text["title"].as_str().is_some_and(|title| title.ends_with(", format 1")), "{name}");
