@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod graph;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod show;
 pub(crate) mod ssh;

@@ -7,6 +7,7 @@ mod drift;
 mod examples;
 mod interruption;
 mod life;
+mod outputs;
 mod plans;
 mod provisioning;
 mod report;
