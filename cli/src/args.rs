@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Drift(DriftArgs),
     /// Show what is recorded, a saved plan, or the VMFile after all substitution
     Show(ShowArgs),
+    /// Print the outputs of the VMFile
+    Output(OutputsArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
     /// Mark a machine to be made anew by the next `apply`
@@ -246,6 +248,19 @@ pub(crate) struct ShowArgs {
     pub(crate) resolved: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Options of `output`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl output\n  curl \"$(vmctl output url)\"\n  vmctl output --json | jq -r '.outputs.url.value'\n\nThe list hides sensitive values; NAME and --json print them.\nExits 1 if NAME is not known because a machine does not run."
+)]
+pub(crate) struct OutputsArgs {
+    /// Output whose value alone is printed; without it, all of them
+    pub(crate) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `graph`.

@@ -17,6 +17,7 @@ mod files;
 mod logging;
 mod machines;
 mod output;
+mod outputs;
 mod progress;
 mod render;
 mod report;
@@ -58,6 +59,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Apply(args) => commands::apply::run(&ctx, &args),
         Command::Drift(args) => commands::drift::run(&ctx, &args),
         Command::Show(args) => commands::show::run(&ctx, &args),
+        Command::Output(args) => commands::output::run(&ctx, &args),
         Command::Graph(args) => commands::graph::run(&ctx, &args),
         Command::Taint(args) => commands::taint::taint(&ctx, &args),
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),

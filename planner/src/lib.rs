@@ -22,6 +22,7 @@ pub mod graph;
 mod moves;
 pub mod not_yet;
 pub mod observed;
+pub mod outputs;
 pub mod picture;
 pub mod plan;
 pub mod recorded;

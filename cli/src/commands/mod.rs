@@ -9,6 +9,7 @@ pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod show;
 pub(crate) mod ssh;

@@ -28,12 +28,15 @@ fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {
 #[test]
 fn two_tier_web_reads_what_db_published() {
     let world = World::new(2);
-    copy(&world, "two-tier", &[("18080", free_port()), ("18081", free_port())]);
+    let (db, web) = (free_port(), free_port());
+    copy(&world, "two-tier", &[("18080", db), ("18081", web)]);
     world.vmctl(&["validate"]).expect(0);
     world.vmctl(&["apply", "--yes"]).expect(0).says("fetched what db published");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     let page = world.exec("web", "wget -q -O - http://127.0.0.1/");
     assert_eq!(page, "web read this from db:\nThe quick brown fox was here.\n");
+    let url = format!("http://127.0.0.1:{web}/\n");
+    assert_eq!(world.vmctl(&["output", "url"]).expect(0).stdout, url);
 
     let held = leaks::held(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);

@@ -8,6 +8,7 @@ mod examples;
 mod format;
 mod interruption;
 mod life;
+mod outputs;
 mod plans;
 mod provisioning;
 mod report;

@@ -11,7 +11,7 @@ use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
-use worlds::{BEFORE, changed, drifted, everything, script, vmfile, world};
+use worlds::{BEFORE, changed, drifted, everything, script, vmfile, vmfile_and, world};
 
 /// The texts of `key` in every element of the lists at `list`.
 fn words<'a>(documents: impl IntoIterator<Item = &'a Value>, list: &str, key: &str) -> BTreeSet<String> {
@@ -146,8 +146,10 @@ fn machines_in_every_state_are_as_promised() {
 #[test]
 fn events_of_every_kind_are_as_promised() {
     let world = world();
-    let steps = "ssh; provision \"shell\" { inline \"one\" }; provision \"shell\" { inline \"two\" }";
-    vmfile(&world, &[("base", ""), ("top", "depends-on \"base\""), ("worker", steps)]);
+    let steps =
+        "ssh { user \"me\" }; provision \"shell\" { inline \"one\" }; provision \"shell\" { inline \"two\" }";
+    let output = "output \"login\" (template)\"{{ vm.worker.user }}\"\n";
+    vmfile_and(&world, &[("base", ""), ("top", "depends-on \"base\""), ("worker", steps)], output);
     script(
         &world,
         &json!([
@@ -162,7 +164,8 @@ fn events_of_every_kind_are_as_promised() {
     assert_eq!(summary["skipped"].as_array().map(Vec::len), Some(1), "{summary:#}");
     all.extend(apply(&world, &[], 0));
     let nothing = apply(&world, &[], 0);
-    assert_eq!((nothing.len(), &nothing[1]["outcome"]), (2, &json!("nothing-to-do")));
+    assert_eq!((nothing.len(), &nothing[2]["outcome"]), (3, &json!("nothing-to-do")));
+    assert_eq!(nothing[1]["outputs"]["login"]["value"], "me");
 
     // A step that does not end, and two interrupts.
     let mut destroy = world.start(&["apply", "--destroy", "--yes", "--json", "--parallelism", "1"]);
@@ -235,6 +238,26 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     document(&world, "doctor", &["doctor", "--json"], 0);
     world.set("PATH", "/nowhere");
     assert_eq!(document(&world, "doctor", &["doctor", "--json"], 1)["ok"], json!(false));
+}
+
+#[test]
+fn outputs_are_as_promised() {
+    let world = world();
+    let outputs = "variable \"word\" { sensitive; default \"hunter2\" }\n\
+                   output \"user\" (template)\"{{ vm.one.user }}\" { description \"who logs in\" }\n\
+                   output \"secret\" (var)\"word\"\n";
+    vmfile(&world, &[("one", "ssh")]);
+    assert_eq!(document(&world, "output", &["output", "--json"], 0)["outputs"], json!({}));
+    vmfile_and(&world, &[("one", "ssh")], outputs);
+    let before = document(&world, "output", &["output", "--json"], 0);
+    assert_eq!(before["outputs"]["user"]["reason"], "`vm.one` is not made yet");
+    let events = apply(&world, &[], 0);
+    let told = &events[events.len() - 2];
+    assert_eq!((&told["event"], &told["outputs"]["user"]["value"]), (&json!("outputs"), &json!("vm")));
+    assert_eq!(told["outputs"]["secret"]["value"], "(sensitive)");
+    let secret = document(&world, "output", &["output", "secret", "--json"], 0);
+    let expected = json!({ "value": "hunter2", "description": null, "sensitive": true, "reason": null });
+    assert_eq!(secret["outputs"], json!({ "secret": expected }));
 }
 
 #[test]
@@ -372,7 +395,10 @@ fn fields(schema: &Value, at: &str, found: &mut BTreeMap<String, Value>) {
 #[test]
 fn every_field_is_described_and_every_schema_is_numbered() {
     let names: Vec<_> = SCHEMAS.keys().map(String::as_str).collect();
-    assert_eq!(names, ["doctor", "event", "list", "plan", "resolved", "state", "status", "validate"]);
+    assert_eq!(
+        names,
+        ["doctor", "event", "list", "output", "plan", "resolved", "state", "status", "validate"]
+    );
     for (name, schema) in SCHEMAS.iter() {
         assert_eq!(schema.text["$id"], format!("{name}-v1.json"));
         assert!(schema.text["title"].as_str().is_some_and(|title| title.ends_with(", format 1")), "{name}");

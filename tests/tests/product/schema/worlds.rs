@@ -33,7 +33,12 @@ fn vm(name: &str, rest: &str) -> String {
 }
 
 pub(super) fn vmfile(world: &World, machines: &[(&str, &str)]) {
-    world.vmfile(&machines.iter().map(|(name, rest)| vm(name, rest)).collect::<String>());
+    vmfile_and(world, machines, "");
+}
+
+/// As [`vmfile`], with more text behind the machines.
+pub(super) fn vmfile_and(world: &World, machines: &[(&str, &str)], more: &str) {
+    world.vmfile(&(machines.iter().map(|(name, rest)| vm(name, rest)).collect::<String>() + more));
 }
 
 /// A machine with every field that can be planned and not applied yet.
