@@ -205,14 +205,20 @@ impl Report {
     }
 }
 
-/// Leaves each fault once: what is wrong with a template is wrong with each machine made of it. Returns the number of
-/// errors among them.
+/// Leaves each fault once: what is wrong with a template is wrong with each machine made of it, and the machines of one
+/// `vm` differ in their numbers alone. Warnings that an error may have caused are left out beside errors. Returns the
+/// number of errors.
 fn once(faults: &mut Vec<Fault>) -> usize {
     let mut seen = HashSet::new();
     faults.retain(|fault| {
-        seen.insert((fault.code, fault.message.clone(), fault.labels.first().map(|(span, _)| *span)))
+        let message = fault.message.replace(|c: char| c.is_ascii_digit(), "");
+        seen.insert((fault.code, message, fault.labels.first().map(|(span, _)| *span)))
     });
-    faults.iter().filter(|fault| fault.is_error()).count()
+    let errors = faults.iter().filter(|fault| fault.is_error()).count();
+    if errors > 0 {
+        faults.retain(|fault| !fault.is_doubtful);
+    }
+    errors
 }
 
 impl fmt::Display for Report {
@@ -244,15 +250,24 @@ pub(super) struct Fault {
     message: String,
     labels: Vec<(SourceSpan, String)>,
     help: Option<String>,
+    /// Beside errors it may be one of their consequences.
+    is_doubtful: bool,
 }
 
 impl Fault {
     pub(super) fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), labels: Vec::new(), help: None }
+        let (severity, message) = (Severity::Error, message.into());
+        Self { severity, code, message, labels: Vec::new(), help: None, is_doubtful: false }
     }
 
     pub(super) fn warning(code: &'static str, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, message) }
+    }
+
+    /// Not told beside errors, which may be its cause.
+    pub(super) fn unless_wrong(mut self) -> Self {
+        self.is_doubtful = true;
+        self
     }
 
     pub(super) fn at(mut self, span: SourceSpan, label: impl Into<String>) -> Self {
@@ -260,8 +275,11 @@ impl Fault {
         self
     }
 
+    /// Adds a place, unless there is a label at it already: what several machines share stands only once.
     pub(super) fn add_label(&mut self, span: SourceSpan, label: impl Into<String>) {
-        self.labels.push((span, label.into()));
+        if self.labels.iter().all(|(known, _)| *known != span) {
+            self.labels.push((span, label.into()));
+        }
     }
 
     pub(super) fn help(self, help: impl Into<String>) -> Self {

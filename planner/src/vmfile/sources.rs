@@ -8,6 +8,7 @@ use miette::{NamedSource, SourceSpan};
 
 use super::lex::is_forbidden;
 use super::report::Place;
+use super::secrets::Secrets;
 
 /// All files of a run, the VMFile first.
 #[derive(Debug, Default)]
@@ -72,6 +73,13 @@ impl Sources {
     pub(super) fn at(&self, offset: usize) -> Option<(usize, &SourceFile)> {
         let index = self.files.partition_point(|file| file.base <= offset).checked_sub(1)?;
         Some((index, self.files.get(index)?))
+    }
+
+    /// Blots out `secrets` in all texts.
+    pub(super) fn blot(&mut self, secrets: &Secrets) {
+        for file in &mut self.files {
+            file.text = secrets.blot(&file.text);
+        }
     }
 
     /// The texts as messages show them, in the order of the files.
