@@ -482,6 +482,21 @@ fn nodes_with_too_many_values_are_refused_before_they_are_parsed() {
     assert_eq!(told, ["vmfile::too-big: the file has more than 500000 values"]);
 }
 
+#[test]
+fn a_line_that_is_far_too_long_is_not_shown() {
+    let long = "x".repeat(100_000);
+    let site = Site::new(&format!(
+        "vm \"web\" {{ image \"disk.img\"; machine \"q35,{long}\"; memory 512; memory 1024 }}"
+    ));
+    let report = site.load().unwrap_err();
+    let mut told = String::new();
+    miette::GraphicalReportHandler::new().with_width(500).render_report(&mut told, &report).unwrap();
+    assert!(told.len() < 2_000, "{}", told.len());
+    for place in [38, 100_046, 100_058] {
+        assert!(told.contains(&format!("line 1, column {place})")), "{place}: {told}");
+    }
+}
+
 /// A machine as its nodes, in the order in which they are written.
 fn machine() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     (

@@ -98,6 +98,18 @@ impl SourceFile {
         let before = self.text.get(start..offset).unwrap_or("");
         Place { line, column: before.chars().count() + 1, offset, length: span.len(), label }
     }
+
+    /// Whether `place` and the lines around it are short enough for a terminal: a file that is one line of many
+    /// megabytes would be printed whole for each problem.
+    pub(super) fn is_showable(&self, place: &Place) -> bool {
+        const LONGEST_LINE: usize = 1_000;
+        const LONGEST_PLACE: usize = 10_000;
+        let last = self.lines.partition_point(|start| *start <= place.offset + place.length);
+        let begins = |line: usize| self.lines.get(line).copied().unwrap_or(self.text.len());
+        let around = place.line.saturating_sub(2)..=last;
+        place.length <= LONGEST_PLACE
+            && around.into_iter().all(|line| begins(line + 1).saturating_sub(begins(line)) <= LONGEST_LINE)
+    }
 }
 
 /// `text` with everything that could steer a terminal replaced, character by character, at the same offsets.

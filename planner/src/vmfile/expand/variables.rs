@@ -203,11 +203,7 @@ impl<'n> Definition<'n> {
 
     /// The variable with its value of this run.
     fn variable(&self, files: &HashMap<&str, &Node>, given: &Given, fields: &mut Fields) -> Variable {
-        let found = self.found(files, given, fields);
-        let (value, source) = match found {
-            Some((value, source)) => (value, source),
-            None => (None, Source::Option),
-        };
+        let (value, source) = self.found(files, given, fields).unwrap_or((None, Source::Option));
         let value = value.filter(|_| self.is_sound).filter(|value| self.is_allowed(value, source, fields));
         Variable { span: self.name.span, value, source, is_sensitive: self.is_sensitive }
     }
