@@ -312,8 +312,8 @@ impl<'t> Lexer<'t> {
             word.split(|c: char| !c.is_ascii_hexdigit() && c != '_').map(str::len).max().unwrap_or(0);
         if !is_number(word) {
             let message = format!("`{}` is not a number", shorten(word));
-            let help = "sizes are plain numbers, `memory 2048` in MB and `disk 20` in GB; other text goes in quotation marks, as in `timeout \"2m\"`";
-            self.fault(SYNTAX, range, message, "begins like a number", help);
+            let help = format!("text goes in quotation marks: \"{}\"", shorten(word));
+            self.fault(SYNTAX, range, message, "begins like a number", &help);
         } else if longest > MAX_DIGITS {
             self.fault(
                 SYNTAX,

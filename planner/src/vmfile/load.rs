@@ -13,10 +13,11 @@ use super::expand::{Given, expand};
 use super::fields::Fields;
 use super::files::{FileError, Files, read_text};
 use super::grammar::PROJECT;
-use super::read::Document;
+use super::read::{Document, MISPLACED_PROJECT};
 use super::report::{Fault, Problem, Report, locate};
 use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
+use super::secrets::Secrets;
 use super::sources::Sources;
 use super::typed::File;
 use super::{decode, resolve};
@@ -74,7 +75,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     for path in &options.given.files {
         document.read_values(path, &mut files);
     }
-    let Document { sources, nodes, values, mut faults, is_partial } = document;
+    let Document { mut sources, nodes, values, mut faults, is_partial } = document;
     if is_partial {
         return Err(Report::new(&shown, &sources, faults));
     }
@@ -85,7 +86,6 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let expanded = expand(&nodes, &values, &options.given, name);
     let (file, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
-    let secrets = expanded.secrets;
     faults.extend(expanded.faults);
     if faults.is_empty() && is_empty(&nodes) {
         faults.push(decode::nothing_described());
@@ -95,12 +95,13 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         sources: &sources,
         files,
         images: options.images,
-        secrets: secrets.iter().cloned().map(Secret::new).collect(),
+        secrets: expanded.secrets.iter().cloned().map(Secret::new).collect(),
     };
     let (desired, resolved) = resolve::resolve(&file, around);
     faults.extend(resolved);
-    let hide = |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN));
-    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(hide)).collect();
+    let secrets = Secrets::new(&expanded.secrets);
+    sources.blot(&secrets);
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| secrets.hide(text))).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
             Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
@@ -122,7 +123,8 @@ pub fn project(path: &Path) -> Result<Name, Report> {
     let written = written_project(&nodes, &mut faults);
     // A project that is written, but not so that it can be used, must not be taken for the folder's. Nor may one that
     // could not be read.
-    if written.is_none() && (is_written || faults.iter().any(Fault::is_syntax)) {
+    let is_hidden = |fault: &Fault| fault.is_syntax() || fault.code == MISPLACED_PROJECT;
+    if written.is_none() && (is_written || faults.iter().any(is_hidden)) {
         return Err(Report::new(&shown, &sources, faults));
     }
     resolve::project(None, written.map(|name| name.value), &folder)

@@ -8,6 +8,7 @@ use miette::{NamedSource, SourceSpan};
 
 use super::lex::is_forbidden;
 use super::report::Place;
+use super::secrets::Secrets;
 
 /// All files of a run, the VMFile first.
 #[derive(Debug, Default)]
@@ -74,6 +75,13 @@ impl Sources {
         Some((index, self.files.get(index)?))
     }
 
+    /// Blots out `secrets` in all texts.
+    pub(super) fn blot(&mut self, secrets: &Secrets) {
+        for file in &mut self.files {
+            file.text = secrets.blot(&file.text);
+        }
+    }
+
     /// The texts as messages show them, in the order of the files.
     pub(super) fn printable(&self) -> Vec<Arc<NamedSource<String>>> {
         let printed = |file: &SourceFile| Arc::new(NamedSource::new(&file.shown, printable(&file.text)));
@@ -89,6 +97,18 @@ impl SourceFile {
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let before = self.text.get(start..offset).unwrap_or("");
         Place { line, column: before.chars().count() + 1, offset, length: span.len(), label }
+    }
+
+    /// Whether `place` and the lines around it are short enough for a terminal: a file that is one line of many
+    /// megabytes would be printed whole for each problem.
+    pub(super) fn is_showable(&self, place: &Place) -> bool {
+        const LONGEST_LINE: usize = 1_000;
+        const LONGEST_PLACE: usize = 10_000;
+        let last = self.lines.partition_point(|start| *start <= place.offset + place.length);
+        let begins = |line: usize| self.lines.get(line).copied().unwrap_or(self.text.len());
+        let around = place.line.saturating_sub(2)..=last;
+        place.length <= LONGEST_PLACE
+            && around.into_iter().all(|line| begins(line + 1).saturating_sub(begins(line)) <= LONGEST_LINE)
     }
 }
 

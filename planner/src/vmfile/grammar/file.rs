@@ -125,6 +125,7 @@ pub(in super::super) static VALUE: Shape = Shape {
 
 pub(in super::super) static NAMED_IMAGE: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     repeats: true,
     elsewhere: in_definition,
     default: "none",
@@ -151,6 +152,7 @@ pub(in super::super) static URL: Shape = Shape {
 
 pub(in super::super) static PRIVATE_NETWORK: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     repeats: true,
     elsewhere: in_definition,
     default: "none",
@@ -173,6 +175,7 @@ pub(in super::super) static SUBNET: Shape = Shape {
 
 pub(in super::super) static VOLUME: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     props: &[Prop::new(
         "size",
         Type::Size { low: 1, high: super::MAX_DISK, unit: SizeUnit::Giga },
@@ -202,6 +205,7 @@ pub(in super::super) static DEFAULTS: Shape = Shape {
 };
 pub(in super::super) static TEMPLATE: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     props: &[EXTENDS],
     repeats: true,
     elsewhere: super::misplaced::in_vm,
