@@ -22,6 +22,8 @@ pub(crate) struct Destination {
     /// Where links lead.
     target: PathBuf,
     mode: u32,
+    /// A file that appears there meanwhile is kept.
+    keeps: bool,
 }
 
 impl Destination {
@@ -33,6 +35,21 @@ impl Destination {
     /// The file of a report.
     pub(crate) fn of_report(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
         Self::new(path, plan, PUBLIC, "<!DOCTYPE html>", "HTML page")
+    }
+
+    /// A VMFile that does not exist yet, or that is to be replaced.
+    pub(crate) fn of_vmfile(path: &Path, replaces: bool) -> Result<Self, CliError> {
+        let refuse = |why: &str, help: &str| {
+            Err(CliError::new(format!("will not write to `{}`: {why}", path.display())).help(help.to_owned()))
+        };
+        if path.is_dir() {
+            return refuse("it is a folder", "name a file: --file FOLDER/VMFile.kdl");
+        }
+        if !replaces && path.symlink_metadata().is_ok() {
+            return refuse("it exists", "pass --force to replace it, or --file PATH to write elsewhere");
+        }
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path: path.to_owned(), target, mode: PUBLIC, keeps: !replaces })
     }
 
     /// The path as it was given.
@@ -76,10 +93,10 @@ impl Destination {
                 "name another file, or remove this one first",
             );
         }
-        Ok(Self { path: path.to_owned(), target, mode })
+        Ok(Self { path: path.to_owned(), target, mode, keeps: false })
     }
 
-    /// Replaces the file as a whole. What is no file, such as a terminal or a pipe, is written to.
+    /// Writes the file as a whole, in place of one that is there unless that is to be kept. What is no file, such as a terminal or a pipe, is written to.
     pub(crate) fn write(&self, content: &[u8]) -> Result<(), CliError> {
         let failed = |error: std::io::Error| {
             CliError::new(format!("cannot write `{}`", self.path.display()))
@@ -96,13 +113,23 @@ impl Destination {
             .mode(self.mode)
             .open(&draft)
             .and_then(|mut file| file.write_all(content))
-            .and_then(|()| fs::rename(&draft, &self.target));
+            .and_then(|()| self.place(&draft));
         written.map_err(|error| {
             if let Err(leftover) = fs::remove_file(&draft) {
                 tracing::debug!(error = %leftover, "no draft is left");
             }
             failed(error)
         })
+    }
+
+    /// Gives the draft its name. A second name is not given to what another file has; a rename would be.
+    fn place(&self, draft: &Path) -> std::io::Result<()> {
+        if self.keeps {
+            fs::hard_link(draft, &self.target)?;
+            fs::remove_file(draft)
+        } else {
+            fs::rename(draft, &self.target)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod bad_input;
 mod changes;
 mod drift;
 mod examples;
+mod init;
 mod interruption;
 mod life;
 mod plans;
