@@ -83,6 +83,8 @@ pub(crate) enum ColorWhen {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a VMFile to begin with
+    Init(InitArgs),
     /// Show what `apply` would do
     Plan(PlanArgs),
     /// Bring the machines to what the VMFile asks for
@@ -119,6 +121,32 @@ pub(crate) enum Command {
     Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl init && vmctl validate\n  vmctl init --template cluster --file lab/VMFile.kdl\n\nWrites VMFile.kdl in the working folder, or what --file names. A file that is there already is\nkept, unless --force is given."
+)]
+pub(crate) struct InitArgs {
+    /// What the VMFile describes
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    pub(crate) template: Template,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What `init` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Template {
+    /// One machine
+    #[default]
+    Minimal,
+    /// A machine for one run of a test suite
+    Ci,
+    /// Several workers of one block, and a head that needs them
+    Cluster,
 }
 
 /// What a plan is about, and what it is made from.

@@ -22,6 +22,8 @@ pub(crate) struct Destination {
     /// Where links lead.
     target: PathBuf,
     mode: u32,
+    /// A file that appears there meanwhile is kept.
+    keeps: bool,
 }
 
 impl Destination {
@@ -33,6 +35,21 @@ impl Destination {
     /// The file of a report.
     pub(crate) fn of_report(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
         Self::new(path, plan, PUBLIC, "<!DOCTYPE html>", "HTML page")
+    }
+
+    /// A VMFile that does not exist yet, or that is to be replaced.
+    pub(crate) fn of_vmfile(path: &Path, replaces: bool) -> Result<Self, CliError> {
+        let refuse = |why: &str, help: &str| {
+            Err(CliError::new(format!("will not write to `{}`: {why}", path.display())).help(help.to_owned()))
+        };
+        if path.is_dir() {
+            return refuse("it is a folder", "name a file: --file FOLDER/VMFile.kdl");
+        }
+        if !replaces && path.symlink_metadata().is_ok() {
+            return refuse("it exists", "pass --force to replace it, or --file PATH to write elsewhere");
+        }
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path: path.to_owned(), target, mode: PUBLIC, keeps: !replaces })
     }
 
     /// The path as it was given.
@@ -76,10 +93,11 @@ impl Destination {
                 "name another file, or remove this one first",
             );
         }
-        Ok(Self { path: path.to_owned(), target, mode })
+        Ok(Self { path: path.to_owned(), target, mode, keeps: false })
     }
 
-    /// Replaces the file as a whole. What is no file, such as a terminal or a pipe, is written to.
+    /// Writes the file as a whole, in place of one that is there unless that is to be kept. What is no file, such as a
+    /// terminal or a pipe, is written to.
     pub(crate) fn write(&self, content: &[u8]) -> Result<(), CliError> {
         let failed = |error: io::Error| {
             CliError::new(format!("cannot write `{}`", self.path.display()))
@@ -89,7 +107,8 @@ impl Destination {
         if fs::metadata(&self.target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             return fs::write(&self.target, content).map_err(failed);
         }
-        put(&self.target, self.mode, |file| file.write_all(content)).map_err(failed)
+        let place = if self.keeps { keeping } else { replacing };
+        put(&self.target, self.mode, place, |file| file.write_all(content)).map_err(failed)
     }
 }
 
@@ -99,7 +118,7 @@ pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), CliError> {
     let rewritten = || {
         let target = fs::canonicalize(path)?;
         let old = fs::metadata(&target)?;
-        put(&target, PRIVATE, |file| {
+        put(&target, PRIVATE, replacing, |file| {
             file.write_all(content)?;
             if let Err(error) = fchown(&*file, Some(old.uid()), Some(old.gid())) {
                 // Only root gives files away; the file of somebody else becomes our own.
@@ -116,8 +135,24 @@ pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), CliError> {
     })
 }
 
-/// Puts a file in place of `target`, with `mode` and what `fill` writes, or changes nothing.
-fn put(target: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// Gives a draft its name, in place of what has it.
+fn replacing(draft: &Path, target: &Path) -> io::Result<()> {
+    fs::rename(draft, target)
+}
+
+/// Gives a draft its name, unless something has it.
+fn keeping(draft: &Path, target: &Path) -> io::Result<()> {
+    fs::hard_link(draft, target)?;
+    fs::remove_file(draft)
+}
+
+/// Makes the file `target` by `place`, with `mode` and what `fill` writes, or changes nothing.
+fn put(
+    target: &Path,
+    mode: u32,
+    place: fn(&Path, &Path) -> io::Result<()>,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let draft = draft(target);
     let drafted = OpenOptions::new()
         .write(true)
@@ -125,7 +160,7 @@ fn put(target: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>)
         .mode(mode)
         .open(&draft)
         .and_then(|mut file| fill(&mut file))
-        .and_then(|()| fs::rename(&draft, target));
+        .and_then(|()| place(&draft, target));
     if drafted.is_err()
         && let Err(leftover) = fs::remove_file(&draft)
     {

@@ -55,6 +55,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
     let ctx = Context { settings, options: cli.global };
     match cli.command {
+        Command::Init(args) => commands::init::run(&ctx, &args),
         Command::Plan(args) => commands::plan::run(&ctx, &args),
         Command::Apply(args) => commands::apply::run(&ctx, &args),
         Command::Drift(args) => commands::drift::run(&ctx, &args),

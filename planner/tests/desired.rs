@@ -566,17 +566,6 @@ fn examples_parse() {
 }
 
 #[test]
-fn what_the_reference_shows_parses() {
-    let page = fs::read_to_string("../docs/vmfile.md").unwrap();
-    let blocks: Vec<_> =
-        page.split("```kdl\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 5);
-    for block in blocks {
-        assert_eq!(parse("vmfile.md", block).map(|_| ()), Ok(()), "{block}");
-    }
-}
-
-#[test]
 fn a_project_is_asked_for_where_the_folder_cannot_name_one() {
     let site = Site::new("");
     site.file("家/VMFile.kdl", "vm \"web\" { image \"../disk.img\"; }");

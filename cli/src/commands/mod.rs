@@ -7,6 +7,7 @@ pub(crate) mod drift;
 pub(crate) mod exec;
 pub(crate) mod fmt;
 pub(crate) mod graph;
+pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod output;
