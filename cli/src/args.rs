@@ -91,7 +91,7 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Show what moved since it was recorded, and exit 2 if something did
     Drift(DriftArgs),
-    /// Show what is recorded, or a saved plan
+    /// Show what is recorded, a saved plan, or the VMFile after all substitution
     Show(ShowArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
@@ -115,6 +115,8 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Check the VMFile without touching anything
     Validate(ValidateArgs),
+    /// Rewrite the VMFile in its canonical form
+    Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
 }
@@ -199,7 +201,7 @@ pub(crate) enum ChecksWhen {
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl plan\n  vmctl plan --detailed-exitcode   Exit 2 when there are changes\n  vmctl plan --out today.plan      Save the plan; `vmctl apply today.plan` does just that\n  vmctl plan --target web          Only `web` and what it needs\n  vmctl plan --replace web         Make `web` anew\n  vmctl plan --html plan.html      A report for CI\n\nExit codes: 0 planned, 1 error, or a change that `prevent-destroy` forbids,\n2 changes (with --detailed-exitcode)."
+    after_help = "Examples:\n  vmctl plan\n  vmctl plan --detailed-exitcode   Exit 2 when there are changes\n  vmctl plan --out today.plan      Save the plan; `vmctl apply today.plan` does just that\n  vmctl plan --target web          Only `web` and what it needs\n  vmctl plan --replace web         Make `web` anew\n  vmctl plan --html plan.html      A report for CI\n\nExit codes: 0 planned, 1 error, or a change that cannot be applied,\n2 changes (with --detailed-exitcode)."
 )]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
@@ -261,12 +263,15 @@ pub(crate) struct ApplyArgs {
 /// Options of `show`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html"
+    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html\n  vmctl show --resolved      The VMFile with everything put in its place"
 )]
 pub(crate) struct ShowArgs {
     /// Saved plan to show, as made by `plan --out`; without it, the recorded state
     #[arg(value_name = "PLANFILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Show what the VMFile asks for after all substitution, as a VMFile again; no state is read
+    #[arg(long, conflicts_with_all = ["plan", "markdown", "html"])]
+    pub(crate) resolved: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -444,11 +449,53 @@ pub(crate) struct LogArgs {
 
 /// Options of `validate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json")]
+#[command(
+    after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json\n  vmctl validate --format sarif > vmctl.sarif   For code review tools\n\nExits 1 if the VMFile cannot be used, whatever the format."
+)]
 pub(crate) struct ValidateArgs {
-    /// Print JSON
+    /// Form of the answer [default: human]
+    #[arg(long, value_enum)]
+    format: Option<ValidateFormat>,
+    /// Print JSON, as `--format json` does
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl ValidateArgs {
+    /// The form that was asked for; none if two were.
+    pub(crate) fn format(&self) -> Option<ValidateFormat> {
+        match (self.format, self.json) {
+            (Some(format), false) => Some(format),
+            (None, false) => Some(ValidateFormat::Human),
+            (None | Some(ValidateFormat::Json), true) => Some(ValidateFormat::Json),
+            (Some(ValidateFormat::Human | ValidateFormat::Sarif), true) => None,
+        }
+    }
+}
+
+/// Form of what `validate` finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValidateFormat {
+    /// Text, with the places drawn
+    Human,
+    /// vmctl's own document
+    Json,
+    /// SARIF 2.1.0, for code review tools
+    Sarif,
+}
+
+/// Options of `fmt`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl fmt\n  vmctl fmt --check             In CI: exit 1 if something is not formatted\n  vmctl fmt VMFile.kdl vms/*.kdl\n  vmctl fmt - < VMFile.kdl      For editors: the formatted text goes to stdout\n\nBlanks, line ends and the order of nodes change; names, values and comments stay as they\nare written. The names of files that changed are printed."
+)]
+pub(crate) struct FmtArgs {
+    /// Files to format; `-` is standard input, formatted to standard output [default: the VMFile]
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write nothing; show what would change, and exit 1 if anything would
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Options of `doctor`.
@@ -519,6 +566,20 @@ mod tests {
             let Command::Apply(args) = parse(line).unwrap().command else { panic!("not apply") };
             assert!(args.yes && args.parallelism.get() == 10);
         }
+    }
+
+    #[test]
+    fn json_of_validate_is_one_of_its_formats() {
+        let format = |line: &str| {
+            let Command::Validate(args) = parse(line).unwrap().command else { panic!("not validate") };
+            args.format()
+        };
+        assert_eq!(format("vmctl validate"), Some(ValidateFormat::Human));
+        assert_eq!(format("vmctl validate --json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --json --format json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --format sarif"), Some(ValidateFormat::Sarif));
+        assert_eq!(format("vmctl validate --format sarif --json"), None);
+        assert_eq!(format("vmctl validate --format human --json"), None);
     }
 
     #[test]

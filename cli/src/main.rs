@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod render;
 mod report;
+mod sarif;
 mod saved;
 mod stdin;
 mod summary;
@@ -69,6 +70,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Console(args) => commands::console::run(&ctx, &args),
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
+        Command::Fmt(args) => commands::fmt::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
     }
 }

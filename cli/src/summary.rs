@@ -19,7 +19,7 @@ use crate::ui::{self, BAD, DOUBTFUL, GOOD};
 pub(crate) enum Outcome {
     /// There was nothing to do.
     NothingToDo,
-    /// `prevent-destroy` forbids the plan.
+    /// A change forbids the plan.
     Refused,
     /// Something that the plan needs is not there.
     PreflightFailed,

@@ -127,6 +127,35 @@ pub struct LeftAlone {
     pub instead_of: Action,
 }
 
+/// Why a whole plan cannot be applied because of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What refuses it.
+    pub kind: RefusalKind,
+    /// Why, for people.
+    pub text: String,
+}
+
+/// What refuses a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// `prevent-destroy` protects the machine.
+    Protected,
+    /// The machine asks for what no backend carries out yet.
+    NotYet,
+}
+
+impl Refusal {
+    pub(crate) fn protected(text: &str) -> Self {
+        Self { kind: RefusalKind::Protected, text: text.to_owned() }
+    }
+
+    pub(crate) fn not_yet(text: String) -> Self {
+        Self { kind: RefusalKind::NotYet, text }
+    }
+}
+
 /// The decision for one address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
@@ -139,7 +168,7 @@ pub struct Change {
     /// What is lost for good.
     pub losses: Vec<String>,
     /// Why the whole plan cannot be applied because of this change.
-    pub refused: Option<String>,
+    pub refused: Option<Refusal>,
     /// Why nothing is done although something would have to be.
     pub left_alone: Option<LeftAlone>,
     /// The address that it had until now.

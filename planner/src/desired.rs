@@ -1,5 +1,6 @@
 //! What the VMFile asks for, with defaults filled, paths made absolute and files read.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -13,6 +14,8 @@ pub use vmctl_providers::provision::Run;
 use vmctl_providers::{
     BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secret, SshConfig,
 };
+
+use crate::vmfile::HIDDEN;
 
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -54,6 +57,23 @@ impl Desired {
             secrets: Vec::new(),
             inputs: Vec::new(),
         }
+    }
+
+    /// `text` with [`HIDDEN`] in the place of every sensitive value.
+    pub fn hide(&self, text: &str) -> String {
+        let mut hidden = String::with_capacity(text.len());
+        let mut rest = text;
+        let found = |rest: &str| {
+            let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
+            let found = secrets.filter_map(|secret| Some((rest.find(secret)?, secret.len())));
+            found.min_by_key(|(at, length)| (*at, Reverse(*length)))
+        };
+        while let Some((at, length)) = found(rest) {
+            hidden.push_str(&rest[..at]);
+            hidden.push_str(HIDDEN);
+            rest = &rest[at + length..];
+        }
+        hidden + rest
     }
 }
 
@@ -121,8 +141,23 @@ pub struct Volume {
 pub struct Output {
     /// What it is for.
     pub description: Option<String>,
-    /// Its parts, in order.
+    /// Its parts, in order; no text is empty or follows another.
     pub parts: Vec<OutputPart>,
+}
+
+impl Output {
+    /// An output of `parts`, whose texts are joined where they meet.
+    pub fn new(description: Option<String>, parts: impl IntoIterator<Item = OutputPart>) -> Self {
+        let mut joined: Vec<OutputPart> = Vec::new();
+        for part in parts {
+            match (joined.last_mut(), part) {
+                (_, OutputPart::Text(text)) if text.is_empty() => {}
+                (Some(OutputPart::Text(last)), OutputPart::Text(text)) => last.push_str(&text),
+                (_, part) => joined.push(part),
+            }
+        }
+        Self { description, parts: joined }
+    }
 }
 
 /// A part of an output.
@@ -150,6 +185,18 @@ pub enum Attribute {
     SshPort,
     /// Who logs in.
     User,
+}
+
+/// As it is written behind the machine's name.
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Port(port) => write!(f, "port.{port}"),
+            Self::SshPort => f.write_str("ssh-port"),
+            Self::User => f.write_str("user"),
+        }
+    }
 }
 
 /// A machine that got another name.
@@ -213,6 +260,19 @@ pub struct DesiredVm {
     pub checks: Vec<Check>,
     /// Words about it.
     pub labels: BTreeMap<String, String>,
+    /// Where its texts come from; decides nothing.
+    pub text_files: TextFiles,
+}
+
+/// The files of this host that a machine's texts were read from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextFiles {
+    /// `ssh-key`.
+    pub ssh_key: Option<PathBuf>,
+    /// `user-data`.
+    pub user_data: Option<PathBuf>,
+    /// `script`, by the number of its step.
+    pub scripts: BTreeMap<usize, PathBuf>,
 }
 
 impl DesiredVm {
@@ -239,6 +299,7 @@ impl DesiredVm {
             ready: ready_at_login(None),
             checks: Vec::new(),
             labels: BTreeMap::new(),
+            text_files: TextFiles::default(),
         }
     }
 }
@@ -264,6 +325,13 @@ pub struct Hardware {
     /// Arguments that are passed on to QEMU as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub qemu_args: Vec<String>,
+}
+
+impl Hardware {
+    /// Whether all of it is as it is where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a guest boots with.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use vmctl_providers::{Damage, InstanceId, VmState};
 use vmctl_state::{Address, Phase, Record};
 
-use crate::change::{Action, Change, FieldChange, ProvisionRun};
+use crate::change::{Action, Change, FieldChange, ProvisionRun, Refusal};
 use crate::desired::{DesiredVm, Power, Trigger};
 use crate::drift::{Drift, DriftKind, drift};
 use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
@@ -78,7 +78,7 @@ pub fn decide(address: &Address, known: Known<'_>) -> Result<Decision, RecordErr
         && decision.change.refused.is_none()
         && decision.change.is_effective()
     {
-        decision.change.refused = not_yet::refusal(desired);
+        decision.change.refused = not_yet::refusal(desired).map(Refusal::not_yet);
     }
     Ok(decision)
 }
@@ -117,7 +117,8 @@ fn part_with(change: &mut Change, record: &Record, known: Known<'_>) -> Result<(
     }
     take_down(change, record, known.sight);
     if spec_of(record)?.lifecycle.prevent_destroy && record.phase != Phase::Destroying {
-        change.refused = Some("it would be destroyed, and `prevent-destroy` forbids that".to_owned());
+        change.refused =
+            Some(Refusal::protected("it would be destroyed, and `prevent-destroy` forbids that"));
     }
     Ok(())
 }
@@ -209,7 +210,8 @@ fn converge(
         take_down(&mut change, record, known.sight);
         name_shrinking(&mut change, &before, &after);
         if desired.lifecycle.prevent_destroy && !change.losses.is_empty() {
-            change.refused = Some("it would be replaced, and `prevent-destroy` forbids that".to_owned());
+            change.refused =
+                Some(Refusal::protected("it would be replaced, and `prevent-destroy` forbids that"));
         } else if before.lifecycle.prevent_destroy {
             change.reasons.push("it was protected until now".to_owned());
         }

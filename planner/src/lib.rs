@@ -25,6 +25,7 @@ pub mod observed;
 pub mod picture;
 pub mod plan;
 pub mod recorded;
+pub mod resolved;
 pub mod saved;
 pub mod scope;
 mod sequence;
@@ -33,7 +34,9 @@ mod target;
 pub mod texts;
 pub mod vmfile;
 
-pub use change::{Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, TextDiff};
+pub use change::{
+    Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, Refusal, RefusalKind, TextDiff,
+};
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};
 pub use document::PlanDocument;

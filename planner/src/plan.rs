@@ -11,7 +11,7 @@ use vmctl_providers::{Name, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
-use crate::change::{Accepts, Action, Change, LeftAlone};
+use crate::change::{Accepts, Action, Change, LeftAlone, Refusal};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
 use crate::desired::{Desired, DesiredImage, InputFile};
@@ -217,8 +217,8 @@ impl Plan {
     }
 
     /// The changes because of which the plan cannot be applied, and why.
-    pub fn refused(&self) -> impl Iterator<Item = (&Change, &str)> {
-        self.changes.iter().filter_map(|change| Some((change, change.refused.as_deref()?)))
+    pub fn refused(&self) -> impl Iterator<Item = (&Change, &Refusal)> {
+        self.changes.iter().filter_map(|change| Some((change, change.refused.as_ref()?)))
     }
 
     /// The changes that do something.

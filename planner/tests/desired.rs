@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::{FakeImages, identity};
 use vmctl_planner::desired::{
-    Check, Desired, DesiredImage, DesiredVm, Lifecycle, Move, Power, READY_TIMEOUT, Trigger, Until,
-    ready_at_login,
+    Check, Desired, DesiredImage, DesiredVm, Lifecycle, Move, Power, READY_TIMEOUT, TextFiles, Trigger,
+    Until, ready_at_login,
 };
 use vmctl_planner::vmfile::{
     FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
@@ -182,6 +182,7 @@ fn everything_that_can_be_written_arrives() {
             },
         ],
         depends_on: [(name("db"), Until::Ready), (name("cache"), Until::Ready)].into(),
+        text_files: TextFiles { scripts: [(2, site.path("setup.sh"))].into(), ..TextFiles::default() },
         ..default_vm(&site, "Web_1")
     };
     assert_eq!(desired.vms[&name("Web_1")], expected);

@@ -1,7 +1,7 @@
 //! Text that is made to break the parser: it is an error with a place, or a file, and never a crash.
 
 use proptest::prelude::*;
-use vmctl_planner::vmfile::parse;
+use vmctl_planner::vmfile::{format, parse};
 
 const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 
@@ -24,6 +24,8 @@ const GENERATORS: &[Generator] = &[
     ("removals", |n| "/-".repeat(n)),
     ("removed values", |n| format!("a {}", "/-1 ".repeat(n))),
     ("removed blocks", |n| "a /-{\n".repeat(n) + &"}\n".repeat(n)),
+    ("removed blocks in a row", |n| format!("a {}", "/-{} ".repeat(n / 10))),
+    ("blocks on one line", |n| format!("vm a {{ {} }}", "ssh { user vm }; ".repeat(n / 10))),
     ("removed nodes with blocks", |n| "a; /- b {\n".repeat(n) + &"}\n".repeat(n)),
     ("arguments", |n| format!("a {}", "1 ".repeat(n))),
     ("properties", |n| format!("a {}", "k=1 ".repeat(n))),
@@ -75,6 +77,18 @@ fn hostile_text_is_an_error_or_a_file_at_every_size() {
                     let place = problem.place.as_ref().expect("a problem of the text has a place");
                     assert!(place.offset + place.length <= text.len(), "{name} {size}: {problem:?}");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn hostile_text_is_formatted_once_or_refused() {
+    for (name, generate) in GENERATORS {
+        // Each text is parsed four times: the longest would say no more.
+        for size in &SIZES[..3] {
+            if let Ok(formatted) = format("VMFile.kdl", &generate(*size)) {
+                assert!(format("VMFile.kdl", &formatted).as_ref() == Ok(&formatted), "{name} {size}");
             }
         }
     }
@@ -180,6 +194,14 @@ proptest! {
                 prop_assert!(problem.place.is_some());
                 prop_assert!(!problem.message.contains("the KDL parser failed"), "{}", problem.message);
             }
+        }
+    }
+
+    #[test]
+    fn any_kdl_like_text_is_formatted_once_or_refused(text in pieces()) {
+        match format("VMFile.kdl", &text) {
+            Ok(formatted) => prop_assert_eq!(format("VMFile.kdl", &formatted), Ok(formatted.clone())),
+            Err(report) => prop_assert_ne!(report.problems()[0].code, "vmfile::format"),
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod drift;
 pub(crate) mod exec;
+pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod list;

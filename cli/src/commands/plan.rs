@@ -5,7 +5,7 @@ use uuid::Uuid;
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError,
-    SavedPlan, checks, observed, refresh,
+    Refusal, RefusalKind, SavedPlan, checks, observed, refresh,
 };
 use vmctl_providers::{Name, RouterHypervisor};
 use vmctl_state::{ProjectDir, Snapshot, project};
@@ -29,7 +29,12 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
     let document = PlanDocument::from(&plan);
     let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
     output::plan(&document, &args.output, out.as_ref())?;
-    refuse(&plan)?;
+    // What cannot be carried out yet may be looked at. A plan that is kept must be one that can be applied.
+    let is_only_shown =
+        out.is_none() && plan.refused().all(|(_, refusal)| refusal.kind == RefusalKind::NotYet);
+    if !is_only_shown {
+        refuse(&plan)?;
+    }
     if let Some(out) = out {
         out.write(&SavedPlan::new(&plan, &observed, env!("CARGO_PKG_VERSION")).to_bytes())?;
         let shown = out.path().display();
@@ -225,10 +230,23 @@ fn explain(error: &PlanError) -> CliError {
 
 /// Ends with what forbids the plan, if something does.
 pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
-    let refused: Vec<&Change> = plan.refused().map(|(change, _)| change).collect();
-    let Some(first) = refused.first() else { return Ok(()) };
-    let names: Vec<_> = refused.iter().map(|change| change.address.name()).collect();
-    let out = names.iter().map(|name| format!("--exclude {name}")).collect::<Vec<_>>().join(" ");
+    let of = |kind| plan.refused().filter(move |(_, refusal)| refusal.kind == kind);
+    let protected: Vec<_> = of(RefusalKind::Protected).map(|(change, _)| change).collect();
+    let not_yet: Vec<_> = of(RefusalKind::NotYet).collect();
+    let why: Vec<_> = protection(plan, &protected).into_iter().chain(lacking(&not_yet)).collect();
+    if why.is_empty() {
+        return Ok(());
+    }
+    let names = plan.refused().map(|(change, _)| format!("--exclude {}", change.address.name()));
+    let out = names.collect::<Vec<_>>().join(" ");
+    let (messages, ways): (Vec<_>, Vec<_>) = why.into_iter().unzip();
+    Err(CliError::new(messages.join("\n"))
+        .help(format!("{}; to go on without it, pass {out}", ways.join("; "))))
+}
+
+/// What `prevent-destroy` forbids, and the way out.
+fn protection(plan: &Plan, protected: &[&Change]) -> Option<(String, String)> {
+    let first = protected.first()?;
     let name = first.address.name();
     let way = match (plan.options.mode, first.action) {
         (Mode::Normal, Action::Destroy) => format!(
@@ -250,11 +268,24 @@ pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
              `prevent-destroy` out of its block"
         ),
     };
-    Err(CliError::new(format!(
-        "`prevent-destroy` protects `{}`, so nothing can be applied",
-        names.join("`, `")
+    let names: Vec<_> = protected.iter().map(|change| change.address.name()).collect();
+    Some((format!("`prevent-destroy` protects `{}`, so nothing can be applied", names.join("`, `")), way))
+}
+
+/// What this version cannot carry out, and the way out.
+fn lacking(not_yet: &[(&Change, &Refusal)]) -> Option<(String, String)> {
+    if not_yet.is_empty() {
+        return None;
+    }
+    let mut message =
+        "the VMFile asks for more than this version can do, so nothing can be applied".to_owned();
+    for (change, refusal) in not_yet {
+        message.push_str(&format!("\n  {}: {}", change.address, refusal.text));
+    }
+    Some((
+        message,
+        "`vmctl plan` shows it all the same, and docs/limitations.md says what is to come".to_owned(),
     ))
-    .help(format!("{way}; to go on without it, pass {out}")))
 }
 
 /// Nothing was ever made, so there is nothing to remove.

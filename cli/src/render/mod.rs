@@ -6,7 +6,7 @@ mod values;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument};
+use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument, Refusal};
 use vmctl_providers::Stray;
 
 use crate::ui::{self, BAD, DOUBTFUL, GOOD, LABEL};
@@ -132,8 +132,8 @@ impl Page {
             return;
         }
         self.raw(&format!("{BAD}Refused:{BAD:#} this plan cannot be applied."));
-        for (change, why) in refused {
-            self.line(6, &format!("  {}: {}", change.address, ui::visible(why)));
+        for (change, Refusal { text, .. }) in refused {
+            self.line(6, &format!("  {}: {}", change.address, ui::visible(text)));
         }
         self.gap();
     }
@@ -271,13 +271,7 @@ impl Page {
         self.raw(&format!("{:INDENT$}{LABEL}{}{LABEL:#}", "", ui::visible(what).replace('\n', " ")));
         let lines: Vec<_> = diff.lines().collect();
         for line in lines.iter().take(DIFF_LINES) {
-            let style = match line.chars().next() {
-                Some('+') => AnsiColor::Green.on_default(),
-                Some('-') => AnsiColor::Red.on_default(),
-                Some('@') => AnsiColor::Cyan.on_default(),
-                _ => Style::new(),
-            };
-            self.raw(&format!("{:INDENT$}  {style}{}{style:#}", "", ui::visible(line)));
+            self.raw(&format!("{:INDENT$}  {}", "", ui::diff_line(line)));
         }
         if let Some(left) = lines.len().checked_sub(DIFF_LINES).filter(|left| *left > 0) {
             self.raw(&format!("{:INDENT$}  … and {left} more lines; `--json` and `--html` show them", ""));

@@ -1,7 +1,9 @@
 //! A report of a plan.
 
 use vmctl_planner::picture::{Picture, Tone};
-use vmctl_planner::{Action, Change, CheckResult, CheckStatus, Drift, FieldChange, Mode, PlanDocument};
+use vmctl_planner::{
+    Action, Change, CheckResult, CheckStatus, Drift, FieldChange, Mode, PlanDocument, RefusalKind,
+};
 
 use super::{Report, ReportChange, ReportCheck, ReportCount, ReportDiff, ReportField, ReportInput};
 use crate::render::{self, Shown, shown};
@@ -65,8 +67,13 @@ fn counts(plan: &PlanDocument<'_>) -> Vec<ReportCount> {
 
 fn notes(plan: &PlanDocument<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    if plan.changes.iter().any(|change| change.refused.is_some()) {
+    let refused =
+        |kind| plan.changes.iter().filter_map(|change| change.refused.as_ref()).any(|by| by.kind == kind);
+    if refused(RefusalKind::Protected) {
         notes.push("This plan cannot be applied: `prevent-destroy` forbids a part of it.".to_owned());
+    }
+    if refused(RefusalKind::NotYet) {
+        notes.push("This plan cannot be applied: this version cannot carry out all of it yet.".to_owned());
     }
     for (names, what) in [(&plan.options.targets, "--target"), (&plan.options.excludes, "--exclude")] {
         if !names.is_empty() {
@@ -105,7 +112,7 @@ fn change(change: &Change) -> ReportChange {
             .map(|diff| ReportDiff { title: diff.what.clone(), text: diff.diff.clone() })
             .collect(),
         provision: change.provision.iter().map(|run| format!("{}. {}", run.number, run.label)).collect(),
-        refused: change.refused.clone(),
+        refused: change.refused.as_ref().map(|refusal| refusal.text.clone()),
     }
 }
 

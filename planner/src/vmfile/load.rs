@@ -142,6 +142,11 @@ pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
     Ok(file.removed.into_iter().map(|name| name.value).collect())
 }
 
+/// The text of a VMFile as it stands on the disk.
+pub fn text(path: &Path) -> Result<String, Report> {
+    read_source(path, &path.display().to_string())
+}
+
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report. Variables have their
 /// defaults, and what the text includes is left out.
 pub fn parse(file: &str, text: &str) -> Result<File, Report> {

@@ -10,7 +10,8 @@
 //! `resolve` touch the disk.
 //!
 //! `scan` is a recogniser of its own in front of the kdl crate, because that crate overflows the stack on deep
-//! nesting and explains the usual mistakes poorly.
+//! nesting and explains the usual mistakes poorly. `format` stands beside this: it rewrites the text, and asks `source`
+//! whether it still says the same.
 
 pub mod ast;
 mod decode;
@@ -19,6 +20,7 @@ mod duration;
 mod expand;
 mod fields;
 mod files;
+mod format;
 pub mod grammar;
 mod interpolate;
 mod lex;
@@ -38,8 +40,14 @@ mod sources;
 mod suggest;
 pub mod typed;
 mod words;
+mod write;
 
 pub use expand::Given;
 pub(crate) use files::content_digest;
-pub use load::{FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
+pub use format::format;
+pub use load::{
+    FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text,
+};
 pub use report::{Place, Problem, Related, Report, Severity};
+pub(crate) use write::template;
+pub use write::write;

@@ -22,7 +22,7 @@ use super::typed::{Action, File, Image, Provision, Vm};
 use super::{depend, lifecycle, readiness, renames};
 use crate::desired::{
     Desired, DesiredImage, DesiredVm, Firmware, Hardware, InputFile, Kernel, Lifecycle, Output, OutputPart,
-    Power, PrivateNetwork, Share, Until, Volume,
+    Power, PrivateNetwork, Share, TextFiles, Until, Volume,
 };
 
 const DEFAULT_VCPUS: u16 = 1;
@@ -160,7 +160,24 @@ impl Resolver<'_> {
             ready,
             checks: readiness::checks(vm),
             labels: vm.labels.clone(),
+            text_files: self.text_files(vm),
         })
+    }
+
+    /// Where the texts of `vm` come from.
+    fn text_files(&self, vm: &Vm) -> TextFiles {
+        // What has no path was told where it was read.
+        let path = |written: Option<&Spanned<String>>| self.path(written?).ok();
+        let seed = vm.cloud_init.as_ref();
+        let scripts = vm.provision.iter().zip(1..).filter_map(|(step, number)| match &step.action {
+            Some(Action::Script(script)) => Some((number, path(Some(script))?)),
+            Some(Action::Inline(_) | Action::File { .. }) | None => None,
+        });
+        TextFiles {
+            ssh_key: path(seed.and_then(|seed| seed.ssh_key.as_ref())),
+            user_data: path(seed.and_then(|seed| seed.user_data.as_ref())),
+            scripts: scripts.collect(),
+        }
     }
 
     /// The network cards of `vm`.
@@ -395,8 +412,8 @@ impl Resolver<'_> {
             }
         }
         let output = |output: &super::typed::Output| {
-            let parts = output.parts.value.clone();
-            (output.name.value.clone(), Output { description: output.description.clone(), parts })
+            let parts = output.parts.value.iter().cloned();
+            (output.name.value.clone(), Output::new(output.description.clone(), parts))
         };
         file.outputs.iter().map(output).collect()
     }

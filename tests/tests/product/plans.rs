@@ -155,6 +155,43 @@ fn plan_is_narrowed_to_machines() {
 }
 
 #[test]
+fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
+    let world = world();
+    world.write("vmlinuz", "a kernel");
+    let machine = |name: &str, rest: &str| {
+        format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
+    };
+    let web = machine("web", "");
+    world.vmfile(&(machine("db", "kernel \"vmlinuz\"; cpu \"host\"") + &web));
+    let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
+    let refusal = json!({ "kind": "not-yet", "text": "this version cannot carry out yet: `kernel`, `cpu`" });
+    assert_eq!((&plan["changes"][0]["refused"], &plan["changes"][1]["refused"]), (&refusal, &Value::Null));
+    for (arguments, words) in [
+        (["plan", "--out", "x.plan"].as_slice(), "Refused: this plan cannot be applied."),
+        (
+            &["apply", "--yes"],
+            "vm.db: this version cannot carry out yet: `kernel`, `cpu` help: `vmctl plan` shows it",
+        ),
+    ] {
+        let told = world.vmctl(arguments).expect(1).says(words).says("--exclude db");
+        assert!(!told.text().contains("prevent-destroy"), "{}", told.text());
+    }
+    for looking in [["plan"].as_slice(), &["plan", "--markdown"]] {
+        world.vmctl(looking).expect(0).says("this version cannot carry out yet:");
+    }
+    assert!(world.states().is_empty(), "nothing was done");
+    world.vmctl(&["apply", "--yes", "--exclude", "db"]).expect(0);
+    assert_eq!(world.states().into_keys().collect::<Vec<_>>(), ["web"]);
+
+    // Both causes are told, each with its way out.
+    world.vmfile(&(machine("db", "kernel \"vmlinuz\"") + &machine("web", "lifecycle { prevent-destroy }")));
+    world.vmctl(&["apply", "--yes", "--exclude", "db"]).expect(0);
+    world.vmfile(&machine("db", "kernel \"vmlinuz\""));
+    let both = world.vmctl(&["apply", "--yes"]).expect(1).says("`prevent-destroy` protects `web`");
+    both.says("put the block of `web` back").says("vm.db: this version").says("--exclude db --exclude web");
+}
+
+#[test]
 fn protection_holds_without_its_block_until_it_is_given_up() {
     let world = world();
     world.vmfile(&shop(256, "setup.sh", "lifecycle { prevent-destroy }"));
