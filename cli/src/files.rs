@@ -96,8 +96,7 @@ impl Destination {
         Ok(Self { path: path.to_owned(), target, mode, keeps: false })
     }
 
-    /// Writes the file as a whole, in place of one that is there unless that is to be kept. What is no file, such as a
-    /// terminal or a pipe, is written to.
+    /// Writes the file as a whole. What is no file, such as a terminal or a pipe, is written to.
     pub(crate) fn write(&self, content: &[u8]) -> Result<(), CliError> {
         let failed = |error: io::Error| {
             CliError::new(format!("cannot write `{}`", self.path.display()))
@@ -107,7 +106,7 @@ impl Destination {
         if fs::metadata(&self.target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             return fs::write(&self.target, content).map_err(failed);
         }
-        let place = if self.keeps { keeping } else { replacing };
+        let place = if self.keeps { claim } else { replace };
         put(&self.target, self.mode, place, |file| file.write_all(content)).map_err(failed)
     }
 }
@@ -118,7 +117,7 @@ pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), CliError> {
     let rewritten = || {
         let target = fs::canonicalize(path)?;
         let old = fs::metadata(&target)?;
-        put(&target, PRIVATE, replacing, |file| {
+        put(&target, PRIVATE, replace, |file| {
             file.write_all(content)?;
             if let Err(error) = fchown(&*file, Some(old.uid()), Some(old.gid())) {
                 // Only root gives files away; the file of somebody else becomes our own.
@@ -135,22 +134,25 @@ pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), CliError> {
     })
 }
 
-/// Gives a draft its name, in place of what has it.
-fn replacing(draft: &Path, target: &Path) -> io::Result<()> {
+/// How a draft gets its name.
+type Place = fn(&Path, &Path) -> io::Result<()>;
+
+/// The draft takes the place of what is there.
+fn replace(draft: &Path, target: &Path) -> io::Result<()> {
     fs::rename(draft, target)
 }
 
-/// Gives a draft its name, unless something has it.
-fn keeping(draft: &Path, target: &Path) -> io::Result<()> {
+/// The draft gets a name that nothing else has: a link is refused where a rename would replace.
+fn claim(draft: &Path, target: &Path) -> io::Result<()> {
     fs::hard_link(draft, target)?;
     fs::remove_file(draft)
 }
 
-/// Makes the file `target` by `place`, with `mode` and what `fill` writes, or changes nothing.
+/// Puts a file at `target`, with `mode` and what `fill` writes, or changes nothing.
 fn put(
     target: &Path,
     mode: u32,
-    place: fn(&Path, &Path) -> io::Result<()>,
+    place: Place,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let draft = draft(target);

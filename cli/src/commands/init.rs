@@ -49,7 +49,7 @@ mod tests {
     use std::fs;
 
     use clap::ValueEnum;
-    use vmctl_planner::vmfile::{Given, Images, LoadOptions, load};
+    use vmctl_planner::vmfile::{Given, Images, LoadOptions, format, load};
     use vmctl_providers::image::{ImageError, ImageIdentity};
     use vmctl_providers::{Digest, ImageFormat};
 
@@ -102,10 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_indented_by_four_blanks() {
-        for line in Template::value_variants().iter().flat_map(|template| text(*template).lines()) {
-            let indent = line.len() - line.trim_start().len();
-            assert!(indent % 4 == 0 && !line.contains('\t') && line == line.trim_end(), "{line:?}");
+    fn templates_are_canonical() {
+        for template in Template::value_variants() {
+            assert_eq!(format(FILE_NAME, text(*template)).as_deref(), Ok(text(*template)));
         }
     }
 }

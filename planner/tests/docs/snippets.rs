@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
-use vmctl_planner::vmfile::{Given, LoadOptions, Report, load, parse};
+use vmctl_planner::vmfile::{Given, LoadOptions, Report, format, load, parse};
 
 use crate::common::FakeImages;
 use crate::path;
@@ -152,5 +152,26 @@ fn the_kdl_of_pages_is_valid() {
             };
             assert!(report.is_none(), "{page}:{line}\n{text}\n{:#?}", report.unwrap().problems());
         }
+    }
+}
+
+#[test]
+fn whole_files_of_pages_and_examples_are_canonical() {
+    let shown = snippets("docs/vmfile.md").into_iter().filter(|snippet| snippet.kind.is_empty());
+    let mut files: Vec<_> =
+        shown.map(|snippet| (format!("docs/vmfile.md:{}", snippet.line), snippet.text)).collect();
+    let mut folders = vec![path("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "kdl") {
+                files.push((path.display().to_string(), fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    for (name, text) in files {
+        assert_eq!(format(&name, &text), Ok(text), "{name}");
     }
 }

@@ -154,15 +154,12 @@ fn every_example_is_valid_planned_and_listed() {
         world.set("CI_COMMIT", "4711");
         copy(&world, name, &[]);
         world.vmctl(&["validate"]).expect(0);
-        let plan = world.vmctl(&["plan"]);
-        match NOT_YET.iter().find(|(example, _)| *example == name) {
-            None => plan.expect(0),
-            Some((_, missing)) => {
-                let missing = format!("cannot carry out yet: {missing}");
-                world.vmctl(&["apply", "--yes"]).expect(1).says(&missing);
-                plan.expect(1).says(&missing)
-            }
-        };
+        let plan = world.vmctl(&["plan"]).expect(0);
+        if let Some((_, missing)) = NOT_YET.iter().find(|(example, _)| *example == name) {
+            let missing = format!("cannot carry out yet: {missing}");
+            plan.says(&missing);
+            world.vmctl(&["apply", "--yes"]).expect(1).says(&missing);
+        }
         assert!(path.join("README.md").is_file(), "{name}");
         assert!(listed.contains(&format!("| [{name}]({name}) |")), "{name}");
     }
