@@ -11,7 +11,8 @@ use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
 pub use vmctl_providers::provision::Run;
 use vmctl_providers::{
-    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secret, SshConfig,
+    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SealKey, Secrets,
+    SshConfig,
 };
 
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
@@ -34,8 +35,8 @@ pub struct Desired {
     pub volumes: BTreeMap<Name, Volume>,
     /// Texts about the machines that run, by name.
     pub outputs: BTreeMap<Name, Output>,
-    /// Values that nothing printed may show.
-    pub secrets: Vec<Secret>,
+    /// Values that nothing printed or kept may show.
+    pub secrets: Secrets,
     /// Every file that decided the result, the VMFile first.
     pub inputs: Vec<InputFile>,
 }
@@ -51,8 +52,30 @@ impl Desired {
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
             outputs: BTreeMap::new(),
-            secrets: Vec::new(),
+            secrets: Secrets::default(),
             inputs: Vec::new(),
+        }
+    }
+
+    /// Gives the sensitive values the key of the project: what is kept of them can be compared from then on, and nobody
+    /// without the key can try out what they are.
+    pub fn seal(&mut self, key: SealKey) {
+        self.secrets = std::mem::take(&mut self.secrets).with_key(key);
+        for step in self.vms.values_mut().flat_map(|vm| &mut vm.provision) {
+            step.digest = self.secrets.seal_digest(step.digest.clone(), step.texts());
+        }
+    }
+
+    /// Takes the sensitive values out of what is only there to be shown, and lets the output of steps be looked through.
+    pub(crate) fn hide_secrets(&mut self) {
+        for vm in self.vms.values_mut() {
+            for step in &mut vm.provision {
+                step.label = self.secrets.hide(&step.label);
+                step.secrets = self.secrets.clone();
+            }
+            for check in &mut vm.checks {
+                check.name = self.secrets.hide(&check.name);
+            }
         }
     }
 }

@@ -492,6 +492,7 @@ mod tests {
             action,
             options: Default::default(),
             digest: Digest::of(script),
+            secrets: Default::default(),
         }
     }
 

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmctl_providers::image::{ImageCache, ImageError, ImageIdentity};
-use vmctl_providers::{Digest, Name, Secret};
+pub use vmctl_providers::secrets::HIDDEN;
+use vmctl_providers::{Digest, Name, Secret, Secrets};
 
 use super::ast::{Node, Spanned};
 use super::expand::{Given, expand};
@@ -19,7 +20,7 @@ use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
 use super::sources::Sources;
 use super::typed::File;
-use super::{decode, resolve};
+use super::{decode, resolve, sensitive};
 use crate::desired::Desired;
 
 /// Name of the file that is looked for.
@@ -72,9 +73,9 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let mut files = Files::new(options.home.clone());
     let (mut document, folder) = read(path, &shown, &mut files)?;
     for path in &options.given.files {
-        document.read_values(path, &mut files);
+        document.read_values(path);
     }
-    let Document { sources, nodes, values, mut faults, is_partial } = document;
+    let Document { mut sources, nodes, values, mut faults, is_partial } = document;
     if is_partial {
         return Err(Report::new(&shown, &sources, faults));
     }
@@ -85,22 +86,18 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let expanded = expand(&nodes, &values, &options.given, name);
     let (file, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
-    let secrets = expanded.secrets;
+    let secrets = Secrets::new(expanded.secrets.into_iter().map(Secret::new));
+    faults.extend(sensitive::misplaced(&expanded.nodes, &secrets));
     faults.extend(expanded.faults);
+    expanded.hidden.iter().for_each(|span| sources.hide(*span));
     if faults.is_empty() && is_empty(&nodes) {
         faults.push(decode::nothing_described());
     }
-    let around = Surroundings {
-        project,
-        sources: &sources,
-        files,
-        images: options.images,
-        secrets: secrets.iter().cloned().map(Secret::new).collect(),
-    };
+    let around =
+        Surroundings { project, sources: &sources, files, images: options.images, secrets: secrets.clone() };
     let (desired, resolved) = resolve::resolve(&file, around);
     faults.extend(resolved);
-    let hide = |text: &str| secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN));
-    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(hide)).collect();
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| secrets.hide(text))).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
             Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
@@ -108,9 +105,6 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         _ => Err(Report::new(&shown, &sources, faults)),
     }
 }
-
-/// What is printed in the place of a sensitive value.
-pub const HIDDEN: &str = "(sensitive)";
 
 /// The project that a VMFile belongs to. Reads nothing but the files that it includes: images and scripts may be
 /// missing, variables may have no value.
@@ -145,11 +139,12 @@ pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report. Variables have their
 /// defaults, and what the text includes is left out.
 pub fn parse(file: &str, text: &str) -> Result<File, Report> {
-    let Document { sources, nodes, mut faults, is_partial, .. } = Document::of_text(file, text);
+    let Document { mut sources, nodes, mut faults, is_partial, .. } = Document::of_text(file, text);
     if is_partial {
         return Err(Report::new(file, &sources, faults));
     }
     let expanded = expand(&nodes, &[], &Given::default(), "");
+    expanded.hidden.iter().for_each(|span| sources.hide(*span));
     let (parsed, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
     faults.extend(expanded.faults);

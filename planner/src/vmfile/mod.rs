@@ -31,6 +31,7 @@ mod renames;
 mod report;
 mod resolve;
 mod scan;
+mod sensitive;
 mod shape;
 mod size;
 mod source;

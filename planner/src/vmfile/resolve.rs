@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use miette::SourceSpan;
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, StepOptions};
-use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, Protocol, Secret};
+use vmctl_providers::{BackendTag, Digest, Forward, Name, NetworkConfig, Protocol, Secrets};
 
 use super::ast::Spanned;
 use super::expand::unused;
@@ -34,8 +34,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) sources: &'a Sources,
     pub(super) files: Files,
     pub(super) images: &'a dyn Images,
-    /// Values that nothing printed may show.
-    pub(super) secrets: Vec<Secret>,
+    /// Values that nothing printed or kept may show.
+    pub(super) secrets: Secrets,
 }
 
 /// Resolves as much as can be; the result is `None`, or not to be used, where an error is among the faults.
@@ -71,16 +71,13 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
         .map(|(name, vm)| Some((name, vm?)))
         .collect();
     let Resolver { files, faults, .. } = resolver;
-    let desired = around.project.zip(vms).map(|(project, vms)| Desired {
-        project,
-        vms,
-        moved,
-        removed,
-        networks,
-        volumes,
-        outputs,
-        secrets: around.secrets,
-        inputs: files.into_inputs(),
+    let desired = around.project.zip(vms).map(|(project, vms)| {
+        let inputs = files.into_inputs();
+        let secrets = around.secrets;
+        let mut desired =
+            Desired { project, vms, moved, removed, networks, volumes, outputs, secrets, inputs };
+        desired.hide_secrets();
+        desired
     });
     (desired, faults)
 }
@@ -621,6 +618,7 @@ impl Resolver<'_> {
                     action: copying(path, destination.value.clone()),
                     options,
                     digest,
+                    secrets: Secrets::default(),
                 })
             }
         }
@@ -705,7 +703,8 @@ fn copying(source: PathBuf, destination: String) -> ProvisionAction {
 
 fn shell(number: usize, label: String, script: String, options: StepOptions) -> ProvisionStep {
     let digest = digest(&["shell", &script], &options);
-    ProvisionStep { number, label, action: ProvisionAction::Shell { script }, options, digest }
+    let action = ProvisionAction::Shell { script };
+    ProvisionStep { number, label, action, options, digest, secrets: Secrets::default() }
 }
 
 /// The digest of what a step does, with what its options add to that; when it runs and how long it may take add nothing.

@@ -1,6 +1,7 @@
 //! The files that a VMFile consists of. Their texts stand behind one another in one space of offsets, so that a span
 //! alone says which file it means.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(super) struct SourceFile {
     base: usize,
     /// Where its lines begin.
     lines: Vec<usize>,
+    /// Bytes of it that no message shows.
+    hidden: Vec<Range<usize>>,
 }
 
 impl Sources {
@@ -43,7 +46,7 @@ impl Sources {
         let base = self.files.last().map_or(0, |last| last.base + last.text.len() + 1);
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(after_breaks).collect();
-        self.files.push(SourceFile { shown, folder, text, base, lines });
+        self.files.push(SourceFile { shown, folder, text, base, lines, hidden: Vec::new() });
         base
     }
 
@@ -74,9 +77,19 @@ impl Sources {
         Some((index, self.files.get(index)?))
     }
 
+    /// Lets no message show what stands at `span`.
+    pub(super) fn hide(&mut self, span: SourceSpan) {
+        let Some((index, base)) = self.at(span.offset()).map(|(index, file)| (index, file.base)) else {
+            return;
+        };
+        let start = span.offset() - base;
+        self.files[index].hidden.push(start..start + span.len());
+    }
+
     /// The texts as messages show them, in the order of the files.
     pub(super) fn printable(&self) -> Vec<Arc<NamedSource<String>>> {
-        let printed = |file: &SourceFile| Arc::new(NamedSource::new(&file.shown, printable(&file.text)));
+        let printed =
+            |file: &SourceFile| Arc::new(NamedSource::new(&file.shown, printable(&file.text, &file.hidden)));
         self.files.iter().map(printed).collect()
     }
 }
@@ -92,12 +105,16 @@ impl SourceFile {
     }
 }
 
-/// `text` with everything that could steer a terminal replaced, character by character, at the same offsets.
-fn printable(text: &str) -> String {
-    let mut characters = text.chars().peekable();
+/// `text` with everything that is hidden or could steer a terminal replaced, character by character, at the same offsets.
+fn printable(text: &str, hidden: &[Range<usize>]) -> String {
+    let mut characters = text.char_indices().peekable();
     let mut printable = String::with_capacity(text.len());
-    while let Some(c) = characters.next() {
-        let line_end = c == '\n' || (c == '\r' && characters.peek() == Some(&'\n'));
+    while let Some((at, c)) = characters.next() {
+        let line_end = c == '\n' || (c == '\r' && characters.peek().is_some_and(|(_, next)| *next == '\n'));
+        if !line_end && hidden.iter().any(|range| range.contains(&at)) {
+            printable.extend(std::iter::repeat_n('*', c.len_utf8()));
+            continue;
+        }
         printable.push(match c.len_utf8() {
             _ if line_end || c == '\t' || !(c.is_control() || is_forbidden(c)) => c,
             1 => '?',
@@ -131,8 +148,9 @@ mod tests {
     #[test]
     fn nothing_printed_steers_a_terminal_and_offsets_stay() {
         let text = "a\u{1b}[2J\u{9b}m\rb\r\n\u{202e}\tä";
-        let shown = printable(text);
+        let shown = printable(text, &[]);
         assert_eq!(shown, "a?[2J\u{b7}m?b\r\n\u{fffd}\tä");
         assert_eq!(shown.len(), text.len());
+        assert_eq!(printable("a \"ä\nb\" c", &[2..8]), "a ***\n** c");
     }
 }

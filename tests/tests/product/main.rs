@@ -11,4 +11,5 @@ mod plans;
 mod provisioning;
 mod report;
 mod schema;
+mod secrets;
 mod together;
