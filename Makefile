@@ -2,11 +2,14 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 IMAGES := $(or $(VMCTL_TEST_IMAGES),$(CURDIR)/.cache/images)
+FUZZ   := $(abspath .cache/fuzz)
+# How long `make fuzz` looks for texts that break the VMFile's reader.
+SECONDS ?= 60
 DEMO   := examples/two-tier
 VMCTL  := $(TARGET)/debug/vmctl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup images images-debian build demo demo-down check test bench install clean
+.PHONY: help setup images images-debian build demo demo-down check test bench fuzz install clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +44,13 @@ test: setup images check ## everything: lints, unit tests, end-to-end tests with
 bench: setup images ## time to ssh of vmctl against a bare script with the same QEMU arguments
 	cargo build --locked --release --package vmctl --package vmctl-tests
 	VMCTL_BIN="$(abspath $(TARGET)/release/vmctl)" VMCTL_TEST_IMAGES="$(IMAGES)" "$(TARGET)/release/vmctl-bench" $(BENCH)
+
+fuzz: ## look for SECONDS (60) for a VMFile that breaks its reader; needs g++ and cargo-fuzz, and installs them
+	@tests/setup --fuzz
+	@rm -rf "$(FUZZ)/tmp" && mkdir -p "$(FUZZ)/tmp" "$(FUZZ)/vmfile"
+	TMPDIR="$(FUZZ)/tmp" cargo fuzz run --fuzz-dir tests/fuzz --target-dir "$(abspath $(TARGET)/fuzz)" --sanitizer none \
+		vmfile "$(FUZZ)/vmfile" tests/fuzz/corpus/vmfile -- \
+		-max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -dict=tests/fuzz/vmfile.dict
 
 install: setup ## install vmctl with cargo, built for speed
 	cargo install --locked --path cli

@@ -83,14 +83,18 @@ pub(crate) enum ColorWhen {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Write a VMFile to begin with
+    Init(InitArgs),
     /// Show what `apply` would do
     Plan(PlanArgs),
     /// Bring the machines to what the VMFile asks for
     Apply(ApplyArgs),
     /// Show what moved since it was recorded, and exit 2 if something did
     Drift(DriftArgs),
-    /// Show what is recorded, or a saved plan
+    /// Show what is recorded, a saved plan, or the VMFile after all substitution
     Show(ShowArgs),
+    /// Print the outputs of the VMFile
+    Output(OutputsArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
     /// Mark a machine to be made anew by the next `apply`
@@ -113,8 +117,36 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Check the VMFile without touching anything
     Validate(ValidateArgs),
+    /// Rewrite the VMFile in its canonical form
+    Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl init && vmctl validate\n  vmctl init --template cluster --file lab/VMFile.kdl\n\nWrites VMFile.kdl in the working folder, or what --file names. A file that is there already is\nkept, unless --force is given."
+)]
+pub(crate) struct InitArgs {
+    /// What the VMFile describes
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    pub(crate) template: Template,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What `init` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Template {
+    /// One machine
+    #[default]
+    Minimal,
+    /// A machine for one run of a test suite
+    Ci,
+    /// Several workers of one block, and a head that needs them
+    Cluster,
 }
 
 /// What a plan is about, and what it is made from.
@@ -233,14 +265,30 @@ pub(crate) struct ApplyArgs {
 /// Options of `show`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html"
+    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html\n  vmctl show --resolved      The VMFile with everything put in its place"
 )]
 pub(crate) struct ShowArgs {
     /// Saved plan to show, as made by `plan --out`; without it, the recorded state
     #[arg(value_name = "PLANFILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// Show what the VMFile asks for after all substitution, as a VMFile again; no state is read
+    #[arg(long, conflicts_with_all = ["plan", "markdown", "html"])]
+    pub(crate) resolved: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Options of `output`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl output\n  curl \"$(vmctl output url)\"\n  vmctl output --json | jq -r '.outputs.url.value'\n\nThe list hides sensitive values; NAME and --json print them.\nExits 1 if NAME is not known because a machine does not run."
+)]
+pub(crate) struct OutputsArgs {
+    /// Output whose value alone is printed; without it, all of them
+    pub(crate) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `graph`.
@@ -416,11 +464,53 @@ pub(crate) struct LogArgs {
 
 /// Options of `validate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json")]
+#[command(
+    after_help = "Examples:\n  vmctl validate\n  vmctl validate --file ci/VMFile.kdl --json\n  vmctl validate --format sarif > vmctl.sarif   For code review tools\n\nExits 1 if the VMFile cannot be used, whatever the format."
+)]
 pub(crate) struct ValidateArgs {
-    /// Print JSON
+    /// Form of the answer [default: human]
+    #[arg(long, value_enum)]
+    format: Option<ValidateFormat>,
+    /// Print JSON, as `--format json` does
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
+}
+
+impl ValidateArgs {
+    /// The form that was asked for; none if two were.
+    pub(crate) fn format(&self) -> Option<ValidateFormat> {
+        match (self.format, self.json) {
+            (Some(format), false) => Some(format),
+            (None, false) => Some(ValidateFormat::Human),
+            (None | Some(ValidateFormat::Json), true) => Some(ValidateFormat::Json),
+            (Some(ValidateFormat::Human | ValidateFormat::Sarif), true) => None,
+        }
+    }
+}
+
+/// Form of what `validate` finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValidateFormat {
+    /// Text, with the places drawn
+    Human,
+    /// vmctl's own document
+    Json,
+    /// SARIF 2.1.0, for code review tools
+    Sarif,
+}
+
+/// Options of `fmt`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl fmt\n  vmctl fmt --check             In CI: exit 1 if something is not formatted\n  vmctl fmt VMFile.kdl vms/*.kdl\n  vmctl fmt - < VMFile.kdl      For editors: the formatted text goes to stdout\n\nBlanks, line ends and the order of nodes change; names, values and comments stay as they\nare written. The names of files that changed are printed."
+)]
+pub(crate) struct FmtArgs {
+    /// Files to format; `-` is standard input, formatted to standard output [default: the VMFile]
+    #[arg(value_name = "FILE", conflicts_with = "file")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write nothing; show what would change, and exit 1 if anything would
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Options of `doctor`.
@@ -491,6 +581,20 @@ mod tests {
             let Command::Apply(args) = parse(line).unwrap().command else { panic!("not apply") };
             assert!(args.yes && args.parallelism.get() == 10);
         }
+    }
+
+    #[test]
+    fn json_of_validate_is_one_of_its_formats() {
+        let format = |line: &str| {
+            let Command::Validate(args) = parse(line).unwrap().command else { panic!("not validate") };
+            args.format()
+        };
+        assert_eq!(format("vmctl validate"), Some(ValidateFormat::Human));
+        assert_eq!(format("vmctl validate --json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --json --format json"), Some(ValidateFormat::Json));
+        assert_eq!(format("vmctl validate --format sarif"), Some(ValidateFormat::Sarif));
+        assert_eq!(format("vmctl validate --format sarif --json"), None);
+        assert_eq!(format("vmctl validate --format human --json"), None);
     }
 
     #[test]

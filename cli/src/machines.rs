@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::ssh::SshTarget;
-use vmctl_providers::{Inspection, Name, VmHandle, VmState};
+use vmctl_providers::{Inspection, Name, RouterHypervisor, VmHandle, VmState};
 use vmctl_state::{Address, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
@@ -145,12 +145,19 @@ fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
-/// Asks the providers about every machine in `snapshot`.
+/// Looks at every machine in `snapshot`.
 fn look(ctx: &Context, project: &Name, snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
     let hypervisor = ctx.hypervisor(&ctx.project_dir(project)?)?;
-    let mut seen = small_runtime()?
-        .block_on(observed::refresh(&hypervisor, &snapshot))
-        .map_err(|error| CliError::of(&error))?;
+    small_runtime()?.block_on(seen(&hypervisor, project, snapshot))
+}
+
+/// Asks `host` about every machine in `snapshot`, which is of `project`.
+pub(crate) async fn seen(
+    host: &RouterHypervisor,
+    project: &Name,
+    snapshot: Snapshot,
+) -> Result<Vec<Machine>, CliError> {
+    let mut seen = observed::refresh(host, &snapshot).await.map_err(|error| CliError::of(&error))?;
     let records = snapshot.records.into_iter().filter(|(address, _)| is_vm(address));
     records
         .map(|(address, record)| {

@@ -17,9 +17,11 @@ mod files;
 mod logging;
 mod machines;
 mod output;
+mod outputs;
 mod progress;
 mod render;
 mod report;
+mod sarif;
 mod saved;
 mod stdin;
 mod summary;
@@ -53,10 +55,12 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
     let ctx = Context { settings, options: cli.global };
     match cli.command {
+        Command::Init(args) => commands::init::run(&ctx, &args),
         Command::Plan(args) => commands::plan::run(&ctx, &args),
         Command::Apply(args) => commands::apply::run(&ctx, &args),
         Command::Drift(args) => commands::drift::run(&ctx, &args),
         Command::Show(args) => commands::show::run(&ctx, &args),
+        Command::Output(args) => commands::output::run(&ctx, &args),
         Command::Graph(args) => commands::graph::run(&ctx, &args),
         Command::Taint(args) => commands::taint::taint(&ctx, &args),
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
@@ -68,6 +72,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Console(args) => commands::console::run(&ctx, &args),
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
+        Command::Fmt(args) => commands::fmt::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
     }
 }

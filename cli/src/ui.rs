@@ -108,6 +108,17 @@ pub(crate) fn warn(text: &str) {
     let _ = writeln!(stderr(), "{DOUBTFUL}warning{DOUBTFUL:#}: {}", visible(text));
 }
 
+/// A line of a diff in its colour.
+pub(crate) fn diff_line(line: &str) -> String {
+    let style = match line.chars().next() {
+        Some('+') => AnsiColor::Green.on_default(),
+        Some('-') => AnsiColor::Red.on_default(),
+        Some('@') => AnsiColor::Cyan.on_default(),
+        _ => Style::new(),
+    };
+    format!("{style}{}{style:#}", visible(line))
+}
+
 /// Rows of left-aligned cells under headings.
 #[derive(Debug)]
 pub(crate) struct Table {

@@ -144,8 +144,23 @@ pub struct Volume {
 pub struct Output {
     /// What it is for.
     pub description: Option<String>,
-    /// Its parts, in order.
+    /// Its parts, in order; no text is empty or follows another.
     pub parts: Vec<OutputPart>,
+}
+
+impl Output {
+    /// An output of `parts`, whose texts are joined where they meet.
+    pub fn new(description: Option<String>, parts: impl IntoIterator<Item = OutputPart>) -> Self {
+        let mut joined: Vec<OutputPart> = Vec::new();
+        for part in parts {
+            match (joined.last_mut(), part) {
+                (_, OutputPart::Text(text)) if text.is_empty() => {}
+                (Some(OutputPart::Text(last)), OutputPart::Text(text)) => last.push_str(&text),
+                (_, part) => joined.push(part),
+            }
+        }
+        Self { description, parts: joined }
+    }
 }
 
 /// A part of an output.
@@ -173,6 +188,18 @@ pub enum Attribute {
     SshPort,
     /// Who logs in.
     User,
+}
+
+/// As it is written behind the machine's name.
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Port(port) => write!(f, "port.{port}"),
+            Self::SshPort => f.write_str("ssh-port"),
+            Self::User => f.write_str("user"),
+        }
+    }
 }
 
 /// A machine that got another name.
@@ -236,6 +263,19 @@ pub struct DesiredVm {
     pub checks: Vec<Check>,
     /// Words about it.
     pub labels: BTreeMap<String, String>,
+    /// Where its texts come from; decides nothing.
+    pub text_files: TextFiles,
+}
+
+/// The files of this host that a machine's texts were read from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextFiles {
+    /// `ssh-key`.
+    pub ssh_key: Option<PathBuf>,
+    /// `user-data`.
+    pub user_data: Option<PathBuf>,
+    /// `script`, by the number of its step.
+    pub scripts: BTreeMap<usize, PathBuf>,
 }
 
 impl DesiredVm {
@@ -262,6 +302,7 @@ impl DesiredVm {
             ready: ready_at_login(None),
             checks: Vec::new(),
             labels: BTreeMap::new(),
+            text_files: TextFiles::default(),
         }
     }
 }
@@ -287,6 +328,13 @@ pub struct Hardware {
     /// Arguments that are passed on to QEMU as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub qemu_args: Vec<String>,
+}
+
+impl Hardware {
+    /// Whether all of it is as it is where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a guest boots with.

@@ -1,58 +1,116 @@
 //! What a VMFile may ask for and no backend carries out yet. Such machines are planned and shown, and not applied.
 
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{Accel, DesiredImage, DesiredVm, Firmware};
+use crate::desired::{Accel, DesiredImage, DesiredVm, Firmware, Run};
+
+/// Something that a VMFile may ask for and no backend carries out yet.
+#[derive(Debug)]
+pub struct NotYet {
+    /// The nodes that ask for it, by their paths in the grammar, such as `vm/provision/run`.
+    pub nodes: &'static [&'static str],
+    /// What it is, in Markdown.
+    pub what: &'static str,
+    is_asked_by: fn(&DesiredVm) -> bool,
+}
+
+/// All of it, in the order in which it is told.
+pub const NOT_YET: &[NotYet] = &[
+    NotYet {
+        nodes: &["vm/backend"],
+        what: "the backend `propolis`",
+        is_asked_by: |vm| vm.backend == BackendTag::Propolis,
+    },
+    NotYet {
+        nodes: &["vm/image-url", "image/url"],
+        what: "an image from the network",
+        is_asked_by: |vm| matches!(vm.image, Some(DesiredImage::Remote { .. })),
+    },
+    NotYet {
+        nodes: &["vm/firmware"],
+        what: "`firmware \"uefi\"`",
+        is_asked_by: |vm| vm.hardware.firmware == Firmware::Uefi,
+    },
+    NotYet {
+        nodes: &["vm/kernel", "vm/initrd", "vm/cmdline"],
+        what: "`kernel`",
+        is_asked_by: |vm| vm.hardware.kernel.is_some(),
+    },
+    NotYet { nodes: &["vm/machine"], what: "`machine`", is_asked_by: |vm| vm.hardware.machine.is_some() },
+    NotYet { nodes: &["vm/cpu"], what: "`cpu`", is_asked_by: |vm| vm.hardware.cpu.is_some() },
+    NotYet { nodes: &["vm/accel"], what: "`accel`", is_asked_by: |vm| vm.hardware.accel != Accel::Auto },
+    NotYet {
+        nodes: &["vm/qemu-arg"],
+        what: "`qemu-arg`",
+        is_asked_by: |vm| !vm.hardware.qemu_args.is_empty(),
+    },
+    NotYet { nodes: &["vm/volume", "volume"], what: "`volume`", is_asked_by: |vm| !vm.volumes.is_empty() },
+    NotYet { nodes: &["vm/share"], what: "`share`", is_asked_by: |vm| !vm.shares.is_empty() },
+    NotYet {
+        nodes: &["vm/network", "network"],
+        what: "a private network",
+        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Private { .. })),
+    },
+    NotYet {
+        nodes: &["vm/network"],
+        what: "a tap network",
+        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Tap { .. })),
+    },
+    NotYet {
+        nodes: &["vm/network"],
+        what: "a vnic network",
+        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
+    },
+    NotYet { nodes: &["vm/network"], what: "several networks", is_asked_by: |vm| vm.networks.len() > 1 },
+    NotYet {
+        nodes: &["vm/provision/run"],
+        what: "`run` of a step",
+        is_asked_by: |vm| has_step(vm, |step| step.options.run != Run::OnChange),
+    },
+    NotYet {
+        nodes: &["vm/provision/env"],
+        what: "`env` of a step",
+        is_asked_by: |vm| has_step(vm, |step| !step.options.env.is_empty()),
+    },
+    NotYet {
+        nodes: &["vm/provision/user"],
+        what: "`user` of a step",
+        is_asked_by: |vm| has_step(vm, |step| step.options.user.is_some()),
+    },
+    NotYet {
+        nodes: &["vm/provision/timeout"],
+        what: "`timeout` of a step",
+        is_asked_by: |vm| has_step(vm, |step| step.options.timeout.is_some()),
+    },
+    NotYet {
+        nodes: &["vm/provision/mode"],
+        what: "`mode` of a step",
+        is_asked_by: |vm| has_step(vm, |step| step.options.mode.is_some()),
+    },
+    NotYet {
+        nodes: &["vm/provision/owner"],
+        what: "`owner` of a step",
+        is_asked_by: |vm| has_step(vm, |step| step.options.owner.is_some()),
+    },
+    NotYet {
+        nodes: &["vm/provision/source"],
+        what: "a folder in `provision \"file\"`",
+        is_asked_by: |vm| has_step(vm, |step| matches!(step.action, ProvisionAction::Folder { .. })),
+    },
+];
 
 /// Why `vm` cannot be made yet, if it cannot.
 pub(crate) fn refusal(vm: &DesiredVm) -> Option<String> {
-    let missing = missing(vm);
-    if missing.is_empty() {
-        return None;
-    }
-    Some(format!("this version cannot carry out yet: {}", missing.join(", ")))
+    let missing: Vec<_> =
+        NOT_YET.iter().filter(|missing| (missing.is_asked_by)(vm)).map(|missing| missing.what).collect();
+    (!missing.is_empty()).then(|| format!("this version cannot carry out yet: {}", missing.join(", ")))
 }
 
-/// What of `vm` no backend carries out yet, each thing once.
-fn missing(vm: &DesiredVm) -> Vec<&'static str> {
-    let hardware = &vm.hardware;
-    let mut missing = Vec::new();
-    let mut add = |is_missing: bool, what| {
-        if is_missing && !missing.contains(&what) {
-            missing.push(what);
-        }
-    };
-    add(vm.backend == BackendTag::Propolis, "the backend `propolis`");
-    add(matches!(vm.image, Some(DesiredImage::Remote { .. })), "an image from the network");
-    add(hardware.firmware == Firmware::Uefi, "`firmware \"uefi\"`");
-    add(hardware.kernel.is_some(), "`kernel`");
-    add(hardware.machine.is_some(), "`machine`");
-    add(hardware.cpu.is_some(), "`cpu`");
-    add(hardware.accel != Accel::Auto, "`accel`");
-    add(!hardware.qemu_args.is_empty(), "`qemu-arg`");
-    add(!vm.volumes.is_empty(), "`volume`");
-    add(!vm.shares.is_empty(), "`share`");
-    for network in &vm.networks {
-        let what = match network {
-            NetworkConfig::User | NetworkConfig::None => continue,
-            NetworkConfig::Private { .. } => "a private network",
-            NetworkConfig::Tap { .. } => "a tap network",
-            NetworkConfig::Vnic { .. } => "a vnic network",
-        };
-        add(true, what);
-    }
-    add(vm.networks.len() > 1, "several networks");
-    for step in &vm.provision {
-        let ProvisionStep { options, action, .. } = step;
-        add(options.run != Run::OnChange, "`run` of a step");
-        add(!options.env.is_empty(), "`env` of a step");
-        add(options.user.is_some(), "`user` of a step");
-        add(options.timeout.is_some(), "`timeout` of a step");
-        add(options.mode.is_some(), "`mode` of a step");
-        add(options.owner.is_some(), "`owner` of a step");
-        let is_folder = matches!(action, ProvisionAction::Folder { .. });
-        add(is_folder, "a folder in `provision \"file\"`");
-    }
-    missing
+fn has_card(vm: &DesiredVm, is_meant: fn(&NetworkConfig) -> bool) -> bool {
+    vm.networks.iter().any(is_meant)
+}
+
+fn has_step(vm: &DesiredVm, is_meant: fn(&ProvisionStep) -> bool) -> bool {
+    vm.provision.iter().any(is_meant)
 }

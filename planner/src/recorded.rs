@@ -31,7 +31,7 @@ pub struct RecordedVm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pin: Option<Digest>,
     /// What it is besides its processors, memory and disks.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Hardware::is_default")]
     pub hardware: Hardware,
     /// Number of virtual CPUs.
     pub vcpus: u16,

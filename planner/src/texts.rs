@@ -1,4 +1,4 @@
-//! Line diffs of the texts behind digests: user-data and scripts. What looks like a secret is masked.
+//! Line diffs of texts: of those behind digests, user-data and scripts, and others. What looks like a secret is masked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +113,7 @@ fn script(step: &ProvisionStep) -> Option<(&Digest, &str)> {
 }
 
 /// The lines that differ, in the form of `diff -u` without its head; a word in their place if they are too long.
-fn diff(what: &str, before: &str, after: &str) -> TextDiff {
+pub fn diff(what: &str, before: &str, after: &str) -> TextDiff {
     let what = what.to_owned();
     if before.len().max(after.len()) > LONGEST {
         let lines = |text: &str| text.lines().count();

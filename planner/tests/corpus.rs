@@ -51,7 +51,7 @@ fn render(diagnostic: &dyn Diagnostic) -> String {
 #[test]
 fn each_fault_is_told_with_its_place_and_a_way_out() {
     let files = corpus();
-    assert!(files.len() >= 50);
+    assert!(files.len() >= 200);
     for path in files {
         let name = path.file_stem().unwrap().to_str().unwrap();
         insta::with_settings!({

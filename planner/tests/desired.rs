@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::{FakeImages, identity};
 use vmctl_planner::desired::{
-    Check, Desired, DesiredImage, DesiredVm, Lifecycle, Move, Power, READY_TIMEOUT, Trigger, Until,
-    ready_at_login,
+    Check, Desired, DesiredImage, DesiredVm, Lifecycle, Move, Power, READY_TIMEOUT, TextFiles, Trigger,
+    Until, ready_at_login,
 };
 use vmctl_planner::vmfile::{
     FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
@@ -184,6 +184,7 @@ fn everything_that_can_be_written_arrives() {
             },
         ],
         depends_on: [(name("db"), Until::Ready), (name("cache"), Until::Ready)].into(),
+        text_files: TextFiles { scripts: [(2, site.path("setup.sh"))].into(), ..TextFiles::default() },
         ..default_vm(&site, "Web_1")
     };
     assert_eq!(desired.vms[&name("Web_1")], expected);
@@ -563,17 +564,6 @@ fn examples_parse() {
             let text = fs::read_to_string(&path).unwrap();
             assert_eq!(parse(FILE_NAME, &text).map(|_| ()), Ok(()), "{}", path.display());
         }
-    }
-}
-
-#[test]
-fn what_the_reference_shows_parses() {
-    let page = fs::read_to_string("../docs/vmfile.md").unwrap();
-    let blocks: Vec<_> =
-        page.split("```kdl\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 5);
-    for block in blocks {
-        assert_eq!(parse("vmfile.md", block).map(|_| ()), Ok(()), "{block}");
     }
 }
 

@@ -22,8 +22,8 @@ use crate::context::{Context, holder, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
-use crate::ui::{self, DOUBTFUL};
-use crate::{render, saved};
+use crate::ui::{self, DOUBTFUL, LABEL};
+use crate::{machines, outputs, render, saved};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -137,12 +137,14 @@ async fn with_lock(
     }
     let control = Control::default();
     let (events, shown) = mpsc::unbounded_channel();
-    let executor = Executor::new(host, ctx.images()?, limits(args), control.clone(), events);
+    let executor = Executor::new(Arc::clone(&host), ctx.images()?, limits(args), control.clone(), events);
     tell_left_alone(&plan);
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
+        let told = tell_outputs(ctx, args, order, writer, &host).await;
         end(Outcome::NothingToDo, &report, done, &[])?;
+        told?;
         return Ok(exit_of(&plan, &report));
     }
     if let Err(error) = executor.preflight(&plan, writer).await {
@@ -169,13 +171,35 @@ async fn with_lock(
     let (result, printed) = tokio::join!(applies, shows);
     let report = result.map_err(|error| explain(&error))?;
     forget_texts(writer, names);
-    if args.json {
-        end(summary::outcome_of(&report), &report, started.elapsed(), &[])?;
-    } else {
-        summary::tell_people(ctx, &plan, &report, started.elapsed());
+    let elapsed = started.elapsed();
+    if !args.json {
+        summary::tell_people(ctx, &plan, &report, elapsed);
     }
-    printed?;
+    // Who interrupts wants it to end.
+    let told = if report.interrupted { Ok(()) } else { tell_outputs(ctx, args, order, writer, &host).await };
+    end(summary::outcome_of(&report), &report, elapsed, &[])?;
+    printed.and(told)?;
     Ok(exit_of(&plan, &report))
+}
+
+/// Tells what the outputs of the VMFile come to now, if it has any.
+async fn tell_outputs(
+    ctx: &Context,
+    args: &ApplyArgs,
+    order: &Order,
+    writer: &Writer,
+    host: &RouterHypervisor,
+) -> Result<(), CliError> {
+    let makes_machines = order.goal.options.mode == Mode::Normal;
+    let desired = order.goal.desired.as_ref().filter(|desired| makes_machines && !desired.outputs.is_empty());
+    let Some(desired) = desired.filter(|_| args.json || !ctx.options.quiet) else { return Ok(()) };
+    let machines = machines::seen(host, &order.goal.project, writer.snapshot()?).await?;
+    let outputs = outputs::of(desired, &machines);
+    if args.json {
+        progress::write_event("outputs", json!({ "outputs": outputs::data(&outputs, false) }))
+    } else {
+        ui::print(&format!("\n{LABEL}Outputs{LABEL:#}:\n{}", outputs::text(&outputs)))
+    }
 }
 
 /// Keeps the texts behind the digests that are about to be recorded. Returns those digests.

@@ -29,7 +29,12 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
     let document = PlanDocument::from(&plan);
     let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
     output::plan(&document, &args.output, out.as_ref())?;
-    refuse(&plan)?;
+    // What cannot be carried out yet may be looked at. A plan that is kept must be one that can be applied.
+    let is_only_shown =
+        out.is_none() && plan.refused().all(|(_, refusal)| refusal.kind == RefusalKind::NotYet);
+    if !is_only_shown {
+        refuse(&plan)?;
+    }
     if let Some(out) = out {
         out.write(&SavedPlan::new(&plan, &observed, env!("CARGO_PKG_VERSION")).to_bytes())?;
         let shown = out.path().display();

@@ -1,9 +1,10 @@
-//! `show`: what is recorded, or what a saved plan says.
+//! `show`: what is recorded, what a saved plan says, or what the VMFile asks for.
 
 use serde::Serialize;
 use serde_json::Value;
 use vmctl_planner::fields::FIELDS;
 use vmctl_planner::recorded::spec_of;
+use vmctl_planner::{resolved, vmfile};
 use vmctl_providers::Name;
 use vmctl_state::{Record, Snapshot, project};
 
@@ -28,6 +29,15 @@ struct Document<'a> {
 pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
     if let Some(path) = &args.plan {
         output::plan(&saved::read(path)?.plan, &args.output, None)?;
+        return Ok(Exit::Fine);
+    }
+    if args.resolved {
+        let desired = ctx.load()?.desired;
+        if args.output.json {
+            ui::print_json(&resolved::document(&desired))?;
+        } else {
+            ui::print(&vmfile::write(&desired))?;
+        }
         return Ok(Exit::Fine);
     }
     if args.output.markdown || args.output.html.is_some() {

@@ -271,13 +271,7 @@ impl Page {
         self.raw(&format!("{:INDENT$}{LABEL}{}{LABEL:#}", "", ui::visible(what).replace('\n', " ")));
         let lines: Vec<_> = diff.lines().collect();
         for line in lines.iter().take(DIFF_LINES) {
-            let style = match line.chars().next() {
-                Some('+') => AnsiColor::Green.on_default(),
-                Some('-') => AnsiColor::Red.on_default(),
-                Some('@') => AnsiColor::Cyan.on_default(),
-                _ => Style::new(),
-            };
-            self.raw(&format!("{:INDENT$}  {style}{}{style:#}", "", ui::visible(line)));
+            self.raw(&format!("{:INDENT$}  {}", "", ui::diff_line(line)));
         }
         if let Some(left) = lines.len().checked_sub(DIFF_LINES).filter(|left| *left > 0) {
             self.raw(&format!("{:INDENT$}  … and {left} more lines; `--json` and `--html` show them", ""));

@@ -1,11 +1,12 @@
-//! Checks of `depends-on` between the machines of one file.
+//! `depends-on`: which machines come first, checked between the machines of one file.
 
 use std::collections::{BTreeMap, HashMap};
 
 use vmctl_providers::Name;
 
-use super::ast::Spanned;
-use super::fields::shorten;
+use super::ast::{Node, Spanned};
+use super::fields::{Fields, Parts, shorten};
+use super::grammar::{DEPENDS_ON, UNTIL};
 use super::report::Fault;
 use super::suggest::nearest;
 use super::typed::{Dependency, File, Vm};
@@ -13,6 +14,19 @@ use crate::desired::{Power, Until};
 
 /// Edges of a cycle that get a label of their own; the message always shows the whole cycle.
 const LABELLED_EDGES: usize = 12;
+
+impl Fields {
+    pub(super) fn depends_on(&mut self, node: &Node) -> Vec<Dependency> {
+        let parts = Parts::of(node);
+        let until = parts
+            .prop("until")
+            .and_then(|value| self.text("until", value, DEPENDS_ON.usage))
+            .and_then(|text| self.choice("condition", &text, &UNTIL))
+            .map_or(Until::Provisioned, |until| until.value);
+        let names = self.texts(node, &DEPENDS_ON).into_iter();
+        names.map(|name| Dependency { name, until }).collect()
+    }
+}
 
 /// The dependencies of each machine of `file`, in its order, and everything that is wrong with them.
 pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
@@ -39,13 +53,13 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
                 );
                 continue;
             }
-            for name in meant(file, name) {
+            let meant = meant(file, name);
+            if meant.contains(&vm.name.value.as_str()) {
+                faults.push(itself(dependency));
+                continue;
+            }
+            for name in meant {
                 match by_name.get(name) {
-                    _ if name == vm.name.value.as_str() => faults.push(
-                        Fault::error("vmfile::cycle", format!("`{name}` depends on itself"))
-                            .at(dependency.name.span, "this machine")
-                            .help("remove it"),
-                    ),
                     Some(&target) => {
                         faults.extend(never_up(&file.vms[target], dependency));
                         names.insert(file.vms[target].name.value.clone(), dependency.until);
@@ -62,6 +76,14 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
     }
     faults.extend(cycle(file, &edges));
     (resolved, faults)
+}
+
+/// A machine that waits for itself, or for all machines of its own `vm`.
+fn itself(dependency: &Dependency) -> Fault {
+    let name = &dependency.name.value;
+    Fault::error("vmfile::cycle", format!("`{name}` depends on itself"))
+        .at(dependency.name.span, "this machine")
+        .help("remove it")
 }
 
 /// The machines that `name` means: itself, or all that a `vm` with a count stands for.

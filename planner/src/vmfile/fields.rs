@@ -108,7 +108,16 @@ impl Fields {
             Scalar::Integer(number) => number.to_string(),
             Scalar::Bool(truth) => truth.to_string(),
             Scalar::Text(text) if text.is_empty() => String::new(),
-            Scalar::Text(_) | Scalar::Float(_) | Scalar::Null => return self.text(name, value, usage),
+            Scalar::Text(_) => return self.text(name, value, usage),
+            Scalar::Float(_) | Scalar::Null => {
+                let message = format!(
+                    "`{name}` takes a text, a whole number, #true or #false, not {}",
+                    describe(value)
+                );
+                let fault = at(Fault::error("vmfile::wrong-type", message), value, "none of them");
+                self.tell(fault.help("write it in quotation marks"));
+                return None;
+            }
         };
         Some(Spanned { value: text, span: value.span })
     }
@@ -234,6 +243,7 @@ impl Fields {
         let all = list(&words, "or");
         let help = match super::suggest::nearest(&text.value, words.iter().copied()) {
             Some(near) => format!("did you mean `{near}`? It is one of {all}"),
+            None if words.len() == 1 => format!("write {all}"),
             None => format!("write one of {all}"),
         };
         self.tell(Fault::error("vmfile::bad-value", message).at(text.span, "not known").help(help));
@@ -282,7 +292,14 @@ pub(super) fn whole_path(path: &std::path::Path) -> String {
 }
 
 fn cut(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
+        Some((end, _)) => format!("{}…", clean(&text[..end])),
+        None => clean(text),
+    }
+}
+
+/// `text` with everything that could steer a terminal or break a line replaced.
+pub(super) fn clean(text: &str) -> String {
     let printable = |c: char| if c.is_control() || is_forbidden(c) { '\u{fffd}' } else { c };
-    let clean: String = text.chars().map(printable).take(length).collect();
-    if text.chars().nth(length).is_some() { format!("{clean}…") } else { clean }
+    text.chars().map(printable).collect()
 }

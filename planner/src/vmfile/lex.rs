@@ -44,16 +44,30 @@ pub(super) struct Token {
     pub(super) range: Range<usize>,
 }
 
+/// What may stand between two tokens besides blanks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    /// `// …`, up to the line end.
+    LineComment,
+    /// `/* … */`.
+    BlockComment,
+    /// `\` that escapes the line end; a comment may stand between the two.
+    Escape,
+}
+
 pub(super) struct Lexer<'t> {
     text: &'t str,
     at: usize,
     clean: Vec<u8>,
+    /// What was skipped so far, in order.
+    pub(super) skipped: Vec<(Space, Range<usize>)>,
     pub(super) faults: Vec<Fault>,
 }
 
 impl<'t> Lexer<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let mut lexer = Self { text, at: 0, clean: text.as_bytes().to_vec(), faults: Vec::new() };
+        let (skipped, faults) = (Vec::new(), Vec::new());
+        let mut lexer = Self { text, at: 0, clean: text.as_bytes().to_vec(), skipped, faults };
         if text.starts_with('\u{feff}') {
             lexer.blank_to('\u{feff}'.len_utf8());
         }
@@ -132,14 +146,19 @@ impl<'t> Lexer<'t> {
             self.skip_while(is_blank);
             let rest = self.rest();
             if rest.starts_with("//") {
-                let length = rest.find(is_newline).unwrap_or(rest.len());
-                self.blank_to(self.at + length);
+                self.line_comment();
             } else if rest.starts_with("/*") {
                 self.block_comment();
             } else if !self.escaped_line_end() {
                 return;
             }
         }
+    }
+
+    fn line_comment(&mut self) {
+        let (start, rest) = (self.at, self.rest());
+        self.blank_to(start + rest.find(is_newline).unwrap_or(rest.len()));
+        self.skipped.push((Space::LineComment, start..self.at));
     }
 
     fn block_comment(&mut self) {
@@ -169,6 +188,7 @@ impl<'t> Lexer<'t> {
             at = bytes.len();
         }
         self.blank_to(at);
+        self.skipped.push((Space::BlockComment, start..at));
     }
 
     /// Skips `\` with the line end after it.
@@ -178,9 +198,10 @@ impl<'t> Lexer<'t> {
         if !(tail.is_empty() || tail.starts_with(is_newline) || tail.starts_with("//")) {
             return false;
         }
+        self.skipped.push((Space::Escape, self.at..self.at + 1));
         self.at = self.text.len() - tail.len();
         if tail.starts_with("//") {
-            self.blank_to(self.at + tail.find(is_newline).unwrap_or(tail.len()));
+            self.line_comment();
         }
         if self.rest().starts_with("\r\n") {
             self.at += 2;
@@ -291,8 +312,8 @@ impl<'t> Lexer<'t> {
             word.split(|c: char| !c.is_ascii_hexdigit() && c != '_').map(str::len).max().unwrap_or(0);
         if !is_number(word) {
             let message = format!("`{}` is not a number", shorten(word));
-            let help = "sizes are plain numbers, `memory 2048` in MB and `disk 20` in GB; other text goes in quotation marks, as in `timeout \"2m\"`";
-            self.fault(SYNTAX, range, message, "begins like a number", help);
+            let help = format!("text goes in quotation marks: \"{}\"", shorten(word));
+            self.fault(SYNTAX, range, message, "begins like a number", &help);
         } else if longest > MAX_DIGITS {
             self.fault(
                 SYNTAX,
@@ -507,7 +528,7 @@ fn is_number(word: &str) -> bool {
 }
 
 /// White space within a line, as KDL lists it.
-fn is_blank(c: char) -> bool {
+pub(super) fn is_blank(c: char) -> bool {
     matches!(
         c,
         '\t' | ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}'
@@ -515,7 +536,7 @@ fn is_blank(c: char) -> bool {
 }
 
 /// Line ends, as KDL lists them.
-fn is_newline(c: char) -> bool {
+pub(super) fn is_newline(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{85}' | '\u{b}' | '\u{c}' | '\u{2028}' | '\u{2029}')
 }
 

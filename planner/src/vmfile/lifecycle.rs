@@ -174,7 +174,8 @@ impl<'f> Triggers<'f> {
     }
 
     fn unknown_machine(&self, name: &str, span: SourceSpan) -> Fault {
-        let help = match nearest(name, self.machines.iter().copied()) {
+        let known = self.machines.iter().copied().chain(self.groups.keys().map(String::as_str));
+        let help = match nearest(name, known) {
             Some(near) => format!("did you mean `{MACHINE}{near}`?"),
             None => "name another machine of this file".to_owned(),
         };

@@ -14,10 +14,11 @@ use super::expand::{Given, expand};
 use super::fields::Fields;
 use super::files::{FileError, Files, read_text};
 use super::grammar::PROJECT;
-use super::read::Document;
+use super::read::{Document, MISPLACED_PROJECT};
 use super::report::{Fault, Problem, Report, locate};
 use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
+use super::secrets::Censor;
 use super::sources::Sources;
 use super::typed::File;
 use super::{decode, resolve, sensitive};
@@ -86,18 +87,19 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let expanded = expand(&nodes, &values, &options.given, name);
     let (file, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
-    let secrets = Secrets::new(expanded.secrets.into_iter().map(Secret::new));
+    let secrets = Secrets::new(expanded.secrets.iter().cloned().map(Secret::new));
     faults.extend(sensitive::misplaced(&expanded.nodes, &secrets));
     faults.extend(expanded.faults);
-    expanded.hidden.iter().for_each(|span| sources.hide(*span));
     if faults.is_empty() && is_empty(&nodes) {
         faults.push(decode::nothing_described());
     }
-    let around =
-        Surroundings { project, sources: &sources, files, images: options.images, secrets: secrets.clone() };
+    let around = Surroundings { project, sources: &sources, files, images: options.images, secrets };
     let (desired, resolved) = resolve::resolve(&file, around);
     faults.extend(resolved);
-    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| secrets.hide(text))).collect();
+    let censor = Censor::new(&expanded.secrets);
+    expanded.hidden.iter().for_each(|span| sources.hide(*span));
+    sources.blot(&censor);
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| censor.hide(text))).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
             Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
@@ -116,7 +118,8 @@ pub fn project(path: &Path) -> Result<Name, Report> {
     let written = written_project(&nodes, &mut faults);
     // A project that is written, but not so that it can be used, must not be taken for the folder's. Nor may one that
     // could not be read.
-    if written.is_none() && (is_written || faults.iter().any(Fault::is_syntax)) {
+    let is_hidden = |fault: &Fault| fault.is_syntax() || fault.code == MISPLACED_PROJECT;
+    if written.is_none() && (is_written || faults.iter().any(is_hidden)) {
         return Err(Report::new(&shown, &sources, faults));
     }
     resolve::project(None, written.map(|name| name.value), &folder)
@@ -134,6 +137,11 @@ pub fn removed(path: &Path) -> Result<BTreeSet<Name>, Report> {
     }
     let (file, _) = decode::decode(&expand(&nodes, &[], &Given::default(), ""));
     Ok(file.removed.into_iter().map(|name| name.value).collect())
+}
+
+/// The text of a VMFile as it stands on the disk.
+pub fn text(path: &Path) -> Result<String, Report> {
+    read_source(path, &path.display().to_string())
 }
 
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report. Variables have their

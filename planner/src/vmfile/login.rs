@@ -14,12 +14,15 @@ use std::path::PathBuf;
 
 use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
 
-use super::ast::Spanned;
+use super::ast::{Node, Spanned};
+use super::fields::{Fields, Parts, shorten};
 use super::files::{MAX_TEXT, read_text};
+use super::grammar::{HOSTNAME, PRIVATE_KEY, SSH_KEY, Shape, USER, USER_DATA};
 use super::readiness::first_in_need_of_a_login;
 use super::report::Fault;
 use super::resolve::{Resolver, with_causes};
-use super::typed::Vm;
+use super::typed::{CloudInit, Ssh, Vm};
+use super::words::{hostname_fault, is_user};
 
 /// The user that cloud-init makes if the VMFile names none.
 const DEFAULT_USER: &str = "vm";
@@ -31,6 +34,49 @@ const HOME_KEYS: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_ecdsa"];
 pub(super) struct Login {
     pub(super) cloud_init: Option<CloudInitConfig>,
     pub(super) ssh: Option<SshConfig>,
+}
+
+impl Fields {
+    pub(super) fn cloud_init(&mut self, node: &Node) -> CloudInit {
+        let parts = Parts::of(node);
+        let hostname = parts.child("hostname").and_then(|node| self.leaf_text(node, &HOSTNAME)).filter(|text| {
+            let wrong = hostname_fault(&text.value);
+            if let Some(label) = wrong {
+                self.tell(
+                    Fault::error("vmfile::bad-name", format!("`{}` is not a host name", shorten(&text.value)))
+                        .at(text.span, label)
+                        .help("letters, digits and `-`, with dots between labels; a label has at most 63 characters"),
+                );
+            }
+            wrong.is_none()
+        });
+        CloudInit {
+            span: node.name.span,
+            hostname,
+            ssh_key: parts.child("ssh-key").and_then(|node| self.leaf_text(node, &SSH_KEY)),
+            user_data: parts.child("user-data").and_then(|node| self.leaf_text(node, &USER_DATA)),
+        }
+    }
+
+    pub(super) fn ssh(&mut self, node: &Node) -> Ssh {
+        let parts = Parts::of(node);
+        let user = parts.child("user").and_then(|node| self.user(node, &USER));
+        let private_key = parts.child("private-key").and_then(|node| self.leaf_text(node, &PRIVATE_KEY));
+        Ssh { span: node.name.span, user, private_key }
+    }
+
+    pub(super) fn user(&mut self, node: &Node, shape: &Shape) -> Option<Spanned<String>> {
+        let text = self.leaf_text(node, shape)?;
+        if is_user(&text.value) {
+            return Some(text);
+        }
+        self.tell(
+            Fault::error("vmfile::bad-name", format!("`{}` is not a user name", shorten(&text.value)))
+                .at(text.span, "not a user name")
+                .help("small letters, digits, `_` and `-`, at most 32, first a letter or `_`"),
+        );
+        None
+    }
 }
 
 impl Resolver<'_> {

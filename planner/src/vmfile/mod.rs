@@ -10,7 +10,8 @@
 //! `resolve` touch the disk.
 //!
 //! `scan` is a recogniser of its own in front of the kdl crate, because that crate overflows the stack on deep
-//! nesting and explains the usual mistakes poorly.
+//! nesting and explains the usual mistakes poorly. `format` stands beside this: it rewrites the text, and asks `source`
+//! whether it still says the same.
 
 pub mod ast;
 mod decode;
@@ -19,18 +20,26 @@ mod duration;
 mod expand;
 mod fields;
 mod files;
+mod format;
+mod forward;
 pub mod grammar;
+mod hardware;
+mod image;
 mod interpolate;
 mod lex;
 mod lifecycle;
 mod load;
 mod login;
+mod network;
+mod output;
+mod provision;
 mod read;
 mod readiness;
 mod renames;
 mod report;
 mod resolve;
 mod scan;
+mod secrets;
 mod sensitive;
 mod shape;
 mod size;
@@ -38,9 +47,16 @@ mod source;
 mod sources;
 mod suggest;
 pub mod typed;
+mod volume;
 mod words;
+mod write;
 
 pub use expand::Given;
 pub(crate) use files::content_digest;
-pub use load::{FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed};
+pub use format::format;
+pub use load::{
+    FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text,
+};
 pub use report::{Place, Problem, Related, Report, Severity};
+pub(crate) use write::template;
+pub use write::write;

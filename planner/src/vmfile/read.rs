@@ -19,6 +19,9 @@ use super::sources::Sources;
 /// Files that one VMFile may consist of.
 const MAX_FILES: usize = 1_000;
 
+/// A project that is named where no project can be named.
+pub(super) const MISPLACED_PROJECT: &str = "vmfile::project";
+
 /// A VMFile as written, with everything that it includes.
 #[derive(Debug, Default)]
 pub(super) struct Document {
@@ -89,14 +92,14 @@ impl Document {
     }
 
     fn check(&mut self, nodes: Vec<Node>) {
+        let elsewhere = |span: SourceSpan| self.sources.at(span.offset()).is_some_and(|(file, _)| file > 0);
+        let (misplaced, nodes): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.name.value == PROJECT.name && elsewhere(node.name.span));
         let mut checker = Checker::default();
         self.nodes = checker.block(nodes, "at the top level", &TOP);
         self.faults.extend(checker.faults);
-        let elsewhere = |span: SourceSpan| self.sources.at(span.offset()).is_some_and(|(file, _)| file > 0);
-        let projects =
-            self.nodes.iter().filter(|node| node.name.value == PROJECT.name && elsewhere(node.name.span));
-        self.faults.extend(projects.map(|node| {
-            Fault::error("vmfile::include", "`project` stands in an included file")
+        self.faults.extend(misplaced.iter().map(|node| {
+            Fault::error(MISPLACED_PROJECT, "`project` stands in an included file")
                 .at(node.name.span, "not here")
                 .help("write it in the VMFile itself, so that the project does not depend on other files")
         }));

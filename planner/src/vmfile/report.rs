@@ -52,6 +52,7 @@ pub struct Problem {
     pub related: Vec<Related>,
     /// What to do next.
     pub help: Option<String>,
+    /// Absent where it is in no file, or its lines are too long to be shown.
     #[serde(skip)]
     source: Option<Arc<NamedSource<String>>>,
 }
@@ -64,8 +65,9 @@ pub struct Related {
     /// Where it is.
     #[serde(flatten)]
     pub place: Place,
+    /// Absent where its lines are too long to be shown.
     #[serde(skip)]
-    source: Arc<NamedSource<String>>,
+    source: Option<Arc<NamedSource<String>>>,
 }
 
 impl PartialEq for Related {
@@ -77,8 +79,14 @@ impl PartialEq for Related {
 impl Problem {
     /// The places that are shown within the problem's own file.
     fn places(&self) -> impl Iterator<Item = &Place> {
-        let here = |related: &&Related| related.file == self.file;
-        self.place.iter().chain(self.related.iter().filter(here).map(|related| &related.place))
+        self.place
+            .iter()
+            .chain(self.related.iter().filter(|related| self.shows(related)).map(|related| &related.place))
+    }
+
+    /// Whether `related` is shown among its own lines.
+    fn shows(&self, related: &Related) -> bool {
+        self.source.is_some() && related.source.is_some() && related.file == self.file
     }
 }
 
@@ -99,7 +107,13 @@ impl PartialEq for Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match &self.place {
+            Some(place) if self.source.is_none() => {
+                write!(f, " (`{}`, line {}, column {})", self.file, place.line, place.column)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -140,7 +154,7 @@ impl Diagnostic for Problem {
     }
 
     fn related(&self) -> Option<Box<dyn Iterator<Item = &dyn Diagnostic> + '_>> {
-        let elsewhere = self.related.iter().filter(|related| related.file != self.file);
+        let elsewhere = self.related.iter().filter(|related| !self.shows(related));
         Some(Box::new(elsewhere.map(|related| related as &dyn Diagnostic)))
     }
 }
@@ -148,7 +162,11 @@ impl Diagnostic for Problem {
 /// A place in another file is shown as a diagnostic of its own, since each shows one source.
 impl fmt::Display for Related {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in `{}`", self.place.label, self.file)
+        let Place { line, column, label, .. } = &self.place;
+        match &self.source {
+            Some(_) => write!(f, "{label} in `{}`", self.file),
+            None => write!(f, "{label} (`{}`, line {line}, column {column})", self.file),
+        }
     }
 }
 
@@ -160,7 +178,7 @@ impl Diagnostic for Related {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&*self.source as &dyn SourceCode)
+        self.source.as_deref().map(|source| source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -205,14 +223,20 @@ impl Report {
     }
 }
 
-/// Leaves each fault once: what is wrong with a template is wrong with each machine made of it. Returns the number of
-/// errors among them.
+/// Leaves each fault once: what is wrong with a template is wrong with each machine made of it, and the machines of one
+/// `vm` differ in their numbers alone. Warnings that an error may have caused are left out beside errors. Returns the
+/// number of errors.
 fn once(faults: &mut Vec<Fault>) -> usize {
     let mut seen = HashSet::new();
     faults.retain(|fault| {
-        seen.insert((fault.code, fault.message.clone(), fault.labels.first().map(|(span, _)| *span)))
+        let message = fault.message.replace(|c: char| c.is_ascii_digit(), "");
+        seen.insert((fault.code, message, fault.labels.first().map(|(span, _)| *span)))
     });
-    faults.iter().filter(|fault| fault.is_error()).count()
+    let errors = faults.iter().filter(|fault| fault.is_error()).count();
+    if errors > 0 {
+        faults.retain(|fault| !fault.is_doubtful);
+    }
+    errors
 }
 
 impl fmt::Display for Report {
@@ -244,15 +268,24 @@ pub(super) struct Fault {
     message: String,
     labels: Vec<(SourceSpan, String)>,
     help: Option<String>,
+    /// Beside errors it may be one of their consequences.
+    is_doubtful: bool,
 }
 
 impl Fault {
     pub(super) fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), labels: Vec::new(), help: None }
+        let (severity, message) = (Severity::Error, message.into());
+        Self { severity, code, message, labels: Vec::new(), help: None, is_doubtful: false }
     }
 
     pub(super) fn warning(code: &'static str, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, message) }
+    }
+
+    /// Not told beside errors, which may be its cause.
+    pub(super) fn unless_wrong(mut self) -> Self {
+        self.is_doubtful = true;
+        self
     }
 
     pub(super) fn at(mut self, span: SourceSpan, label: impl Into<String>) -> Self {
@@ -260,8 +293,11 @@ impl Fault {
         self
     }
 
+    /// Adds a place, unless there is a label at it already: what several machines share stands only once.
     pub(super) fn add_label(&mut self, span: SourceSpan, label: impl Into<String>) {
-        self.labels.push((span, label.into()));
+        if self.labels.iter().all(|(known, _)| *known != span) {
+            self.labels.push((span, label.into()));
+        }
     }
 
     pub(super) fn help(self, help: impl Into<String>) -> Self {
@@ -314,11 +350,9 @@ pub(super) fn locate(file: &str, sources: &Sources, mut faults: Vec<Fault>) -> V
     let problem = |fault: Fault| {
         let mut places = fault.labels.into_iter().filter_map(|(span, label)| {
             let (index, file) = sources.at(span.offset())?;
-            Some(Related {
-                file: file.shown.clone(),
-                place: file.place(span, label),
-                source: Arc::clone(shown.get(index)?),
-            })
+            let place = file.place(span, label);
+            let source = shown.get(index).filter(|_| file.is_showable(&place)).map(Arc::clone);
+            Some(Related { file: file.shown.clone(), place, source })
         });
         let first = places.next();
         Problem {
@@ -326,7 +360,7 @@ pub(super) fn locate(file: &str, sources: &Sources, mut faults: Vec<Fault>) -> V
             code: fault.code,
             message: fault.message,
             file: first.as_ref().map_or_else(|| file.to_owned(), |first| first.file.clone()),
-            source: first.as_ref().map(|first| Arc::clone(&first.source)),
+            source: first.as_ref().and_then(|first| first.source.clone()),
             place: first.map(|first| first.place),
             related: places.collect(),
             help: fault.help,

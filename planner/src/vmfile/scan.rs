@@ -15,6 +15,12 @@ pub(super) const MAX_BYTES: usize = 16 << 20;
 /// Number of nodes that is accepted: 10,000 machines with 20 nodes each.
 const MAX_NODES: usize = 200_000;
 
+/// Values and properties of one node that are accepted; longer lists stand in several nodes.
+const MAX_VALUES: usize = 1_000;
+
+/// Values and properties of all nodes that are accepted: the kdl crate takes close to 1 KiB of memory for each.
+const MAX_ALL_VALUES: usize = 500_000;
+
 /// How deep `/-` may nest: the kdl crate parses what is removed twice at each level.
 const MAX_REMOVED: usize = 4;
 
@@ -53,6 +59,7 @@ pub(super) fn scan(text: &str) -> Result<String, Vec<Fault>> {
         removing: None,
         removed_depth: 0,
         nodes: 0,
+        values: 0,
         misfit: None,
     };
     scanner.run();
@@ -92,6 +99,7 @@ struct Scanner<'t> {
     removing: Option<Range<usize>>,
     removed_depth: usize,
     nodes: usize,
+    values: usize,
     /// The first block whose `}` is indented otherwise than its line: if a `}` is missing, then here.
     misfit: Option<(Frame, Range<usize>)>,
 }
@@ -194,6 +202,11 @@ impl Scanner<'_> {
             }
             Some(node) => {
                 node.values += 1;
+                self.values += 1;
+                if let Some(message) = too_many(node.values, self.values) {
+                    self.too_big("vmfile::too-big", token.range, message);
+                    return false;
+                }
                 if self.next_if(|kind| kind == Kind::Equals).is_some() {
                     self.property(&token);
                 }
@@ -354,5 +367,16 @@ impl Scanner<'_> {
     fn indentation(&self, range: &Range<usize>) -> &str {
         let line = self.line_before(range);
         &line[..line.len() - line.trim_start().len()]
+    }
+}
+
+/// What to say of a node with `own` values in a file with `all` values so far, if these are too many.
+fn too_many(own: usize, all: usize) -> Option<String> {
+    if own > MAX_VALUES {
+        Some(format!("a node has more than {MAX_VALUES} values"))
+    } else if all > MAX_ALL_VALUES {
+        Some(format!("the file has more than {MAX_ALL_VALUES} values"))
+    } else {
+        None
     }
 }

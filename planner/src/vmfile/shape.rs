@@ -135,6 +135,8 @@ impl Checker {
         let known: Vec<_> = shape.props.iter().map(|prop: &Prop| prop.name).collect();
         let help = if shape.child(word).is_some() {
             format!("`{word}` is no property: write it on a line of its own, in the block of `{node}`")
+        } else if let Some(help) = (shape.elsewhere)(word) {
+            help
         } else if known.is_empty() {
             format!("write {}", shape.usage)
         } else {

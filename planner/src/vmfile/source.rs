@@ -39,7 +39,8 @@ fn parse(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
         ]),
         Err(error) => Err(vec![
             Fault::error("vmfile::syntax", format!("cannot start a thread to parse the file: {error}"))
-                .at((0, 0).into(), "not parsed"),
+                .at((0, 0).into(), "not parsed")
+                .help("the host has no threads or memory left: end something else and try again"),
         ]),
     }
 }

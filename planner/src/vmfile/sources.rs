@@ -9,6 +9,7 @@ use miette::{NamedSource, SourceSpan};
 
 use super::lex::is_forbidden;
 use super::report::Place;
+use super::secrets::Censor;
 
 /// All files of a run, the VMFile first.
 #[derive(Debug, Default)]
@@ -77,13 +78,22 @@ impl Sources {
         Some((index, self.files.get(index)?))
     }
 
-    /// Lets no message show what stands at `span`.
+    /// Lets no message show what stands at `span`; quotation marks around it stay.
     pub(super) fn hide(&mut self, span: SourceSpan) {
-        let Some((index, base)) = self.at(span.offset()).map(|(index, file)| (index, file.base)) else {
-            return;
-        };
-        let start = span.offset() - base;
-        self.files[index].hidden.push(start..start + span.len());
+        let index = self.files.partition_point(|file| file.base <= span.offset());
+        let Some(file) = index.checked_sub(1).and_then(|index| self.files.get_mut(index)) else { return };
+        let start = span.offset() - file.base;
+        let whole = start..start + span.len();
+        let written = file.text.get(whole.clone()).unwrap_or_default();
+        let is_quoted = written.len() > 1 && written.starts_with('"') && written.ends_with('"');
+        file.hidden.push(if is_quoted { whole.start + 1..whole.end - 1 } else { whole });
+    }
+
+    /// Blots out what `censor` knows in all texts.
+    pub(super) fn blot(&mut self, censor: &Censor) {
+        for file in &mut self.files {
+            file.text = censor.blot(&file.text);
+        }
     }
 
     /// The texts as messages show them, in the order of the files.
@@ -102,6 +112,18 @@ impl SourceFile {
         let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let before = self.text.get(start..offset).unwrap_or("");
         Place { line, column: before.chars().count() + 1, offset, length: span.len(), label }
+    }
+
+    /// Whether `place` and the lines around it are short enough for a terminal: a file that is one line of many
+    /// megabytes would be printed whole for each problem.
+    pub(super) fn is_showable(&self, place: &Place) -> bool {
+        const LONGEST_LINE: usize = 1_000;
+        const LONGEST_PLACE: usize = 10_000;
+        let last = self.lines.partition_point(|start| *start <= place.offset + place.length);
+        let begins = |line: usize| self.lines.get(line).copied().unwrap_or(self.text.len());
+        let around = place.line.saturating_sub(2)..=last;
+        place.length <= LONGEST_PLACE
+            && around.into_iter().all(|line| begins(line + 1).saturating_sub(begins(line)) <= LONGEST_LINE)
     }
 }
 

@@ -6,17 +6,28 @@
 pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     // Longer than any candidate by far: not worth a quadratic comparison.
     const LONGEST: usize = 100;
+    // Each of very many wrong words is compared with them: a file that is made by a program must not take minutes.
+    const COMPARED: usize = 300;
     if word.len() > LONGEST {
         return None;
     }
-    let limit = (word.chars().count() / 3).max(1);
+    let length = word.chars().count();
+    let limit = (length / 3).max(1);
     candidates
         .into_iter()
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
+        .take(COMPARED)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         // Of several, one that only was not written to its end.
         .min_by_key(|(distance, candidate)| (*distance, !candidate.starts_with(word)))
         .map(|(_, candidate)| candidate)
+}
+
+/// `word` behind its article.
+pub(super) fn article(word: &str) -> String {
+    let article = if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {word}")
 }
 
 /// `a, b and c` with each word in backticks.

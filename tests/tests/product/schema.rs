@@ -11,7 +11,7 @@ use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
-use worlds::{BEFORE, changed, drifted, script, vmfile, world};
+use worlds::{BEFORE, changed, drifted, everything, script, vmfile, vmfile_and, world};
 
 /// The texts of `key` in every element of the lists at `list`.
 fn words<'a>(documents: impl IntoIterator<Item = &'a Value>, list: &str, key: &str) -> BTreeSet<String> {
@@ -32,6 +32,7 @@ fn plans_with_every_action_are_as_promised() {
     vmfile(&world, &BEFORE);
     let nothing = document(&world, "plan", &["drift", "--json"], 0);
     assert_eq!(nothing["changes"], json!([]));
+    everything(&world);
     let first = document(&world, "plan", &["plan", "--json"], 0);
     let fields = words(first["changes"].as_array().expect("changes"), "/fields", "field");
     let made = allowed("plan", "/$defs/field/properties/field/enum");
@@ -66,7 +67,9 @@ fn plans_that_are_narrowed_and_refused_are_as_promised() {
     assert_eq!((&kept["mode"], &kept["forget"]), (&json!("destroy"), &json!(["old"])));
     vmfile(&world, &BEFORE);
     let refused = document(&world, "plan", &["plan", "--json", "--destroy"], 1);
-    assert!(!words([&refused], "/changes", "refused").is_empty(), "{refused:#}");
+    let refusals =
+        refused["changes"].as_array().into_iter().flatten().map(|change| &change["refused"]["kind"]);
+    assert!(refusals.into_iter().any(|kind| kind == "protected"), "{refused:#}");
     let refused = apply(&world, &["--destroy"], 1);
     assert_eq!(refused.iter().map(|event| &event["event"]).collect::<Vec<_>>(), ["plan", "summary"]);
     assert_eq!(refused[1]["outcome"], "refused");
@@ -143,8 +146,10 @@ fn machines_in_every_state_are_as_promised() {
 #[test]
 fn events_of_every_kind_are_as_promised() {
     let world = world();
-    let steps = "ssh; provision \"shell\" { inline \"one\" }; provision \"shell\" { inline \"two\" }";
-    vmfile(&world, &[("base", ""), ("top", "depends-on \"base\""), ("worker", steps)]);
+    let steps =
+        "ssh { user \"me\" }; provision \"shell\" { inline \"one\" }; provision \"shell\" { inline \"two\" }";
+    let output = "output \"login\" (template)\"{{ vm.worker.user }}\"\n";
+    vmfile_and(&world, &[("base", ""), ("top", "depends-on \"base\""), ("worker", steps)], output);
     script(
         &world,
         &json!([
@@ -159,7 +164,8 @@ fn events_of_every_kind_are_as_promised() {
     assert_eq!(summary["skipped"].as_array().map(Vec::len), Some(1), "{summary:#}");
     all.extend(apply(&world, &[], 0));
     let nothing = apply(&world, &[], 0);
-    assert_eq!((nothing.len(), &nothing[1]["outcome"]), (2, &json!("nothing-to-do")));
+    assert_eq!((nothing.len(), &nothing[2]["outcome"]), (3, &json!("nothing-to-do")));
+    assert_eq!(nothing[1]["outputs"]["login"]["value"], "me");
 
     // A step that does not end, and two interrupts.
     let mut destroy = world.start(&["apply", "--destroy", "--yes", "--json", "--parallelism", "1"]);
@@ -222,6 +228,9 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     world.vmfile("vm \"one\" { image \"nothing\"; memry 12; vcpus 0; vcpus 1 }\nvm \"one\" { }");
     let invalid = document(&world, "validate", &["validate", "--json"], 1);
     assert!(invalid["problems"].as_array().is_some_and(|problems| problems.len() > 3), "{invalid:#}");
+    world.vmfile("/- kdl-version 1\nvm \"one\" { image \"nothing\"; }");
+    let old = document(&world, "validate", &["validate", "--json"], 1);
+    assert_eq!(old["problems"][0]["code"], "vmfile::kdl1");
     world.write("odd/VMFile.kdl/file", "");
     let unread = document(&world, "validate", &["validate", "--json", "--file", "odd/VMFile.kdl"], 1);
     assert_eq!(unread["problems"][0].get("line"), None, "{unread:#}");
@@ -230,6 +239,93 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     world.set("PATH", "/nowhere");
     assert_eq!(document(&world, "doctor", &["doctor", "--json"], 1)["ok"], json!(false));
 }
+
+#[test]
+fn outputs_are_as_promised() {
+    let world = world();
+    let outputs = "variable \"word\" { sensitive; default \"hunter2\" }\n\
+                   output \"user\" (template)\"{{ vm.one.user }}\" { description \"who logs in\" }\n\
+                   output \"secret\" (var)\"word\"\n";
+    vmfile(&world, &[("one", "ssh")]);
+    assert_eq!(document(&world, "output", &["output", "--json"], 0)["outputs"], json!({}));
+    vmfile_and(&world, &[("one", "ssh")], outputs);
+    let before = document(&world, "output", &["output", "--json"], 0);
+    assert_eq!(before["outputs"]["user"]["reason"], "`vm.one` is not made yet");
+    let events = apply(&world, &[], 0);
+    let told = &events[events.len() - 2];
+    assert_eq!((&told["event"], &told["outputs"]["user"]["value"]), (&json!("outputs"), &json!("vm")));
+    assert_eq!(told["outputs"]["secret"]["value"], "(sensitive)");
+    let secret = document(&world, "output", &["output", "secret", "--json"], 0);
+    let expected = json!({ "value": "hunter2", "description": null, "sensitive": true, "reason": null });
+    assert_eq!(secret["outputs"], json!({ "secret": expected }));
+}
+
+#[test]
+fn file_after_all_substitution_is_as_promised() {
+    let world = world();
+    world.write("vmlinuz", "kernel");
+    world.vmfile(ALL_THAT_CAN_BE_ASKED_FOR);
+    let resolved = document(&world, "resolved", &["show", "--resolved", "--json"], 0);
+    assert_eq!(resolved["vms"]["one-2"]["labels"]["place"], "two-2");
+    assert_eq!(resolved["vms"]["one-1"]["provision"].as_array().map(Vec::len), Some(2));
+    assert!(!world.data().join("projects").exists(), "no state is made");
+
+    // What is printed for people is a VMFile that says the same.
+    let text = world.vmctl(&["show", "--resolved"]).expect(0).stdout;
+    world.vmfile(&text);
+    let mut again = document(&world, "resolved", &["show", "--resolved", "--json"], 0);
+    again["inputs"] = resolved["inputs"].clone();
+    assert_eq!(again, resolved, "{text}");
+    assert_eq!(world.vmctl(&["show", "--resolved"]).expect(0).stdout, text);
+    for refused in [["today.plan", "--resolved"], ["--resolved", "--markdown"]] {
+        world.vmctl(&[&["show"], &refused[..]].concat()).expect(64);
+    }
+}
+
+/// A VMFile in which nothing of `show --resolved --json` is missing.
+const ALL_THAT_CAN_BE_ASKED_FOR: &str = r#"
+variable "where" { default "two" }
+network "lan" { subnet "10.77.0.0/24" }
+network "wan"
+volume "data" size="1.5G" { prevent-destroy }
+defaults { image "blank.qcow2"; labels { place (template)"{{ var.where }}-{{ name }}" } }
+vm "one" count=2 {
+    labels { place (template)"two-{{ index }}" }
+    ssh { user "me" }
+    forward guest=80
+    network
+    network "private" name="lan" address=(template)"10.77.0.1{{ index }}"
+    network "private" name="wan"
+    provision { script "setup.sh"; env { PLACE (var)"where" }; timeout "5m"; user "root"; run "always" }
+    provision "file" { source "setup.sh"; destination "/x"; mode "0700"; owner "me" }
+    check "up" { tcp 80; exec "true" }
+    ready { log "up"; timeout "1500ms" }
+    share "." "/mnt" readonly
+}
+vm "two" {
+    cloud-init { user-data "seed.yaml" }
+    volume "data"
+    disk 1
+    network "none"
+    depends-on "one" until="started"
+    lifecycle { prevent-destroy; ignore-changes "memory"; replace-when "vcpus" "vm.one" }
+    machine "q35"
+    cpu "max"
+    accel "tcg"
+    qemu-arg "-device" "virtio-rng-pci"
+    state "stopped"
+}
+vm "far" {
+    image-url "https://example.org/x.qcow2"
+    kernel "vmlinuz"
+    cmdline "quiet"
+    network "tap" bridge="br1"
+}
+vm "illumos" { backend "propolis"; network "vnic" name="vnic0"; cloud-init { ssh-key "key.pub" } }
+output "url" (template)"http://{{ vm.one-1.host }}:{{ vm.one-1.port.80 }}/" { description "the page" }
+moved from="three" to="two"
+removed "four"
+"#;
 
 /// Where every object in `value` is, but those inside a backend's own data, which is no promise.
 fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
@@ -299,7 +395,10 @@ fn fields(schema: &Value, at: &str, found: &mut BTreeMap<String, Value>) {
 #[test]
 fn every_field_is_described_and_every_schema_is_numbered() {
     let names: Vec<_> = SCHEMAS.keys().map(String::as_str).collect();
-    assert_eq!(names, ["doctor", "event", "list", "plan", "state", "status", "validate"]);
+    assert_eq!(
+        names,
+        ["doctor", "event", "list", "output", "plan", "resolved", "state", "status", "validate"]
+    );
     for (name, schema) in SCHEMAS.iter() {
         assert_eq!(schema.text["$id"], format!("{name}-v1.json"));
         assert!(schema.text["title"].as_str().is_some_and(|title| title.ends_with(", format 1")), "{name}");

@@ -12,7 +12,7 @@ use crate::vmfile::ast::{Node, Origin, Scalar, Spanned, Value};
 use crate::vmfile::fields::shorten;
 use crate::vmfile::interpolate::{Piece, split};
 use crate::vmfile::report::Fault;
-use crate::vmfile::shape::{ENV, TEMPLATE, VAR};
+use crate::vmfile::shape::{ENV, REF, TEMPLATE, VAR};
 use crate::vmfile::suggest::nearest;
 
 /// What one machine adds to what can be referred to.
@@ -76,8 +76,15 @@ impl<'n> Scope<'n> {
 
     /// What `value` means; `None` if that was told to be nothing.
     pub(super) fn value(&mut self, value: &Value, instance: &Instance) -> Option<Value> {
-        let Some(annotation) = &value.annotation else { return Some(value.clone()) };
+        let Some(annotation) = &value.annotation else {
+            self.plain(value);
+            return Some(value.clone());
+        };
         let Scalar::Text(text) = &value.scalar else { return None };
+        if text.trim().is_empty() {
+            // Told where it is written.
+            return None;
+        }
         match annotation.value.as_str() {
             VAR => {
                 let variable = self.variable(text, value.span)?;
@@ -92,8 +99,32 @@ impl<'n> Scope<'n> {
                 let text = self.interpolate(text, value.span, instance)?;
                 Some(loose(text, value.span, "the template's text".to_owned()))
             }
-            // References are followed by those who know what they refer to; what is not known was told before.
-            _ => Some(value.clone()),
+            // References are followed by those who know what they refer to.
+            REF => Some(value.clone()),
+            // Told where it is written.
+            _ => None,
+        }
+    }
+
+    /// Warns of a text that looks like a template and is none.
+    fn plain(&mut self, value: &Value) {
+        let Scalar::Text(text) = &value.scalar else { return };
+        if !text.contains("{{") {
+            return;
+        }
+        let is_meant = |piece: &Piece| match piece {
+            Piece::Text(_) => false,
+            Piece::Name(name) => {
+                name.strip_prefix("var.").is_some_and(|name| self.variables.contains_key(name))
+                    || name.starts_with("vm.")
+            }
+        };
+        if split(text).is_ok_and(|pieces| pieces.iter().any(is_meant)) {
+            self.faults.push(
+                Fault::warning("vmfile::template", "what stands between `{{` and `}}` is not replaced here")
+                    .at(value.span, "a plain text")
+                    .help("write `(template)` in front of it"),
+            );
         }
     }
 
@@ -181,7 +212,7 @@ impl<'n> Scope<'n> {
             Fault::error("vmfile::template", message).at(span, "in this text").help(help)
         };
         let fault = match (name, name.split_once('.')) {
-            (_, Some(("var", variable))) => {
+            (_, Some(("var", variable))) if !variable.is_empty() => {
                 let variable = self.variable(variable, span)?;
                 return match variable.value.clone()? {
                     Scalar::Text(text) => Some(text),
@@ -190,7 +221,9 @@ impl<'n> Scope<'n> {
                     Scalar::Float(_) | Scalar::Null => None,
                 };
             }
-            (_, Some(("env", variable))) => return self.env(variable, span).map(|(text, _)| text),
+            (_, Some(("env", variable))) if !variable.is_empty() => {
+                return self.env(variable, span).map(|(text, _)| text);
+            }
             ("project", _) => return Some(self.project.to_owned()),
             ("index", _) if instance.index.is_some() => return instance.index.map(|index| index.to_string()),
             ("name", _) if instance.name.is_some() => return instance.name.clone(),

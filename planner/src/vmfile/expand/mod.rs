@@ -15,7 +15,7 @@ use super::grammar::{
     DEFAULTS, DESCRIPTION, NAMED_IMAGE, OUTPUT, PRIVATE_NETWORK, TEMPLATE, VARIABLE, VM, VM_BLOCK, VOLUME,
 };
 use super::report::Fault;
-use super::suggest::nearest;
+use super::suggest::{article, nearest};
 use super::typed::Output;
 use evaluate::{Instance, Scope};
 use layers::merge;
@@ -94,12 +94,11 @@ fn definitions<'n>(
     let mut kept = Vec::new();
     for node in nodes.iter().filter(|node| node.name.value == kind) {
         let Some(name) = name_of(node) else {
-            let fault = Fault::error("vmfile::missing", format!("a {what} has no name"));
-            let fault = match node.args.first() {
-                Some(value) => fault.at(value.span, "no plain text"),
-                None => fault.at(node.name.span, "a name must follow"),
-            };
-            fields.tell(fault.help(format!("write {usage}")));
+            // Where only plain values can stand, an annotation was told already.
+            let is_told = kind != OUTPUT.name && node.args.iter().any(|value| value.annotation.is_some());
+            if !is_told {
+                fields.tell(unnamed(node, what, usage));
+            }
             continue;
         };
         let text = Spanned { value: name.value.to_owned(), span: name.span };
@@ -119,6 +118,19 @@ fn definitions<'n>(
         kept.push((name, node));
     }
     kept
+}
+
+/// A definition whose name is missing, or no plain text.
+fn unnamed(node: &Node, what: &str, usage: &str) -> Fault {
+    let fault = match node.args.first() {
+        Some(value) => {
+            Fault::error("vmfile::bad-name", format!("the name of {} is a plain text", article(what)))
+                .at(value.span, "not a plain text")
+        }
+        None => Fault::error("vmfile::missing", format!("{} has no name", article(what)))
+            .at(node.name.span, "a name must follow"),
+    };
+    fault.help(format!("write {usage}"))
 }
 
 fn templates<'n>(nodes: &'n [Node], fields: &mut Fields) -> BTreeMap<&'n str, &'n Node> {
@@ -161,15 +173,27 @@ impl<'n> Expander<'n> {
         let mut layers = vec![self.defaults];
         layers.extend(chain.iter().rev().map(|template| block(template)));
         layers.push(block(node));
-        let merged =
-            Node { children: node.children.as_ref().map(|_| merge(VM_BLOCK, &layers)), ..node.clone() };
-        let merged = Node { sound: merged.sound && chain.iter().all(|template| template.sound), ..merged };
+        let children = merge(VM_BLOCK, &layers);
+        let merged = Node {
+            name: node.name.clone(),
+            annotation: None,
+            args: node.args.clone(),
+            props: Vec::new(),
+            children: (node.children.is_some() || !children.is_empty()).then_some(children),
+            sound: node.sound && chain.iter().all(|template| template.sound),
+        };
         let Some(count) = node.props.iter().find(|(key, _)| key.value == "count").map(|(_, value)| value)
         else {
             let machine = self.instance(&merged, &Instance::default(), false);
             return self.expanded.nodes.push(machine);
         };
         let Some(count) = self.count(count) else { return };
+        if count == 0 {
+            // What is wrong with its block is told all the same.
+            let instance = Instance { index: Some(1), name: Some("name".to_owned()) };
+            let block = self.scope.node(&Node { args: Vec::new(), ..merged.clone() }, &instance);
+            self.expanded.samples.push(block);
+        }
         let has_own_names = node.args.first().is_some_and(evaluate::mentions_index);
         let mut names = Vec::new();
         for index in 1..=count {
@@ -334,4 +358,5 @@ pub(super) fn unused(what: &str, name: &Spanned<&str>, use_it: &str) -> Fault {
     Fault::warning("vmfile::unused", format!("the {what} `{}` is never used", name.value))
         .at(name.span, "not used")
         .help(format!("remove it, or use it: {use_it}"))
+        .unless_wrong()
 }

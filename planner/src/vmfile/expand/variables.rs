@@ -1,6 +1,6 @@
 //! Variables: what they may hold, and what they hold in this run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use miette::SourceSpan;
@@ -56,7 +56,9 @@ impl Variable {
     /// Where its value was taken from, for messages.
     pub(super) fn origin(&self, name: &str) -> Origin {
         let (what, span) = match self.source {
-            Source::Default(span) | Source::File(span) => (format!("the variable `{name}`"), Some(span)),
+            Source::Default(span) | Source::File(span) => {
+                (format!("the variable `{name}`"), Some(span).filter(|_| !self.is_sensitive))
+            }
             Source::Option | Source::Environment => (format!("the variable `{name}`, {}", self.source), None),
         };
         Origin { what, span, is_loose: matches!(self.value, Some(Scalar::Text(_))) }
@@ -80,6 +82,9 @@ pub(super) fn read(
 ) -> BTreeMap<String, Variable> {
     let defined = definitions(nodes, VARIABLE.name, "variable", VARIABLE.usage, fields);
     let known: Vec<&str> = defined.iter().map(|(name, _)| name.value).collect();
+    // Later files take the place of earlier ones.
+    let in_files: HashMap<&str, &Node> =
+        files.iter().flatten().map(|node| (node.name.value.as_str(), node)).collect();
     for (name, _) in given.values.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
         let fault = Fault::error(
             "vmfile::variable",
@@ -100,7 +105,7 @@ pub(super) fn read(
     }
     let variables = defined.iter().map(|(name, node)| {
         let definition = Definition::read(name, node, fields);
-        (name.value.to_owned(), definition.variable(files, given, fields))
+        (name.value.to_owned(), definition.variable(&in_files, given, fields))
     });
     variables.collect()
 }
@@ -153,18 +158,29 @@ impl<'n> Definition<'n> {
             fields.only_value(&Parts::of(node), &ONE_OF);
             node.args.clone()
         });
-        let guessed = default.as_ref().or(one_of.first()).and_then(|value| kind_of(&value.scalar));
+        let guessed = default.iter().chain(&one_of).find_map(|value| kind_of(&value.scalar));
         let kind = written.or(guessed).unwrap_or(VariableType::Text);
         let description = parts.child(DESCRIPTION.name).and_then(|node| fields.leaf_text(node, &DESCRIPTION));
         let sensitive = parts.child(SENSITIVE.name);
         let is_sensitive = sensitive.is_some_and(|node| fields.flag(node, &SENSITIVE));
         for value in default.iter().chain(&one_of).filter(|value| kind_of(&value.scalar) != Some(kind)) {
-            let message =
-                format!("the variable `{}` holds {}, not {}", name.value, in_words(kind), describe(value));
+            let (message, help) = match kind_of(&value.scalar) {
+                None => (
+                    format!("the variable `{}` cannot hold {}", name.value, describe(value)),
+                    "a variable holds a text, a whole number, or #true or #false: write it in quotation marks",
+                ),
+                Some(_) => (
+                    format!(
+                        "the variable `{}` holds {}, not {}",
+                        name.value,
+                        in_words(kind),
+                        describe(value)
+                    ),
+                    "all values of a variable have one type: text, number or bool",
+                ),
+            };
             fields.tell(
-                Fault::error("vmfile::wrong-type", message)
-                    .at(value.span, "of another type")
-                    .help("all values of a variable have one type: text, number or bool"),
+                Fault::error("vmfile::wrong-type", message).at(value.span, "of another type").help(help),
             );
         }
         if let Some(sensitive) = sensitive.filter(|_| is_sensitive && kind != VariableType::Text) {
@@ -200,12 +216,8 @@ impl<'n> Definition<'n> {
     }
 
     /// The variable with its value of this run.
-    fn variable(&self, files: &[Vec<Node>], given: &Given, fields: &mut Fields) -> Variable {
-        let found = self.found(files, given, fields);
-        let (value, source) = match found {
-            Some((value, source)) => (value, source),
-            None => (None, Source::Option),
-        };
+    fn variable(&self, files: &HashMap<&str, &Node>, given: &Given, fields: &mut Fields) -> Variable {
+        let (value, source) = self.found(files, given, fields).unwrap_or((None, Source::Option));
         let value = value.filter(|_| self.is_sound).filter(|value| self.is_allowed(value, source, fields));
         Variable { span: self.name.span, value, source, is_sensitive: self.is_sensitive }
     }
@@ -213,7 +225,7 @@ impl<'n> Definition<'n> {
     /// The value of the first place that gives one, `None` within where it cannot be read.
     fn found(
         &self,
-        files: &[Vec<Node>],
+        files: &HashMap<&str, &Node>,
         given: &Given,
         fields: &mut Fields,
     ) -> Option<(Option<Scalar>, Source)> {
@@ -221,7 +233,7 @@ impl<'n> Definition<'n> {
         if let Some((_, text)) = given.values.iter().rev().find(|(given, _)| given == name) {
             return Some((self.parsed(text, Source::Option, fields), Source::Option));
         }
-        if let Some(node) = files.iter().rev().flatten().find(|node| node.name.value == name) {
+        if let Some(node) = files.get(name) {
             let source = Source::File(node.args.first().map_or(node.name.span, |value| value.span));
             let value = fields.only_value(&Parts::of(node), &crate::vmfile::grammar::VALUE)?;
             if kind_of(&value.scalar) == Some(self.kind) {
@@ -229,16 +241,14 @@ impl<'n> Definition<'n> {
             }
             let message =
                 format!("the variable `{name}` takes {}, not {}", in_words(self.kind), self.described(value));
-            fields.tell(
-                Fault::error("vmfile::variable", message)
-                    .at(value.span, "of another type")
-                    .at(self.name.span, "defined here")
-                    .help(if self.kind == VariableType::Text {
-                        "write it in quotation marks"
-                    } else {
-                        "write it without quotation marks"
-                    }),
-            );
+            let help = if self.kind == VariableType::Text {
+                "write it in quotation marks"
+            } else {
+                "write it without quotation marks"
+            };
+            let fault = Fault::error("vmfile::variable", message).help(help);
+            let fault = if self.is_sensitive { fault } else { fault.at(value.span, "of another type") };
+            fields.tell(fault.at(self.name.span, "defined here"));
             return Some((None, source));
         }
         let in_environment = [name.to_owned(), in_environment(name)];
@@ -298,6 +308,7 @@ impl<'n> Definition<'n> {
             };
             let all = crate::vmfile::suggest::list(&words, "or");
             Fault::error("vmfile::variable", message).help(match nearest(&given, words.iter().copied()) {
+                _ if self.is_sensitive => "its `one-of` lists the values that it may have".to_owned(),
                 Some(near) => format!("did you mean `{near}`? It is one of {all}"),
                 None => format!("it is one of {all}"),
             })
@@ -311,10 +322,10 @@ impl<'n> Definition<'n> {
             return true;
         };
         let fault = match source {
-            Source::Default(span) | Source::File(span) => {
+            Source::Default(span) | Source::File(span) if !self.is_sensitive => {
                 fault.at(span, "this value").at(self.name.span, "defined here")
             }
-            Source::Option | Source::Environment => fault.at(self.name.span, "defined here"),
+            _ => fault.at(self.name.span, "defined here"),
         };
         fields.tell(fault);
         false

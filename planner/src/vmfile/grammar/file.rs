@@ -36,11 +36,12 @@ pub(in super::super) static PROJECT: Shape = Shape {
 pub(in super::super) static INCLUDE: Shape = Shape {
     values: Values::Plain,
     repeats: true,
+    default: "none",
     ..Shape::leaf(
         "include",
         Type::Path,
         "`include \"vms/web.kdl\"`",
-        "Everything that stands in another file, as if it stood here. Paths in it are relative to its own folder",
+        "[Everything that stands in another file](#several-files), as if it stood here; paths in it are relative to its own folder",
     )
 };
 
@@ -63,28 +64,39 @@ pub(in super::super) static VARIABLE: Shape = Shape {
     repeats: true,
     values: Values::Plain,
     elsewhere: in_variable,
+    default: "none",
     ..Shape::leaf(
         "variable",
         Type::Name,
         "`variable \"size\" { default 2048 }`",
-        "A value that is given from outside, and used as `(var)\"size\"`",
+        "A [value from outside](#variables), used as `(var)\"size\"`",
     )
 };
 pub(in super::super) static VARIABLE_TYPE: Shape = Shape {
     values: Values::Plain,
     default: "that of `default`, else of `one-of`, else `\"text\"`",
-    ..Shape::leaf("type", Type::Choice(&super::words(&VARIABLE_TYPES)), "`type \"number\"`", "What it holds")
+    ..Shape::leaf(
+        "type",
+        Type::Choice(&super::words(&VARIABLE_TYPES)),
+        "`type \"number\"`",
+        "What it holds: a text, a whole number, or `#true` or `#false`",
+    )
 };
 pub(in super::super) static VARIABLE_DEFAULT: Shape = Shape {
     values: Values::Plain,
     default: "none: a value must be given",
-    ..Shape::leaf("default", Type::Scalar, "`default 2048`", "Its value where none is given")
+    ..Shape::leaf("default", Type::Scalar, "`default 2048`", "Its value where none is given; of its type")
 };
 pub(in super::super) static ONE_OF: Shape = Shape {
     args: Args::Many(Type::Scalar),
     values: Values::Plain,
     default: "any value",
-    ..Shape::leaf("one-of", Type::Scalar, "`one-of 1024 2048 4096`", "The values that it may have")
+    ..Shape::leaf(
+        "one-of",
+        Type::Scalar,
+        "`one-of 1024 2048 4096`",
+        "The values that it may have; of its type",
+    )
 };
 pub(in super::super) static DESCRIPTION: Shape = Shape {
     default: "none",
@@ -92,7 +104,7 @@ pub(in super::super) static DESCRIPTION: Shape = Shape {
         "description",
         Type::Text,
         "`description \"…\"`",
-        "What it is for, told where it is missing",
+        "What it is for; told where a value is missing",
     )
 };
 pub(in super::super) static SENSITIVE: Shape = Shape {
@@ -113,29 +125,42 @@ pub(in super::super) static VALUE: Shape = Shape {
 
 pub(in super::super) static NAMED_IMAGE: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     repeats: true,
     elsewhere: in_definition,
+    default: "none",
     ..Shape::branch(
         "image",
         &[&IMAGE_PATH, &URL, &SHA256],
         "`image \"debian\" { path \"debian.qcow2\" }`",
-        "An image with a name, used as `image (ref)\"debian\"`",
+        "An [image with a name](#images), used as `image (ref)\"debian\"`",
     )
 };
-pub(in super::super) static IMAGE_PATH: Shape =
-    Shape::leaf("path", Type::Path, "`path \"debian.qcow2\"`", "Where it is on this host");
-pub(in super::super) static URL: Shape =
-    Shape::leaf("url", Type::Url, "`url \"https://…\"`", "Where it is; either this or `path` is needed");
+pub(in super::super) static IMAGE_PATH: Shape = Shape {
+    default: "this or `url` is required",
+    ..Shape::leaf(
+        "path",
+        Type::Path,
+        "`path \"debian.qcow2\"`",
+        "Its path on this host, as of `image` in a `vm`",
+    )
+};
+pub(in super::super) static URL: Shape = Shape {
+    default: "this or `path` is required",
+    ..Shape::leaf("url", Type::Url, "`url \"https://…\"`", "Its URL, as of `image-url` in a `vm`")
+};
 
 pub(in super::super) static PRIVATE_NETWORK: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     repeats: true,
     elsewhere: in_definition,
+    default: "none",
     ..Shape::branch(
         "network",
         &[&SUBNET],
         "`network \"lan\" { subnet \"10.77.0.0/24\" }`",
-        "A network between machines of this file, used as `network \"private\" name=\"lan\"`",
+        "A [network between machines](#networks) of the project, used as `network \"private\" name=\"lan\"`",
     )
 };
 pub(in super::super) static SUBNET: Shape = Shape {
@@ -144,50 +169,56 @@ pub(in super::super) static SUBNET: Shape = Shape {
         "subnet",
         Type::Subnet,
         "`subnet \"10.77.0.0/24\"`",
-        "Its addresses, /8 to /29, within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        "Its range of addresses, /8 to /29, within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16; ranges do not overlap",
     )
 };
 
 pub(in super::super) static VOLUME: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     props: &[Prop::new(
         "size",
         Type::Size { low: 1, high: super::MAX_DISK, unit: SizeUnit::Giga },
         "required",
-        "Its size",
+        "Size of the disk",
     )],
     repeats: true,
     elsewhere: in_definition,
+    default: "none",
     ..Shape::branch(
         "volume",
         &[&super::PREVENT_DESTROY],
         "`volume \"data\" size=\"10G\"`",
-        "A disk that survives the machine that it belongs to, used as `volume \"data\"` in a `vm`",
+        "A [disk that survives](#volumes-and-shares) its machine, used as `volume \"data\"` in a `vm`",
     )
 };
 
 pub(in super::super) static DEFAULTS: Shape = Shape {
     elsewhere: super::misplaced::in_vm,
+    default: "none",
     ..Shape::branch(
         "defaults",
         VM_BLOCK,
         "`defaults { memory 2048 }`",
-        "What holds for every machine that does not say otherwise",
+        "What holds for [every machine](#layers) that does not say otherwise; at most once",
     )
 };
 pub(in super::super) static TEMPLATE: Shape = Shape {
     args: Args::One(Type::Name),
+    values: Values::Plain,
     props: &[EXTENDS],
     repeats: true,
     elsewhere: super::misplaced::in_vm,
+    default: "none",
     ..Shape::branch(
         "template",
         VM_BLOCK,
         "`template \"base\" { memory 2048 }`",
-        "What holds for every machine that names it, `vm \"web\" template=\"base\"`, and does not say otherwise",
+        "What holds for every machine that [names it](#layers) and does not say otherwise",
     )
 };
-const EXTENDS: Prop = Prop::new("template", Type::Name, "none", "The template that it is made of").plain();
+const EXTENDS: Prop =
+    Prop::new("template", Type::Name, "none", "Name of the template that it is made of").plain();
 
 /// Machines that one `vm` may stand for.
 pub(in super::super) const MAX_COUNT: u64 = 10_000;
@@ -200,28 +231,25 @@ pub(in super::super) static VM: Shape = Shape {
             "count",
             Type::Whole { low: 0, high: MAX_COUNT },
             "one machine, with the name as it is",
-            "How many machines there are of it: `web-1`, `web-2` and so on",
+            "How [many machines](#several-machines-of-one-block) it stands for: `web-1`, `web-2` and so on",
         ),
     ],
     repeats: true,
     elsewhere: super::misplaced::in_vm,
-    ..Shape::branch(
-        "vm",
-        VM_BLOCK,
-        "`vm \"web\" { image \"debian.qcow2\" }`",
-        "A machine; at least one, unless a machine is `removed`",
-    )
+    default: "required, unless a machine is `removed`",
+    ..Shape::branch("vm", VM_BLOCK, "`vm \"web\" { image \"debian.qcow2\" }`", "A machine, or several alike")
 };
 
 pub(in super::super) static OUTPUT: Shape = Shape {
     args: Args::Fixed { all: &[Type::Name, Type::Text], needed: 2 },
     repeats: true,
     elsewhere: in_definition,
+    default: "none",
     ..Shape::branch(
         "output",
         &[&DESCRIPTION],
         "`output \"url\" (template)\"http://{{ vm.web.host }}:{{ vm.web.port.80 }}\"`",
-        "A text about the machines that run, for people and scripts",
+        "A [text about the machines](#labels-and-outputs) that run, for people and scripts",
     )
 };
 
@@ -234,15 +262,22 @@ pub(in super::super) static MOVED: Shape = Shape {
     repeats: true,
     values: Values::Plain,
     layers: Layers::Nearest,
-    ..Shape::leaf("moved", Type::Name, "`moved from=\"web\" to=\"www\"`", "A machine got another name")
+    default: "none",
+    ..Shape::leaf(
+        "moved",
+        Type::Name,
+        "`moved from=\"web\" to=\"www\"`",
+        "A machine got [another name](#renaming-and-letting-go)",
+    )
 };
 pub(in super::super) static REMOVED: Shape = Shape {
     repeats: true,
     values: Values::Plain,
+    default: "none",
     ..Shape::leaf(
         "removed",
         Type::Name,
         "`removed \"web\"`",
-        "A machine that is let go of, and not destroyed",
+        "A machine that is [let go of](#renaming-and-letting-go), and not destroyed",
     )
 };

@@ -15,7 +15,7 @@ pub(in super::super) static CLOUD_INIT: Shape = Shape {
         "cloud-init",
         &[&HOSTNAME, &SSH_KEY, &USER_DATA],
         "`cloud-init { hostname \"web\" }`",
-        "What the guest is told at its first boot",
+        "What the guest is told at its [first boot](#logins)",
     )
 };
 pub(in super::super) static HOSTNAME: Shape = Shape {
@@ -28,7 +28,7 @@ pub(in super::super) static SSH_KEY: Shape = Shape {
         "ssh-key",
         Type::Path,
         "`ssh-key \"~/.ssh/id_ed25519.pub\"`",
-        "A file of public keys that may log in too",
+        "A file of public keys that may log in too, besides vmctl's",
     )
 };
 pub(in super::super) static USER_DATA: Shape = Shape {
@@ -37,7 +37,7 @@ pub(in super::super) static USER_DATA: Shape = Shape {
         "user-data",
         Type::Path,
         "`user-data \"user-data.yaml\"`",
-        "Your own user-data, passed on as it is",
+        "A file of your own user-data, passed on as it is in place of vmctl's",
     )
 };
 
@@ -47,14 +47,21 @@ pub(in super::super) static SSH: Shape = Shape {
         "ssh",
         &[&USER, &PRIVATE_KEY],
         "`ssh { user \"vm\" }` or `ssh` alone",
-        "How vmctl logs in",
+        "How vmctl [logs in](#logins)",
     )
 };
-pub(in super::super) static USER: Shape =
-    Shape { default: "`\"vm\"`", ..Shape::leaf("user", Type::Text, "`user \"vm\"`", "Who logs in") };
+pub(in super::super) static USER: Shape = Shape {
+    default: "`\"vm\"`",
+    ..Shape::leaf("user", Type::Text, "`user \"vm\"`", "Who logs in: small letters, digits, `_` and `-`")
+};
 pub(in super::super) static PRIVATE_KEY: Shape = Shape {
     default: "a key made for this machine alone",
-    ..Shape::leaf("private-key", Type::Path, "`private-key \"~/.ssh/id_ed25519\"`", "The key to log in with")
+    ..Shape::leaf(
+        "private-key",
+        Type::Path,
+        "`private-key \"~/.ssh/id_ed25519\"`",
+        "A file of the private key to log in with",
+    )
 };
 
 pub(in super::super) const SHELL_USAGE: &str =
@@ -73,17 +80,17 @@ pub(in super::super) static PROVISION: Shape = Shape {
         "provision",
         Type::Text,
         SHELL_USAGE,
-        "A step that runs in the guest, in the order of the text: `shell`, the default, or `file`",
+        "A [step that runs in the guest](#provisioning), in the order of the text: a script, or a file that is copied. Without a word it is `shell`",
     )
 };
-pub(in super::super) static INLINE: Shape = Shape::leaf(
-    "inline",
-    Type::Text,
-    "`inline \"uname -a\"`",
-    "`shell`: the text of a script; this or `script` is needed",
-);
-pub(in super::super) static SCRIPT: Shape =
-    Shape::leaf("script", Type::Path, "`script \"setup.sh\"`", "`shell`: the file of a script");
+pub(in super::super) static INLINE: Shape = Shape {
+    default: "this or `script` is required for `shell`",
+    ..Shape::leaf("inline", Type::Text, "`inline \"uname -a\"`", "`shell`: the text of a script")
+};
+pub(in super::super) static SCRIPT: Shape = Shape {
+    default: "this or `inline` is required for `shell`",
+    ..Shape::leaf("script", Type::Path, "`script \"setup.sh\"`", "`shell`: the file of a script")
+};
 pub(in super::super) static SOURCE: Shape = Shape {
     default: "required for `file`",
     ..Shape::leaf(
@@ -99,7 +106,7 @@ pub(in super::super) static DESTINATION: Shape = Shape {
         "destination",
         Type::Text,
         "`destination \"/etc/app.conf\"`",
-        "`file`: where it goes in the guest; relative to the user's home",
+        "`file`: where it goes in the guest; a relative path is below the user's home",
     )
 };
 pub(in super::super) static MODE: Shape = Shape {
@@ -131,14 +138,18 @@ pub(in super::super) static ENV: Shape = Shape {
     default: "none",
     ..Shape::branch("env", &[], "`env { MODE \"fast\" }`", "`shell`: environment variables of the script")
 };
-pub(in super::super) static ENV_ENTRY: Shape =
-    Shape::leaf("", Type::Scalar, "`MODE \"fast\"`", "One variable, by its name");
+pub(in super::super) static ENV_ENTRY: Shape = Shape {
+    default: "none",
+    ..Shape::leaf("", Type::Scalar, "`MODE \"fast\"`", "One variable, by its name")
+};
 pub(in super::super) static STEP_USER: Shape = Shape {
     default: "the user who logs in",
     ..Shape::leaf("user", Type::Text, "`user \"root\"`", "`shell`: who the script runs as, by `sudo`")
 };
-pub(in super::super) static STEP_TIMEOUT: Shape =
-    Shape { default: "none", ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"5m\"`", "How long it may take") };
+pub(in super::super) static STEP_TIMEOUT: Shape = Shape {
+    default: "none",
+    ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"5m\"`", "How long the step may take")
+};
 
 pub(in super::super) static READY: Shape = Shape {
     is_ordered: true,
@@ -147,7 +158,7 @@ pub(in super::super) static READY: Shape = Shape {
         "ready",
         &[&READY_SSH, &TCP, &EXEC, &LOG, &TIMEOUT],
         "`ready { tcp 5432; timeout \"2m\" }`",
-        "When it counts as ready: when all probes of the block hold, asked in the order of the text",
+        "When it counts as [ready](#ready): all probes of the block hold, asked in the order of the text",
     )
 };
 pub(in super::super) static READY_SSH: Shape = Shape {
@@ -162,7 +173,12 @@ pub(in super::super) static READY_SSH: Shape = Shape {
 };
 pub(in super::super) static TIMEOUT: Shape = Shape {
     default: "`\"10m\"`",
-    ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"2m\"`", "How long it may take until all of them hold")
+    ..Shape::leaf(
+        "timeout",
+        TIMEOUTS,
+        "`timeout \"2m\"`",
+        "How long it may take from the start until all of them hold",
+    )
 };
 pub(in super::super) static CHECK: Shape = Shape {
     args: Args::One(Type::Text),
@@ -176,12 +192,13 @@ pub(in super::super) static CHECK: Shape = Shape {
         "check",
         Type::Text,
         "`check \"answers\" { tcp 80 }`",
-        "What must hold while it runs; `vmctl plan` and `vmctl drift` ask. At least one probe; the name is one line of text",
+        "What must [hold while it runs](#check), asked by `vmctl plan` and `vmctl drift`: a name of one line, and at least one probe",
     )
 };
 pub(in super::super) static TCP: Shape = Shape {
     repeats: true,
     layers: Layers::Added,
+    default: "none",
     ..Shape::leaf(
         "tcp",
         TCP_PORT,
@@ -192,6 +209,7 @@ pub(in super::super) static TCP: Shape = Shape {
 pub(in super::super) static EXEC: Shape = Shape {
     repeats: true,
     layers: Layers::Added,
+    default: "none",
     ..Shape::leaf(
         "exec",
         Type::Text,
@@ -202,11 +220,12 @@ pub(in super::super) static EXEC: Shape = Shape {
 pub(in super::super) static LOG: Shape = Shape {
     repeats: true,
     layers: Layers::Added,
+    default: "none",
     ..Shape::leaf(
         "log",
         Type::Pattern,
         "`log \"ready to accept connections\"`",
-        "A line of the console since the last start matches this",
+        "A line of the console since the last start matches this regular expression",
     )
 };
 
@@ -217,7 +236,7 @@ pub(in super::super) static LIFECYCLE: Shape = Shape {
         "lifecycle",
         &[&PREVENT_DESTROY, &IGNORE_CHANGES, &REPLACE_WHEN],
         "`lifecycle { prevent-destroy }`",
-        "What may and may not become of it",
+        "What may and may not [become of it](#lifecycle)",
     )
 };
 pub(in super::super) static PREVENT_DESTROY: Shape = Shape::flag(
@@ -234,7 +253,7 @@ pub(in super::super) static IGNORE_CHANGES: Shape = Shape {
         "ignore-changes",
         Type::Text,
         "`ignore-changes \"memory\" \"cloud-init\"`",
-        "Names of fields whose changes are passed over",
+        "Names of [fields](#lifecycle) whose changes are passed over",
     )
 };
 pub(in super::super) static REPLACE_WHEN: Shape = Shape {

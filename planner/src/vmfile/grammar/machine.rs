@@ -43,7 +43,7 @@ pub(in super::super) static VM_BLOCK: &[&Shape] = &[
 const MAX_VCPUS: u64 = 255;
 /// 16 TiB in MiB: far beyond today's hosts, far below an overflow.
 const MAX_MEMORY: u64 = 16 << 20;
-/// 64 PiB... in MiB it is 64 TiB: more than any host of a test machine has, and within what QCOW2 can address.
+/// 64 TiB in MiB: more than hosts of test machines have, and within what QCOW2 can address.
 pub(super) const MAX_DISK: u64 = 64 << 20;
 
 const PORT: Type = Type::Whole { low: 1, high: 65_535 };
@@ -56,11 +56,12 @@ pub(in super::super) static BACKEND: Shape = Shape {
         "backend",
         Type::Choice(&words(&BACKENDS)),
         "`backend \"qemu\"`",
-        "The hypervisor that owns it; `noop` is a fake that only remembers",
+        "The hypervisor that owns it: QEMU, propolis on illumos, or `noop`, a fake that only remembers",
     )
 };
 
-const PIN: Prop = Prop::new("sha256", Type::Sha256, "any content", "The digest that the file must have");
+const PIN: Prop =
+    Prop::new("sha256", Type::Sha256, "any content", "The SHA-256 digest that the file must have");
 pub(in super::super) static IMAGE: Shape = Shape {
     props: &[PIN],
     values: Values::OrReference,
@@ -69,7 +70,7 @@ pub(in super::super) static IMAGE: Shape = Shape {
         "image",
         Type::Path,
         "`image \"debian.qcow2\"`",
-        "The disk image to start from, QCOW2 or raw, or `(ref)\"debian\"` for a named one; it is never written to. A QCOW2 image that refers to another file is refused",
+        "The disk image to start from, QCOW2 or raw, or `(ref)\"debian\"` for a [named one](#images); it is never written to. A QCOW2 image that refers to another file is refused",
     )
 };
 pub(in super::super) static IMAGE_URL: Shape = Shape {
@@ -79,12 +80,12 @@ pub(in super::super) static IMAGE_URL: Shape = Shape {
         "image-url",
         Type::Url,
         "`image-url \"file:///images/debian.qcow2\"`",
-        "The same by its URL: `file`, `https`, `http` or `oci`",
+        "The image by its URL: `file`, `https`, `http` or `oci`; takes the place of `image`",
     )
 };
 pub(in super::super) static SHA256: Shape = Shape {
     default: "any content",
-    ..Shape::leaf("sha256", Type::Sha256, "`sha256 \"…\"`", "The digest that the file must have")
+    ..Shape::leaf("sha256", Type::Sha256, "`sha256 \"…\"`", "The SHA-256 digest that the file must have")
 };
 
 pub(in super::super) const FIRMWARES: [(&str, Firmware); 2] =
@@ -95,16 +96,26 @@ pub(in super::super) static FIRMWARE: Shape = Shape {
         "firmware",
         Type::Choice(&words(&FIRMWARES)),
         "`firmware \"uefi\"`",
-        "What the guest boots with",
+        "What the guest boots with; `uefi` keeps variables of the machine's own",
     )
 };
 pub(in super::super) static KERNEL: Shape = Shape {
     default: "none: the guest boots from its disk",
-    ..Shape::leaf("kernel", Type::Path, "`kernel \"vmlinuz\"`", "A Linux kernel that is booted directly")
+    ..Shape::leaf(
+        "kernel",
+        Type::Path,
+        "`kernel \"vmlinuz\"`",
+        "A Linux kernel that is booted directly; a disk is not needed then",
+    )
 };
 pub(in super::super) static INITRD: Shape = Shape {
     default: "none",
-    ..Shape::leaf("initrd", Type::Path, "`initrd \"initrd.img\"`", "The first root file system, for `kernel`")
+    ..Shape::leaf(
+        "initrd",
+        Type::Path,
+        "`initrd \"initrd.img\"`",
+        "The kernel's first root file system; needs `kernel`",
+    )
 };
 pub(in super::super) static CMDLINE: Shape = Shape {
     default: "empty",
@@ -112,16 +123,26 @@ pub(in super::super) static CMDLINE: Shape = Shape {
         "cmdline",
         Type::Text,
         "`cmdline \"console=ttyS0\"`",
-        "The kernel's command line, for `kernel`",
+        "The kernel's command line, one line; needs `kernel`",
     )
 };
 pub(in super::super) static MACHINE: Shape = Shape {
     default: "chosen by vmctl",
-    ..Shape::leaf("machine", Type::Text, "`machine \"q35\"`", "The machine type, by QEMU's name")
+    ..Shape::leaf(
+        "machine",
+        Type::Text,
+        "`machine \"q35\"`",
+        "The machine type by QEMU's name: letters, digits and `-._`",
+    )
 };
 pub(in super::super) static CPU: Shape = Shape {
     default: "chosen by vmctl",
-    ..Shape::leaf("cpu", Type::Text, "`cpu \"host\"`", "The CPU model and its features, by QEMU's names")
+    ..Shape::leaf(
+        "cpu",
+        Type::Text,
+        "`cpu \"host\"`",
+        "The CPU model and its features by QEMU's names: letters, digits and `-._,+=`",
+    )
 };
 pub(in super::super) const ACCELS: [(&str, Accel); 3] =
     [("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)];
@@ -131,7 +152,7 @@ pub(in super::super) static ACCEL: Shape = Shape {
         "accel",
         Type::Choice(&words(&ACCELS)),
         "`accel \"tcg\"`",
-        "How the guest's instructions run; `auto` takes KVM where it works",
+        "How the guest's instructions run: `kvm` by the host's processor, `tcg` by translation, `auto` by KVM where it works",
     )
 };
 pub(in super::super) static QEMU_ARG: Shape = Shape {
@@ -143,13 +164,13 @@ pub(in super::super) static QEMU_ARG: Shape = Shape {
         "qemu-arg",
         Type::Text,
         "`qemu-arg \"-device\" \"virtio-rng-pci\"`",
-        "Arguments that are passed on to QEMU as they are. vmctl knows nothing of what they do, and warns",
+        "Arguments that are passed on to QEMU as they are; vmctl knows nothing of what they do, and warns. Only with `backend \"qemu\"`",
     )
 };
 
 pub(in super::super) static VCPUS: Shape = Shape {
     default: "1",
-    ..Shape::leaf("vcpus", Type::Whole { low: 1, high: MAX_VCPUS }, "`vcpus 2`", "Virtual CPUs")
+    ..Shape::leaf("vcpus", Type::Whole { low: 1, high: MAX_VCPUS }, "`vcpus 2`", "Number of virtual CPUs")
 };
 pub(in super::super) static MEMORY: Shape = Shape {
     default: "1024",
@@ -157,7 +178,7 @@ pub(in super::super) static MEMORY: Shape = Shape {
         "memory",
         Type::Size { low: 16, high: MAX_MEMORY, unit: SizeUnit::Mega },
         "`memory 2048` or `memory \"2G\"`",
-        "Memory",
+        "Memory of the guest",
     )
 };
 pub(in super::super) static DISK: Shape = Shape {
@@ -166,14 +187,19 @@ pub(in super::super) static DISK: Shape = Shape {
         "disk",
         Type::Size { low: 1, high: MAX_DISK, unit: SizeUnit::Giga },
         "`disk 20` or `disk \"20G\"`",
-        "Size of the disk, not less than the image's",
+        "Size of the root disk, not less than the image's",
     )
 };
 pub(in super::super) static ATTACHED: Shape = Shape {
     repeats: true,
     layers: Layers::Added,
     default: "none",
-    ..Shape::leaf("volume", Type::Name, "`volume \"data\"`", "A volume of the top level that belongs to it")
+    ..Shape::leaf(
+        "volume",
+        Type::Name,
+        "`volume \"data\"`",
+        "A [volume](#volumes-and-shares) of the top level that belongs to it; a volume has one machine",
+    )
 };
 pub(in super::super) static SHARE: Shape = Shape {
     args: Args::Fixed { all: &[Type::Path, Type::Text, Type::Choice(&["readonly"])], needed: 2 },
@@ -184,7 +210,7 @@ pub(in super::super) static SHARE: Shape = Shape {
         "share",
         Type::Path,
         "`share \"./src\" \"/mnt/src\"` or `share \"./src\" \"/mnt/src\" readonly`",
-        "A folder of the host that the guest sees at a path of its own",
+        "A folder of the host, and the absolute path at which the guest sees it; `readonly` keeps the guest from writing",
     )
 };
 
@@ -212,7 +238,7 @@ pub(in super::super) static NETWORK: Shape = Shape {
             "name",
             Type::Name,
             "required for `private` and `vnic`",
-            "The private network, or the vnic",
+            "Name of the private [network](#networks), or of the vnic",
         ),
         Prop::new("address", Type::Address, "chosen by vmctl", "Its address in a `private` network"),
         Prop::new("bridge", Type::Text, "`\"br0\"` for `tap`", "The bridge of a `tap` network"),
@@ -225,15 +251,21 @@ pub(in super::super) static NETWORK: Shape = Shape {
         "network",
         Type::Text,
         "`network \"user\"`, `network \"private\" name=\"lan\"`, `network \"tap\" bridge=\"br0\"`, `network \"vnic\" name=\"vnic0\"` or `network \"none\"`",
-        "A network card. `user`: out through the host, in by forwards; `private`: to other machines; `tap`: on a bridge of the host; `vnic`: of illumos; `none`: no card at all. Its options are properties or nodes of its block",
+        "A network card. `user`: out through the host, in by forwards; `private`: to other machines; `tap`: on a bridge of the host; `vnic`: of illumos; `none`: no card at all. Its options are properties, or nodes of its block",
     )
 };
-pub(in super::super) static NETWORK_NAME: Shape =
-    Shape::leaf("name", Type::Name, "`name \"lan\"`", "As the property");
-pub(in super::super) static ADDRESS: Shape =
-    Shape::leaf("address", Type::Address, "`address \"10.77.0.10\"`", "As the property");
-pub(in super::super) static BRIDGE: Shape =
-    Shape::leaf("bridge", Type::Text, "`bridge \"br0\"`", "As the property");
+pub(in super::super) static NETWORK_NAME: Shape = Shape {
+    default: "as of the property",
+    ..Shape::leaf("name", Type::Name, "`name \"lan\"`", "The same as the property")
+};
+pub(in super::super) static ADDRESS: Shape = Shape {
+    default: "as of the property",
+    ..Shape::leaf("address", Type::Address, "`address \"10.77.0.10\"`", "The same as the property")
+};
+pub(in super::super) static BRIDGE: Shape = Shape {
+    default: "as of the property",
+    ..Shape::leaf("bridge", Type::Text, "`bridge \"br0\"`", "The same as the property")
+};
 
 pub(in super::super) const PROTOCOLS: [(&str, Protocol); 2] =
     [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
@@ -262,7 +294,7 @@ pub(in super::super) static FORWARD: Shape = Shape {
         "forward",
         Type::Text,
         "`forward host=8080 guest=80`",
-        "A port of the host that leads to the guest. The one to the guest's sshd is added by vmctl",
+        "A port of the host that leads to the guest; needs a `user` network. The one to the guest's sshd is added by vmctl, on a port of the kernel's choice",
     )
 };
 
@@ -274,7 +306,7 @@ pub(in super::super) static DEPENDS_ON: Shape = Shape {
         "until",
         Type::Choice(&words(&UNTIL)),
         "`\"provisioned\"`",
-        "How far they must be: their process runs, they count as ready, or all their steps are done",
+        "How far they must be: their process runs, they count as [ready](#ready), or all their steps are done",
     )],
     repeats: true,
     layers: Layers::Added,
@@ -283,7 +315,7 @@ pub(in super::super) static DEPENDS_ON: Shape = Shape {
         "depends-on",
         Type::Name,
         "`depends-on \"db\" until=\"ready\"`",
-        "Machines that come first, and go last. The name of a `vm` with a `count` means all of them",
+        "Machines that come first, and go last; the name of a `vm` with a `count` means all of its machines. Cycles are errors",
     )
 };
 
@@ -291,15 +323,32 @@ pub(in super::super) const POWERS: [(&str, Power); 3] =
     [("running", Power::Running), ("stopped", Power::Stopped), ("suspended", Power::Suspended)];
 pub(in super::super) static STATE: Shape = Shape {
     default: "`\"running\"`",
-    ..Shape::leaf("state", Type::Choice(&words(&POWERS)), "`state \"stopped\"`", "What it is to do")
+    ..Shape::leaf(
+        "state",
+        Type::Choice(&words(&POWERS)),
+        "`state \"stopped\"`",
+        "Whether it runs, is off, or is [paused in memory](#power)",
+    )
 };
 
 pub(in super::super) static LABELS: Shape = Shape {
     named: Some(&LABEL),
     default: "none",
-    ..Shape::branch("labels", &[], "`labels { role \"web\" }`", "Words about it, for people and scripts")
+    ..Shape::branch(
+        "labels",
+        &[],
+        "`labels { role \"web\" }`",
+        "[Words](#labels-and-outputs) about it, for people and scripts",
+    )
 };
-pub(in super::super) static LABEL: Shape =
-    Shape::leaf("", Type::Scalar, "`role \"web\"`", "One label, by its name");
+pub(in super::super) static LABEL: Shape = Shape {
+    default: "none",
+    ..Shape::leaf(
+        "",
+        Type::Scalar,
+        "`role \"web\"`",
+        "One label; its name is one line of text of your choice",
+    )
+};
 
 pub(in super::super) const TCP_PORT: Type = PORT;

@@ -21,6 +21,11 @@ pub(super) fn in_file(name: &str) -> Option<String> {
         "resource" | "machine" | "service" | "vms" => {
             return Some("a machine is written as `vm \"web\" { … }`".to_owned());
         }
+        "subnet" => {
+            return Some(
+                "`subnet` belongs in a network: `network \"lan\" { subnet \"10.77.0.0/24\" }`".to_owned(),
+            );
+        }
         "import" => return Some("another file is read by `include \"other.kdl\"`".to_owned()),
         _ => {}
     }

@@ -20,8 +20,10 @@ pub(super) struct Schema {
 pub(super) static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
     let texts: BTreeMap<String, Value> = fs::read_dir(repository().join("docs/schemas"))
         .expect("the schemas")
-        .map(|entry| {
-            let path = entry.expect("a schema").path();
+        .map(|entry| entry.expect("a schema").path())
+        // The schema of VMFiles is no JSON.
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .map(|path| {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             (name, read_json(&path))
         })

@@ -33,7 +33,31 @@ fn vm(name: &str, rest: &str) -> String {
 }
 
 pub(super) fn vmfile(world: &World, machines: &[(&str, &str)]) {
-    world.vmfile(&machines.iter().map(|(name, rest)| vm(name, rest)).collect::<String>());
+    vmfile_and(world, machines, "");
+}
+
+/// As [`vmfile`], with more text behind the machines.
+pub(super) fn vmfile_and(world: &World, machines: &[(&str, &str)], more: &str) {
+    world.vmfile(&(machines.iter().map(|(name, rest)| vm(name, rest)).collect::<String>() + more));
+}
+
+/// A machine with every field that can be planned and not applied yet.
+const PLANNED_ONLY: &str = "\
+network \"lan\" { subnet \"10.77.0.0/24\" }
+volume \"data\" size=\"1.5G\"
+vm \"planned\" {
+    kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; accel \"tcg\"; qemu-arg \"-S\"
+    disk \"1.5G\"; volume \"data\"; share \".\" \"/mnt\" readonly
+    network \"private\" name=\"lan\" address=\"10.77.0.2\"; network \"private\" name=\"wan\"; network \"tap\"
+}
+network \"wan\"
+vm \"fetched\" { image-url \"https://example.org/a.qcow2\"; firmware \"uefi\" }
+";
+
+/// The machines of [`BEFORE`], and some that can be planned only.
+pub(super) fn everything(world: &World) {
+    let machines = BEFORE.iter().map(|(name, rest)| vm(name, rest)).collect::<String>();
+    world.vmfile(&format!("{machines}{PLANNED_ONLY}"));
 }
 
 /// Machines that between them have every field that a machine can have.
@@ -49,7 +73,7 @@ pub(super) const BEFORE: [(&str, &str); 12] = [
     ("asleep", "state \"suspended\""),
     ("gone", "check \"lives\" { log \"up\" }"),
     ("old", "lifecycle { prevent-destroy; ignore-changes \"memory\"; replace-when \"vcpus\" \"vm.same\" }"),
-    ("moving", ""),
+    ("moving", "labels { role \"web\"; tier 2 }"),
 ];
 
 /// The same machines after an edit that calls for every action; those that are not here are destroyed.
