@@ -16,7 +16,7 @@ use vmctl_planner::desired::{
     Until, ready_at_login,
 };
 use vmctl_planner::vmfile::{
-    FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, parse, project,
+    FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, project,
 };
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{
@@ -554,17 +554,6 @@ fn the_project_is_known_even_where_the_rest_cannot_be_resolved() {
     assert_eq!(project(&site.path("box/VMFile.kdl")).unwrap(), name("box"));
     site.file("box/VMFile.kdl", "project \"a/b\"");
     assert!(project(&site.path("box/VMFile.kdl")).is_err());
-}
-
-#[test]
-fn examples_parse() {
-    for folder in fs::read_dir("../examples").unwrap() {
-        let path = folder.unwrap().path().join(FILE_NAME);
-        if path.is_file() {
-            let text = fs::read_to_string(&path).unwrap();
-            assert_eq!(parse(FILE_NAME, &text).map(|_| ()), Ok(()), "{}", path.display());
-        }
-    }
 }
 
 #[test]

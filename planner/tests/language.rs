@@ -359,14 +359,7 @@ fn outputs_speak_of_machines() {
     let attribute = |attribute| OutputPart::Attribute { vm: name("web"), attribute };
     assert_eq!(
         outputs[&name("url")].parts,
-        [
-            text("http://"),
-            attribute(Attribute::Host),
-            text(":"),
-            attribute(Attribute::Port(80)),
-            text("/"),
-            text("x")
-        ]
+        [text("http://"), attribute(Attribute::Host), text(":"), attribute(Attribute::Port(80)), text("/x")]
     );
     assert_eq!(outputs[&name("url")].description.as_deref(), Some("where"));
     assert_eq!(outputs[&name("plain")].parts, [text("{ }")]);

@@ -223,3 +223,18 @@ fn what_is_not_carried_out_names_nodes() {
         assert!(machine().child(node).is_some(), "{name}");
     }
 }
+
+#[test]
+fn every_link_within_the_page_leads_to_a_heading() {
+    let text = std::fs::read_to_string(crate::path("docs/vmfile.md")).unwrap();
+    let headings: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .map(|line| {
+            line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-").replace(['`', ','], "")
+        })
+        .collect();
+    for link in text.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        assert!(headings.iter().any(|heading| heading == link), "{link}");
+    }
+}
