@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use vmctl_planner::other_vmfile;
+use uuid::Uuid;
 use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
+use vmctl_planner::{Desired, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
-use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor};
-use vmctl_state::{Holder, ProjectDir, Snapshot};
+use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
+use vmctl_state::{Holder, ProjectDir, Snapshot, project};
 
 use crate::args::GlobalArgs;
 use crate::env::Settings;
@@ -178,6 +179,14 @@ impl Context {
         Ok(loaded)
     }
 
+    /// Gives the sensitive values of `desired` the key of its project, which is made if there is none.
+    pub(crate) fn seal(&self, desired: &mut Desired) -> Result<(), CliError> {
+        if !desired.secrets.is_empty() {
+            desired.seal(key(&self.project_dir(&desired.project)?)?);
+        }
+        Ok(())
+    }
+
     /// The project that an option, the environment or a VMFile names; images may be missing.
     pub(crate) fn named_project(&self) -> Result<Option<Name>, CliError> {
         if let Some(name) = &self.settings.project {
@@ -226,6 +235,29 @@ impl Context {
     pub(crate) fn note(&self, text: &str) {
         ui::note(self.options.quiet, text);
     }
+}
+
+/// The key of a project; made if there is none, unless what it is needed for was sealed with one that is lost.
+fn key(dir: &ProjectDir) -> Result<SealKey, CliError> {
+    if let Some(key) = project::key(dir)? {
+        return Ok(SealKey::new(key));
+    }
+    if project::read(dir)?.is_some_and(|recorded| holds_sealed(&recorded)) {
+        return Err(CliError::new(format!(
+            "`{}` is gone, and without it nobody can tell whether sensitive values changed",
+            dir.key().display()
+        ))
+        .help(
+            "put it back from a copy of the folder; if there is none, `vmctl apply --destroy` removes the machines, \
+             and `vmctl state rm NAME` lets go of one"
+                .to_owned(),
+        ));
+    }
+    let mut fresh = project::Key::default();
+    for half in fresh.chunks_mut(project::KEY_LENGTH / 2) {
+        half.copy_from_slice(Uuid::new_v4().as_bytes());
+    }
+    Ok(SealKey::new(project::make_key(dir, fresh)?))
 }
 
 /// The one project there is; several need a choice.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{GuestAccess, Probe, Verdict, VmHandle, VmState};
+use vmctl_providers::{GuestAccess, Probe, Secrets, Verdict, VmHandle, VmState};
 use vmctl_state::Address;
 
 use crate::desired::{Desired, DesiredVm, Power};
@@ -63,7 +63,7 @@ pub async fn ask<H: GuestAccess>(host: &H, desired: &Desired, observed: &Observe
     let asked = expected.filter_map(|vm| {
         let address = Address::vm(vm.name.as_str());
         let sight = observed.vms.get(&address)?;
-        Some(ask_one(host, address, vm, sight))
+        Some(ask_one(host, address, vm, sight, &desired.secrets))
     });
     let results: Vec<Vec<CheckResult>> = stream::iter(asked).buffered(CONCURRENT_GUESTS).collect().await;
     results.concat()
@@ -74,6 +74,7 @@ async fn ask_one<H: GuestAccess>(
     address: Address,
     vm: &DesiredVm,
     sight: &Sight,
+    secrets: &Secrets,
 ) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for (name, probes) in questions(vm) {
@@ -82,6 +83,7 @@ async fn ask_one<H: GuestAccess>(
             Sight::Seen(seen) => (CheckStatus::Unknown, Some(format!("it is {}", seen.state))),
             Sight::Unreachable { reason } => (CheckStatus::Unknown, Some(reason.clone())),
         };
+        let detail = detail.map(|detail| secrets.hide(&detail));
         results.push(CheckResult { address: address.clone(), name: name.to_owned(), status, detail });
     }
     results

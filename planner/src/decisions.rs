@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
-use vmctl_providers::{InstanceId, Name, Protocol};
+use vmctl_providers::{InstanceId, Name, Protocol, Secrets};
 use vmctl_state::{Address, Snapshot};
 
 use crate::change::{Action, Change};
@@ -28,6 +28,7 @@ pub(crate) struct PortOrder {
 pub(crate) struct Decisions<'a> {
     inputs: Inputs<'a>,
     moves: &'a BTreeMap<Address, Address>,
+    secrets: Secrets,
     pub(crate) by_address: BTreeMap<Address, Decision>,
 }
 
@@ -38,7 +39,7 @@ impl<'a> Decisions<'a> {
         scope: Option<&BTreeSet<Name>>,
         moves: &'a BTreeMap<Address, Address>,
     ) -> Result<Self, RecordError> {
-        let mut decisions = Self { inputs, moves, by_address: BTreeMap::new() };
+        let mut decisions = Self { inputs, moves, secrets: inputs.secrets(), by_address: BTreeMap::new() };
         for address in addresses(inputs) {
             if scope.is_none_or(|scope| scope.contains(address.name())) {
                 let wish = decisions.wish(&address);
@@ -59,6 +60,7 @@ impl<'a> Decisions<'a> {
             sight: inputs.observed.vms.get(address),
             interrupted: interrupted(inputs.recorded, address),
             wish,
+            secrets: &self.secrets,
             fresh: fresh_instance(inputs.recorded, address),
         };
         let mut decision = decide(address, known)?;

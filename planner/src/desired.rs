@@ -1,6 +1,5 @@
 //! What the VMFile asks for, with defaults filled, paths made absolute and files read.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -12,10 +11,9 @@ use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
 pub use vmctl_providers::provision::Run;
 use vmctl_providers::{
-    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secret, SshConfig,
+    BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SealKey, Secrets,
+    SshConfig,
 };
-
-use crate::vmfile::HIDDEN;
 
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -37,8 +35,8 @@ pub struct Desired {
     pub volumes: BTreeMap<Name, Volume>,
     /// Texts about the machines that run, by name.
     pub outputs: BTreeMap<Name, Output>,
-    /// Values that nothing printed may show.
-    pub secrets: Vec<Secret>,
+    /// Values that nothing printed or kept may show.
+    pub secrets: Secrets,
     /// Every file that decided the result, the VMFile first.
     pub inputs: Vec<InputFile>,
 }
@@ -54,26 +52,31 @@ impl Desired {
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
             outputs: BTreeMap::new(),
-            secrets: Vec::new(),
+            secrets: Secrets::default(),
             inputs: Vec::new(),
         }
     }
 
-    /// `text` with [`HIDDEN`] in the place of every sensitive value.
-    pub fn hide(&self, text: &str) -> String {
-        let mut hidden = String::with_capacity(text.len());
-        let mut rest = text;
-        let found = |rest: &str| {
-            let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
-            let found = secrets.filter_map(|secret| Some((rest.find(secret)?, secret.len())));
-            found.min_by_key(|(at, length)| (*at, Reverse(*length)))
-        };
-        while let Some((at, length)) = found(rest) {
-            hidden.push_str(&rest[..at]);
-            hidden.push_str(HIDDEN);
-            rest = &rest[at + length..];
+    /// Gives the sensitive values the key of the project: what is kept of them can be compared from then on, and nobody
+    /// without the key can try out what they are.
+    pub fn seal(&mut self, key: SealKey) {
+        self.secrets = std::mem::take(&mut self.secrets).with_key(key);
+        for step in self.vms.values_mut().flat_map(|vm| &mut vm.provision) {
+            step.digest = self.secrets.seal_digest(step.digest.clone(), step.texts());
         }
-        hidden + rest
+    }
+
+    /// Takes the sensitive values out of what is only there to be shown, and lets the output of steps be looked through.
+    pub(crate) fn hide_secrets(&mut self) {
+        for vm in self.vms.values_mut() {
+            for step in &mut vm.provision {
+                step.label = self.secrets.hide(&step.label);
+                step.secrets = self.secrets.clone();
+            }
+            for check in &mut vm.checks {
+                check.name = self.secrets.hide(&check.name);
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
-use vmctl_providers::{Damage, InstanceId, VmState};
+use vmctl_providers::{Damage, InstanceId, Secrets, VmState};
 use vmctl_state::{Address, Phase, Record};
 
 use crate::change::{Action, Change, FieldChange, ProvisionRun, Refusal};
@@ -30,6 +30,8 @@ pub struct Known<'a> {
     pub interrupted: Option<&'a str>,
     /// What is wanted of the machine besides what the VMFile says.
     pub wish: Wish<'a>,
+    /// What no record may hold.
+    pub secrets: &'a Secrets,
     /// Identity for a machine that must be made.
     pub fresh: InstanceId,
 }
@@ -91,7 +93,7 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
             Ok(Decision { change, after: None, provisioned: 0 })
         }
         (Some(desired), None) => {
-            let after = RecordedVm::from(desired);
+            let after = RecordedVm::from(desired).sealed(known.secrets);
             change.fields = fields_between(None, &after);
             create(&mut change, desired);
             Ok(Decision { change, after: Some(after), provisioned: 0 })
@@ -178,8 +180,10 @@ fn converge(
     record: &Record,
     known: Known<'_>,
 ) -> Result<Decision, RecordError> {
-    let before = spec_of(record)?;
-    let (after, desired) = keep_ignored(desired, &before, state_now(record, known.sight));
+    let bare = spec_of(record)?;
+    let before = bare.clone().sealed(known.secrets);
+    let after = RecordedVm::from(desired).sealed(known.secrets);
+    let (after, desired) = keep_ignored(desired, after, &before, state_now(record, known.sight));
     let desired = &*desired;
     change.fields = fields_between(Some(&before), &after);
     let done = provisioned(desired, record);
@@ -197,7 +201,7 @@ fn converge(
         change.reasons.extend(reasons);
         // Made as the file says: what is ignored on an existing machine has no existing machine any more.
         let desired = known.desired.unwrap_or(desired);
-        let after = RecordedVm::from(desired);
+        let after = RecordedVm::from(desired).sealed(known.secrets);
         let all = fields_between(Some(&before), &after);
         if all.len() > change.fields.len() {
             change
@@ -224,6 +228,7 @@ fn converge(
         create(&mut change, desired);
         return Ok(Decision { change, after: Some(after), provisioned: 0 });
     }
+    forget_bare(&mut change, &bare, &before, &after);
     // A machine that cannot be asked is planned for as it is recorded, and then left alone.
     let state = state_now(record, known.sight).unwrap_or_else(|| recorded_state(record.phase));
     settle(&mut change, desired, record, state, known.wish, done);
@@ -237,10 +242,10 @@ fn converge(
 /// The machine as desired, but with the recorded value of each field whose changes are ignored.
 fn keep_ignored<'a>(
     desired: &'a DesiredVm,
+    mut after: RecordedVm,
     before: &RecordedVm,
     state: Option<VmState>,
 ) -> (RecordedVm, Cow<'a, DesiredVm>) {
-    let mut after = RecordedVm::from(desired);
     let ignored = &desired.lifecycle.ignore_changes;
     if ignored.is_empty() {
         return (after, Cow::Borrowed(desired));
@@ -260,6 +265,23 @@ fn keep_ignored<'a>(
     kept.ssh.clone_from(&after.ssh);
     kept.forwards.clone_from(&after.forwards);
     (after, Cow::Owned(kept))
+}
+
+/// What was recorded before it was said to be sensitive is recorded anew, although the machine is as it was.
+fn forget_bare(change: &mut Change, bare: &RecordedVm, before: &RecordedVm, after: &RecordedVm) {
+    for field in FIELDS.iter().filter(|field| (field.value)(bare) != (field.value)(before)) {
+        if change.fields.iter().any(|changed| changed.field == field.name) {
+            continue;
+        }
+        change.reasons.push(format!("{} is sensitive now, and the record still shows it", field.name));
+        change.fields.push(FieldChange {
+            field: Cow::Borrowed(field.name),
+            before: Value::Null,
+            after: (field.value)(after),
+            unit: None,
+            class: Some(Class::RecordOnly),
+        });
+    }
 }
 
 /// A machine that only got another name keeps its host name, if that was made of its name.

@@ -45,7 +45,7 @@ pub use drift::{Drift, DriftKind};
 pub use graph::{StepGraph, StepId};
 pub use observed::{Looked, Observed, Sight, refresh};
 pub use plan::{Inputs, Plan, PlanError, Summary};
-pub use recorded::{RecordedVm, other_vmfile};
+pub use recorded::{RecordedVm, holds_sealed, other_vmfile};
 pub use saved::{Moved, SavedPlan, SavedPlanError};
 pub use scope::{Mode, Options, UnknownMachine};
 pub use step::{Step, StepKind};

@@ -101,7 +101,7 @@ impl Unknown {
 /// Evaluates all outputs; a machine that is not among `machines` is not made.
 pub fn evaluate(desired: &Desired, machines: &BTreeMap<Name, Standing>) -> BTreeMap<Name, Evaluated> {
     let evaluated = |output: &Output| {
-        let is_secret = |text: &String| desired.hide(text) != *text;
+        let is_secret = |text: &String| desired.secrets.are_in(text);
         let is_sensitive = output.parts.iter().any(|part| match part {
             OutputPart::Text(text) => is_secret(text),
             OutputPart::Attribute { .. } => false,
@@ -176,7 +176,7 @@ fn forwarded(forwards: &[Forward], port: u16) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use vmctl_providers::Secret;
+    use vmctl_providers::{Secret, Secrets};
 
     use super::*;
     use crate::desired::DesiredVm;
@@ -285,7 +285,7 @@ mod tests {
     fn output_is_sensitive_by_what_the_vmfile_puts_into_it() {
         let mut desired = desired(vec![text("root:hunter2@"), of("new", Attribute::Host)]);
         desired.outputs.insert(name("open"), Output::new(None, vec![text("root")]));
-        desired.secrets = vec![Secret::new("hunter2")];
+        desired.secrets = Secrets::new([Secret::new("hunter2")]);
         let evaluated = evaluate(&desired, &machines());
         assert_eq!(evaluated.values().map(|output| output.is_sensitive).collect::<Vec<_>>(), [true, false]);
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmctl_providers::image::{ImageCache, ImageIdentity};
-use vmctl_providers::{Name, Stray, VmSpec};
+use vmctl_providers::{Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
@@ -43,6 +43,13 @@ pub struct Inputs<'a> {
     pub options: &'a Options,
 }
 
+impl Inputs<'_> {
+    /// What nothing printed or kept may show.
+    pub(crate) fn secrets(&self) -> Secrets {
+        self.desired.map(|desired| desired.secrets.clone()).unwrap_or_default()
+    }
+}
+
 /// All changes and the order of their steps. `apply` carries it out and decides nothing new.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -76,6 +83,8 @@ pub struct Plan {
     pub(crate) targets: BTreeMap<Address, Target>,
     /// The images that are fetched, by address.
     pub(crate) images: BTreeMap<Address, LocalImage>,
+    /// What nothing that is told of carrying it out may show.
+    pub(crate) secrets: Secrets,
 }
 
 /// An image of this host, as it is fetched into the cache.
@@ -193,6 +202,7 @@ impl Plan {
                 .collect(),
             targets: BTreeMap::new(),
             images: BTreeMap::new(),
+            secrets: inputs.secrets(),
         };
         plan.take_over(decisions, inputs);
         plan.accept(accepted(inputs, scope.as_ref())?);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{
-    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SshConfig, VmHandle,
+    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SshConfig, VmHandle, secrets,
 };
 use vmctl_state::{Address, Record, Snapshot};
 
@@ -124,6 +124,34 @@ impl From<&DesiredVm> for RecordedVm {
     }
 }
 
+impl RecordedVm {
+    /// The same with every sensitive value sealed. Names, users and paths hold none.
+    pub(crate) fn sealed(mut self, secrets: &Secrets) -> Self {
+        if secrets.is_empty() {
+            return self;
+        }
+        let seal = |text: &mut String| *text = secrets.seal(text);
+        let Hardware { firmware: _, kernel, machine, cpu, accel: _, qemu_args } = &mut self.hardware;
+        let cmdline = kernel.iter_mut().filter_map(|kernel| kernel.cmdline.as_mut());
+        let texts = self.image_source.iter_mut().chain(cmdline).chain(machine).chain(cpu).chain(qemu_args);
+        texts.chain(self.shares.iter_mut().map(|share| &mut share.target)).for_each(seal);
+        self.labels.values_mut().for_each(seal);
+        if let Some(RecordedCloudInit { hostname, user: _, authorized_keys, user_data: _ }) =
+            &mut self.cloud_init
+        {
+            seal(hostname);
+            authorized_keys.iter_mut().for_each(seal);
+        }
+        let asked = self.checks.iter_mut().flat_map(|check| &mut check.probes);
+        let asked = asked.chain(self.ready.iter_mut().flat_map(|ready| &mut ready.probes));
+        asked.for_each(|probe| match probe {
+            Probe::Exec(text) | Probe::Log(text) => seal(text),
+            Probe::Login | Probe::Tcp(_) => {}
+        });
+        self
+    }
+}
+
 /// Probes as they are remembered: commands may hold what looks like a secret.
 fn masked(probes: &[Probe]) -> Vec<Probe> {
     probes.iter().map(Probe::masked).collect()
@@ -146,6 +174,11 @@ pub struct RecordError {
 pub fn spec_of(record: &Record) -> Result<RecordedVm, RecordError> {
     RecordedVm::deserialize(&record.spec)
         .map_err(|source| RecordError { address: record.address.clone(), source })
+}
+
+/// Whether the records hold sensitive values, which only the key that they were sealed with can compare.
+pub fn holds_sealed(recorded: &Snapshot) -> bool {
+    recorded.records.values().any(|record| secrets::is_sealed(&record.spec.to_string()))
 }
 
 /// Another VMFile than `vmfile` that a recorded machine was made from, if there is one.

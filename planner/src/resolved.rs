@@ -44,7 +44,7 @@ struct Form<'d> {
 
 impl Form<'_> {
     fn text(&self, text: &str) -> String {
-        self.desired.hide(text)
+        self.desired.secrets.hide(text)
     }
 
     fn maybe(&self, text: Option<&String>) -> Option<String> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use similar::{Change as Line, ChangeTag, TextDiff as LineDiff};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::{Digest, Mask};
+use vmctl_providers::{Digest, Mask, Secrets};
 use vmctl_state::{Record, Snapshot};
 
 use crate::change::{Action, Change, TextDiff};
@@ -36,22 +36,25 @@ impl Plan {
             let was = change.moved_from.as_ref().unwrap_or(&change.address);
             let vm = desired.vms.get(change.address.name());
             if let (Some(vm), Some(record)) = (vm, recorded.records.get(was)) {
-                change.diffs = diffs(change, vm, record, &known)?;
+                // What was kept before it was said to be sensitive is sealed now.
+                let known = |digest: &str| known(digest).map(|text| desired.secrets.seal(&text));
+                change.diffs = diffs(change, vm, record, &desired.secrets, known)?;
             }
         }
         Ok(())
     }
 }
 
-/// The texts that a desired state is made of, by digest. Kept, they show later what changed.
-pub fn texts(desired: &Desired) -> BTreeMap<TextId, &str> {
+/// The texts that a desired state is made of, by digest. Kept, they show later what changed; sensitive values are sealed.
+pub fn texts(desired: &Desired) -> BTreeMap<TextId, String> {
+    let seal = |text| desired.secrets.seal(text);
     let mut texts = BTreeMap::new();
     for vm in desired.vms.values() {
         if let Some(data) = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref()) {
-            texts.insert(Digest::of(data.expose()).to_string(), data.expose());
+            texts.insert(Digest::of(data.expose()).to_string(), seal(data.expose()));
         }
         for (digest, script) in vm.provision.iter().filter_map(script) {
-            texts.insert(digest.to_string(), script);
+            texts.insert(digest.to_string(), seal(script));
         }
     }
     texts
@@ -72,6 +75,7 @@ fn diffs(
     change: &Change,
     vm: &DesiredVm,
     record: &Record,
+    secrets: &Secrets,
     known: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<TextDiff>, RecordError> {
     let mut diffs = Vec::new();
@@ -80,7 +84,7 @@ fn diffs(
         let before = before.and_then(|digest| known(digest.as_str()));
         let after = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
         if let (Some(before), Some(after)) = (before, after) {
-            diffs.push(diff("cloud-init.user-data", &before, after.expose()));
+            diffs.push(diff("cloud-init.user-data", &before, &secrets.seal(after.expose())));
         }
     }
     let ignored = &vm.lifecycle.ignore_changes;
@@ -91,7 +95,11 @@ fn diffs(
             && digest.as_str() != ran.digest
             && let Some(before) = known(&ran.digest)
         {
-            diffs.push(diff(&format!("provision {} ({})", step.number, step.label), &before, after));
+            diffs.push(diff(
+                &format!("provision {} ({})", step.number, step.label),
+                &before,
+                &secrets.seal(after),
+            ));
         }
     }
     Ok(diffs)

@@ -94,6 +94,7 @@ fn shell(number: usize, label: &str, script: &str) -> ProvisionStep {
         action: ProvisionAction::Shell { script: script.to_owned() },
         options: Default::default(),
         digest: Digest::of(format!("shell\0{script}")),
+        secrets: Default::default(),
     }
 }
 
@@ -179,6 +180,7 @@ fn everything_that_can_be_written_arrives() {
                 },
                 options: Default::default(),
                 digest: Digest::of(file_digest),
+                secrets: Default::default(),
             },
         ],
         depends_on: [(name("db"), Until::Ready), (name("cache"), Until::Ready)].into(),

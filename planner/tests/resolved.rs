@@ -363,6 +363,7 @@ impl Sketch {
                     ..StepOptions::default()
                 },
                 digest: Digest::of(""),
+                secrets: Default::default(),
             })
             .collect();
         let host = || OutputPart::Attribute { vm: name("web"), attribute: Attribute::Host };

@@ -20,6 +20,7 @@ pub mod process;
 pub mod provision;
 pub mod qemu;
 pub mod router;
+pub mod secrets;
 pub mod seed;
 pub mod spec;
 pub mod ssh;
@@ -38,6 +39,7 @@ pub use noop::NoopBackend;
 pub use pattern::{Pattern, PatternError};
 pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
+pub use secrets::{SealKey, Secrets};
 pub use spec::{
     BackendTag, CloudInitConfig, Digest, DiskImage, Forward, ImageFormat, InstanceId, MacAddr, Machine,
     NetworkConfig, Nic, Protocol, Runtime, Secret, SshConfig, VmHandle, VmSpec, VmState,

@@ -230,6 +230,7 @@ async fn provision(
         action,
         options: Default::default(),
         digest: Digest::of(b""),
+        secrets: Default::default(),
     };
     let (sender, mut receiver) = mpsc::channel(1);
     let log = folder.join("provision.log");
@@ -301,6 +302,7 @@ async fn step_ends_with_its_connection(guest: &Guest) {
         action: ProvisionAction::Shell { script: "echo begun; sleep 43210".to_owned() },
         options: Default::default(),
         digest: Digest::of(b""),
+        secrets: Default::default(),
     };
     let (sender, mut receiver) = mpsc::channel::<OutputLine>(1);
     let log = guest.folder.path().join("provision.log");

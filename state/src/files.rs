@@ -100,6 +100,18 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Makes a file whole or not at all, and never in place of another; one that is there already stays. `draft` is a name
+/// beside it that nobody else uses.
+pub(crate) fn create_once(path: &Path, draft: &Path, content: &[u8]) -> Result<(), StoreError> {
+    replace(draft, content)?;
+    let linked = fs::hard_link(draft, path);
+    remove(draft)?;
+    match linked {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::io("create", path)(error)),
+        _ => path.parent().map_or(Ok(()), sync_folder),
+    }
+}
+
 fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = OpenOptions::new()
         .write(true)

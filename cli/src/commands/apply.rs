@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
+use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, texts};
 use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Store, Writer};
@@ -77,8 +78,9 @@ impl Order {
         let options = saved.plan.options.clone().into_owned();
         let (desired, warnings) = match saved.plan.inputs.first() {
             Some(vmfile) => {
-                let loaded = ctx.load_again(&vmfile.path, &project)?;
-                (Some(loaded.desired), loaded.warnings)
+                let Loaded { mut desired, warnings } = ctx.load_again(&vmfile.path, &project)?;
+                ctx.seal(&mut desired)?;
+                (Some(desired), warnings)
             }
             None => (None, Vec::new()),
         };
@@ -204,7 +206,7 @@ async fn tell_outputs(
 fn keep_texts(order: &Order, writer: &Writer) -> Result<BTreeSet<String>, CliError> {
     let Some(desired) = &order.goal.desired else { return Ok(BTreeSet::new()) };
     let texts = texts::texts(desired);
-    writer.dir().keep_texts(texts.iter().map(|(digest, text)| (digest.as_str(), *text)))?;
+    writer.dir().keep_texts(texts.iter().map(|(digest, text)| (digest.as_str(), text.as_str())))?;
     Ok(texts.into_keys().collect())
 }
 

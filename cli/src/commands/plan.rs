@@ -111,7 +111,8 @@ impl Goal {
     }
 
     fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
-        let Loaded { desired, warnings } = ctx.load()?;
+        let Loaded { mut desired, warnings } = ctx.load()?;
+        ctx.seal(&mut desired)?;
         Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, options })
     }
 

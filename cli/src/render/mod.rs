@@ -486,6 +486,7 @@ mod tests {
             action,
             options: Default::default(),
             digest: Digest::of(script),
+            secrets: Default::default(),
         }
     }
 

@@ -75,7 +75,8 @@ impl<H: Host> Executor<H> {
                 nic.forwards.retain(|forward| !held.contains(&(forward.protocol, forward.host_port)));
             }
             if let Err(error) = self.host.preflight(&spec).await {
-                failures.push((Address::vm(spec.name.as_str()), Failure::from(&error)));
+                let failure = Failure::from(&error).hidden(&plan.secrets);
+                failures.push((Address::vm(spec.name.as_str()), failure));
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(ApplyError::Preflight(failures)) }
@@ -373,6 +374,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn fail(&mut self, id: StepId, failure: Failure) {
+        let failure = failure.hidden(&self.plan.secrets);
         self.end(id, failure.outcome());
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use vmctl_providers::Error;
 use vmctl_providers::provision::OutputLine;
+use vmctl_providers::{Error, Secrets};
 use vmctl_state::{Address, Outcome, StoreError};
 
 use crate::graph::{CycleError, StepId};
@@ -78,6 +78,19 @@ impl Failure {
                 "this is a bug in vmctl; everything else went on, and the next plan looks again".to_owned(),
             ),
             tail: Vec::new(),
+        }
+    }
+
+    /// The same with every sensitive value hidden.
+    pub(super) fn hidden(self, secrets: &Secrets) -> Self {
+        let hide = |text: String| secrets.hide(&text);
+        let hide_all = |texts: Vec<String>| texts.into_iter().map(hide).collect();
+        Self {
+            kind: self.kind,
+            message: hide(self.message),
+            chain: hide_all(self.chain),
+            help: self.help.map(hide),
+            tail: hide_all(self.tail),
         }
     }
 

@@ -35,7 +35,8 @@ impl From<&Desired> for Picture {
         for vm in desired.vms.values() {
             let Some(image) = &vm.image else { continue };
             images.entry(image_key(image)).or_insert_with(|| {
-                picture.nodes.push(image_node(image));
+                let node = image_node(image);
+                picture.nodes.push(PictureNode { title: desired.secrets.hide(&node.title), ..node });
                 picture.nodes.len() - 1
             });
         }

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vmctl_providers::image::{ImageCache, ImageError, ImageIdentity};
-use vmctl_providers::{Digest, Name, Secret};
+pub use vmctl_providers::secrets::HIDDEN;
+use vmctl_providers::{Digest, Name, Secret, Secrets};
 
 use super::ast::{Node, Spanned};
 use super::expand::{Given, expand};
@@ -17,10 +18,10 @@ use super::read::{Document, MISPLACED_PROJECT};
 use super::report::{Fault, Problem, Report, locate};
 use super::resolve::Surroundings;
 use super::scan::MAX_BYTES;
-use super::secrets::Secrets;
+use super::secrets::Censor;
 use super::sources::Sources;
 use super::typed::File;
-use super::{decode, resolve};
+use super::{decode, resolve, sensitive};
 use crate::desired::Desired;
 
 /// Name of the file that is looked for.
@@ -73,7 +74,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let mut files = Files::new(options.home.clone());
     let (mut document, folder) = read(path, &shown, &mut files)?;
     for path in &options.given.files {
-        document.read_values(path, &mut files);
+        document.read_values(path);
     }
     let Document { mut sources, nodes, values, mut faults, is_partial } = document;
     if is_partial {
@@ -86,22 +87,19 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let expanded = expand(&nodes, &values, &options.given, name);
     let (file, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
+    let secrets = Secrets::new(expanded.secrets.iter().cloned().map(Secret::new));
+    faults.extend(sensitive::misplaced(&expanded.nodes, &secrets));
     faults.extend(expanded.faults);
     if faults.is_empty() && is_empty(&nodes) {
         faults.push(decode::nothing_described());
     }
-    let around = Surroundings {
-        project,
-        sources: &sources,
-        files,
-        images: options.images,
-        secrets: expanded.secrets.iter().cloned().map(Secret::new).collect(),
-    };
+    let around = Surroundings { project, sources: &sources, files, images: options.images, secrets };
     let (desired, resolved) = resolve::resolve(&file, around);
     faults.extend(resolved);
-    let secrets = Secrets::new(&expanded.secrets);
-    sources.blot(&secrets);
-    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| secrets.hide(text))).collect();
+    let censor = Censor::new(&expanded.secrets);
+    expanded.hidden.iter().for_each(|span| sources.hide(*span));
+    sources.blot(&censor);
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| censor.hide(text))).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
             Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
@@ -109,9 +107,6 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
         _ => Err(Report::new(&shown, &sources, faults)),
     }
 }
-
-/// What is printed in the place of a sensitive value.
-pub const HIDDEN: &str = "(sensitive)";
 
 /// The project that a VMFile belongs to. Reads nothing but the files that it includes: images and scripts may be
 /// missing, variables may have no value.
@@ -152,11 +147,12 @@ pub fn text(path: &Path) -> Result<String, Report> {
 /// Parses the text of a VMFile without touching the disk; `file` is its name in the report. Variables have their
 /// defaults, and what the text includes is left out.
 pub fn parse(file: &str, text: &str) -> Result<File, Report> {
-    let Document { sources, nodes, mut faults, is_partial, .. } = Document::of_text(file, text);
+    let Document { mut sources, nodes, mut faults, is_partial, .. } = Document::of_text(file, text);
     if is_partial {
         return Err(Report::new(file, &sources, faults));
     }
     let expanded = expand(&nodes, &[], &Given::default(), "");
+    expanded.hidden.iter().for_each(|span| sources.hide(*span));
     let (parsed, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
     faults.extend(expanded.faults);

@@ -40,6 +40,7 @@ mod report;
 mod resolve;
 mod scan;
 mod secrets;
+mod sensitive;
 mod shape;
 mod size;
 mod source;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, StepOptions};
-use vmctl_providers::{Digest, Secret};
+use vmctl_providers::{Digest, Secret, Secrets};
 
 use super::ast::{Node, Spanned};
 use super::decode::in_text_order;
@@ -195,6 +195,7 @@ impl Resolver<'_> {
                     action: copying(path, destination.value.clone()),
                     options,
                     digest,
+                    secrets: Secrets::default(),
                 })
             }
         }
@@ -212,7 +213,8 @@ fn copying(source: PathBuf, destination: String) -> ProvisionAction {
 
 fn shell(number: usize, label: String, script: String, options: StepOptions) -> ProvisionStep {
     let digest = digest(&["shell", &script], &options);
-    ProvisionStep { number, label, action: ProvisionAction::Shell { script }, options, digest }
+    let action = ProvisionAction::Shell { script };
+    ProvisionStep { number, label, action, options, digest, secrets: Secrets::default() }
 }
 
 /// The digest of what a step does, with what its options add to that; when it runs and how long it may take add nothing.

@@ -57,13 +57,18 @@ impl Document {
     }
 
     /// Reads a file of values for variables.
-    pub(super) fn read_values(&mut self, path: &Path, files: &mut Files) {
+    pub(super) fn read_values(&mut self, path: &Path) {
         let shown = path.display().to_string();
         match read_text(path, MAX_BYTES as u64) {
             Ok(text) => {
-                files.note(path, Digest::of(&text));
+                let length = text.len();
                 let base = self.sources.add(shown, PathBuf::new(), text);
+                let read = self.faults.len();
                 let nodes = self.parse(base);
+                if self.faults.len() > read {
+                    // Nobody can tell yet which of its values are sensitive.
+                    self.sources.hide((base, length).into());
+                }
                 let mut checker = Checker::default();
                 self.values.push(checker.block(nodes, "in a file of values", &VALUES));
                 self.faults.extend(checker.faults);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Secret};
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Secrets};
 
 use super::ast::Spanned;
 use super::fields::shorten;
@@ -30,8 +30,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) sources: &'a Sources,
     pub(super) files: Files,
     pub(super) images: &'a dyn Images,
-    /// Values that nothing printed may show.
-    pub(super) secrets: Vec<Secret>,
+    /// Values that nothing printed or kept may show.
+    pub(super) secrets: Secrets,
 }
 
 /// Resolves as much as can be; the result is `None`, or not to be used, where an error is among the faults.
@@ -67,16 +67,13 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
         .map(|(name, vm)| Some((name, vm?)))
         .collect();
     let Resolver { files, faults, .. } = resolver;
-    let desired = around.project.zip(vms).map(|(project, vms)| Desired {
-        project,
-        vms,
-        moved,
-        removed,
-        networks,
-        volumes,
-        outputs,
-        secrets: around.secrets,
-        inputs: files.into_inputs(),
+    let desired = around.project.zip(vms).map(|(project, vms)| {
+        let inputs = files.into_inputs();
+        let secrets = around.secrets;
+        let mut desired =
+            Desired { project, vms, moved, removed, networks, volumes, outputs, secrets, inputs };
+        desired.hide_secrets();
+        desired
     });
     (desired, faults)
 }

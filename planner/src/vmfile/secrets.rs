@@ -4,12 +4,12 @@ use super::fields::clean;
 use super::load::HIDDEN;
 
 /// The texts that nothing may show.
-pub(super) struct Secrets {
+pub(super) struct Censor {
     /// All forms in which messages could show them, the longest first, as one may be part of another.
     forms: Vec<String>,
 }
 
-impl Secrets {
+impl Censor {
     pub(super) fn new(values: &[String]) -> Self {
         let forms = |value: &String| {
             [value.clone(), value.trim().to_owned(), value.escape_default().to_string(), clean(value)]
@@ -64,13 +64,13 @@ fn begun(text: &str, form: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn secrets(values: &[&str]) -> Secrets {
-        Secrets::new(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+    fn censor(values: &[&str]) -> Censor {
+        Censor::new(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_secret_is_hidden_whole_cut_and_escaped() {
-        let secrets = secrets(&["hunter2", "hunter2-and-more", "two\nlines"]);
+        let censor = censor(&["hunter2", "hunter2-and-more", "two\nlines"]);
         for (message, hidden) in [
             ("not `hunter2`", "not `(sensitive)`"),
             ("not `hunter2-and-more`", "not `(sensitive)`"),
@@ -80,13 +80,13 @@ mod tests {
             ("`two\u{fffd}lines`", "`(sensitive)`"),
             ("nothing…", "nothing…"),
         ] {
-            assert_eq!(secrets.hide(message), hidden, "{message}");
+            assert_eq!(censor.hide(message), hidden, "{message}");
         }
     }
 
     #[test]
     fn blots_keep_offsets_and_columns() {
-        let blotted = secrets(&["pä🔑ss"]).blot("a \"pä🔑ss\" b");
+        let blotted = censor(&["pä🔑ss"]).blot("a \"pä🔑ss\" b");
         assert_eq!(blotted, "a \"*·🔒**\" b");
         assert_eq!(blotted.len(), "a \"pä🔑ss\" b".len());
     }

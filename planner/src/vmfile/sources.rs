@@ -1,6 +1,7 @@
 //! The files that a VMFile consists of. Their texts stand behind one another in one space of offsets, so that a span
 //! alone says which file it means.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use miette::{NamedSource, SourceSpan};
 
 use super::lex::is_forbidden;
 use super::report::Place;
-use super::secrets::Secrets;
+use super::secrets::Censor;
 
 /// All files of a run, the VMFile first.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub(super) struct SourceFile {
     base: usize,
     /// Where its lines begin.
     lines: Vec<usize>,
+    /// Bytes of it that no message shows.
+    hidden: Vec<Range<usize>>,
 }
 
 impl Sources {
@@ -44,7 +47,7 @@ impl Sources {
         let base = self.files.last().map_or(0, |last| last.base + last.text.len() + 1);
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(after_breaks).collect();
-        self.files.push(SourceFile { shown, folder, text, base, lines });
+        self.files.push(SourceFile { shown, folder, text, base, lines, hidden: Vec::new() });
         base
     }
 
@@ -75,16 +78,28 @@ impl Sources {
         Some((index, self.files.get(index)?))
     }
 
-    /// Blots out `secrets` in all texts.
-    pub(super) fn blot(&mut self, secrets: &Secrets) {
+    /// Lets no message show what stands at `span`; quotation marks around it stay.
+    pub(super) fn hide(&mut self, span: SourceSpan) {
+        let index = self.files.partition_point(|file| file.base <= span.offset());
+        let Some(file) = index.checked_sub(1).and_then(|index| self.files.get_mut(index)) else { return };
+        let start = span.offset() - file.base;
+        let whole = start..start + span.len();
+        let written = file.text.get(whole.clone()).unwrap_or_default();
+        let is_quoted = written.len() > 1 && written.starts_with('"') && written.ends_with('"');
+        file.hidden.push(if is_quoted { whole.start + 1..whole.end - 1 } else { whole });
+    }
+
+    /// Blots out what `censor` knows in all texts.
+    pub(super) fn blot(&mut self, censor: &Censor) {
         for file in &mut self.files {
-            file.text = secrets.blot(&file.text);
+            file.text = censor.blot(&file.text);
         }
     }
 
     /// The texts as messages show them, in the order of the files.
     pub(super) fn printable(&self) -> Vec<Arc<NamedSource<String>>> {
-        let printed = |file: &SourceFile| Arc::new(NamedSource::new(&file.shown, printable(&file.text)));
+        let printed =
+            |file: &SourceFile| Arc::new(NamedSource::new(&file.shown, printable(&file.text, &file.hidden)));
         self.files.iter().map(printed).collect()
     }
 }
@@ -112,12 +127,16 @@ impl SourceFile {
     }
 }
 
-/// `text` with everything that could steer a terminal replaced, character by character, at the same offsets.
-fn printable(text: &str) -> String {
-    let mut characters = text.chars().peekable();
+/// `text` with everything that is hidden or could steer a terminal replaced, character by character, at the same offsets.
+fn printable(text: &str, hidden: &[Range<usize>]) -> String {
+    let mut characters = text.char_indices().peekable();
     let mut printable = String::with_capacity(text.len());
-    while let Some(c) = characters.next() {
-        let line_end = c == '\n' || (c == '\r' && characters.peek() == Some(&'\n'));
+    while let Some((at, c)) = characters.next() {
+        let line_end = c == '\n' || (c == '\r' && characters.peek().is_some_and(|(_, next)| *next == '\n'));
+        if !line_end && hidden.iter().any(|range| range.contains(&at)) {
+            printable.extend(std::iter::repeat_n('*', c.len_utf8()));
+            continue;
+        }
         printable.push(match c.len_utf8() {
             _ if line_end || c == '\t' || !(c.is_control() || is_forbidden(c)) => c,
             1 => '?',
@@ -151,8 +170,9 @@ mod tests {
     #[test]
     fn nothing_printed_steers_a_terminal_and_offsets_stay() {
         let text = "a\u{1b}[2J\u{9b}m\rb\r\n\u{202e}\tä";
-        let shown = printable(text);
+        let shown = printable(text, &[]);
         assert_eq!(shown, "a?[2J\u{b7}m?b\r\n\u{fffd}\tä");
         assert_eq!(shown.len(), text.len());
+        assert_eq!(printable("a \"ä\nb\" c", &[2..5, 5..8]), "a ***\n** c");
     }
 }

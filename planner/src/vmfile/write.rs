@@ -128,7 +128,7 @@ struct Author<'d> {
 
 impl Author<'_> {
     fn hidden(&mut self, text: &str) -> String {
-        let hidden = self.desired.hide(text);
+        let hidden = self.desired.secrets.hide(text);
         self.hides |= hidden != text;
         hidden
     }

@@ -7,4 +7,5 @@ mod drift;
 mod failures;
 mod lifecycle;
 mod properties;
+mod secrets;
 mod world;

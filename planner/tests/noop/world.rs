@@ -182,6 +182,7 @@ pub(crate) fn step(number: usize, script: &str) -> ProvisionStep {
         action: ProvisionAction::Shell { script: script.to_owned() },
         options: Default::default(),
         digest: Digest::of(script),
+        secrets: Default::default(),
     }
 }
 

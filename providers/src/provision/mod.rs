@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use record::Recorder;
 
 use crate::error::{Error, Result};
+use crate::secrets::Secrets;
 use crate::spec::{Digest, Secret};
 use crate::ssh::{ExitStatus, Running, Session, SshError, quote};
 
@@ -67,6 +68,23 @@ pub struct ProvisionStep {
     pub options: StepOptions,
     /// Digest of everything that decides what it does: kind, text or file content, destination, options.
     pub digest: Digest,
+    /// What nothing that it prints may show.
+    pub secrets: Secrets,
+}
+
+impl ProvisionStep {
+    /// The texts of its author: what it does, and with what.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let StepOptions { env, user, owner, .. } = &self.options;
+        let text = match &self.action {
+            ProvisionAction::Shell { script } => script,
+            ProvisionAction::File { destination, .. } | ProvisionAction::Folder { destination, .. } => {
+                destination
+            }
+        };
+        let options = user.iter().chain(owner).map(String::as_str);
+        std::iter::once(text.as_str()).chain(env.values().map(Secret::expose)).chain(options)
+    }
 }
 
 /// How a provisioning step runs, and when. No backend carries out anything but the defaults yet.
@@ -117,7 +135,8 @@ pub struct OutputLine {
     pub text: String,
 }
 
-/// Runs `step` over `session`; every line goes to `output` and, raw, to the end of the file `log`.
+/// Runs `step` over `session`; every line goes to `output` and, raw, to the end of the file `log`. What the step must not
+/// show is hidden in both, and in the error.
 ///
 /// A step that fails, or takes longer than [`STEP_TIMEOUT`], is an [`Error::Provision`] with its last lines.
 pub async fn run(

@@ -1,4 +1,5 @@
-//! Where a step's output goes: the caller, line by line; a log file, raw and bounded; the tail for an error.
+//! Where a step's output goes: the caller, line by line; a log file, raw and bounded; the tail for an error. Of a step
+//! that must not show something, the log has lines as well, in which that is hidden.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use super::lines::LineSplitter;
 use super::{OutputLine, OutputStream, ProvisionStep};
 use crate::error::{Error, Result};
+use crate::secrets::Secrets;
 use crate::text::visible;
 
 /// Largest log of one machine.
@@ -27,30 +29,34 @@ pub(super) struct Recorder<'a> {
     stdout: LineSplitter,
     stderr: LineSplitter,
     tail: VecDeque<String>,
+    secrets: &'a Secrets,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn open(
         log: &Path,
-        step: &ProvisionStep,
+        step: &'a ProvisionStep,
         output: &'a mpsc::Sender<OutputLine>,
     ) -> Result<Self> {
         let mut log = LogFile::open(log, MAX_LOG)?;
         let title = format!("==> step {}: {}\n", step.number, visible(&step.label).replace('\n', " "));
         log.write(title.as_bytes())?;
         let (stdout, stderr) = (LineSplitter::default(), LineSplitter::default());
-        Ok(Self { log, output, stdout, stderr, tail: VecDeque::with_capacity(TAIL) })
+        let tail = VecDeque::with_capacity(TAIL);
+        Ok(Self { log, output, stdout, stderr, tail, secrets: &step.secrets })
     }
 
     /// Takes a piece of output; waits while the caller has lines to read.
     pub(super) async fn take(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<()> {
-        self.log.write(bytes)?;
+        if self.secrets.is_empty() {
+            self.log.write(bytes)?;
+        }
         let lines = match stream {
             OutputStream::Stdout => self.stdout.push(bytes),
             OutputStream::Stderr => self.stderr.push(bytes),
         };
         for line in lines {
-            self.pass(stream, line).await;
+            self.pass(stream, line).await?;
         }
         Ok(())
     }
@@ -58,22 +64,27 @@ impl<'a> Recorder<'a> {
     /// Ends lines and log, and returns the last lines.
     pub(super) async fn finish(mut self) -> Result<Vec<String>> {
         if let Some(line) = self.stdout.finish() {
-            self.pass(OutputStream::Stdout, line).await;
+            self.pass(OutputStream::Stdout, line).await?;
         }
         if let Some(line) = self.stderr.finish() {
-            self.pass(OutputStream::Stderr, line).await;
+            self.pass(OutputStream::Stderr, line).await?;
         }
         self.log.finish()?;
         Ok(self.tail.into())
     }
 
-    async fn pass(&mut self, stream: OutputStream, text: String) {
+    async fn pass(&mut self, stream: OutputStream, line: String) -> Result<()> {
+        let text = self.secrets.hide(&line);
+        if !self.secrets.is_empty() {
+            self.log.write(format!("{text}\n").as_bytes())?;
+        }
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
         self.tail.push_back(text.clone());
         // A caller that no longer listens does not end the step.
         let _ = self.output.send(OutputLine { stream, text }).await;
+        Ok(())
     }
 }
 
@@ -133,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::provision::ProvisionAction;
-    use crate::spec::Digest;
+    use crate::spec::{Digest, Secret};
 
     #[test]
     fn full_log_says_how_much_is_missing() {
@@ -163,6 +174,7 @@ mod tests {
             action: ProvisionAction::Shell { script: String::new() },
             options: Default::default(),
             digest: Digest::of(b""),
+            secrets: Secrets::default(),
         };
         let (sender, mut receiver) = mpsc::channel(100);
         let mut recorder = Recorder::open(&path, &step, &sender).unwrap();
@@ -182,6 +194,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_step_must_not_show_is_hidden_in_lines_log_and_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let step = ProvisionStep {
+            number: 1,
+            label: "inline".to_owned(),
+            action: ProvisionAction::Shell { script: String::new() },
+            options: Default::default(),
+            digest: Digest::of(b""),
+            secrets: Secrets::new([Secret::new("hunter2")]),
+        };
+        let (sender, mut receiver) = mpsc::channel(100);
+        let mut recorder = Recorder::open(&path, &step, &sender).unwrap();
+        recorder.take(OutputStream::Stdout, b"a hunt").await.unwrap();
+        recorder.take(OutputStream::Stderr, b"hunter2\n").await.unwrap();
+        recorder.take(OutputStream::Stdout, b"er2 b\n\n").await.unwrap();
+        let tail = recorder.finish().await.unwrap();
+        drop(sender);
+        assert_eq!(tail, ["(sensitive)", "a (sensitive) b", ""]);
+        let mut lines = Vec::new();
+        while let Some(line) = receiver.recv().await {
+            lines.push(line.text);
+        }
+        assert_eq!(lines, tail);
+        let log = "==> step 1: inline\n(sensitive)\na (sensitive) b\n\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), log);
+    }
+
+    #[tokio::test]
     async fn tail_keeps_the_last_lines_alone() {
         let folder = tempfile::tempdir().unwrap();
         let step = ProvisionStep {
@@ -190,6 +231,7 @@ mod tests {
             action: ProvisionAction::Shell { script: String::new() },
             options: Default::default(),
             digest: Digest::of(b""),
+            secrets: Secrets::default(),
         };
         let (sender, receiver) = mpsc::channel(1);
         drop(receiver);

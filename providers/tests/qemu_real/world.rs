@@ -216,6 +216,7 @@ pub(crate) fn step(script: &str) -> ProvisionStep {
         action: ProvisionAction::Shell { script: script.to_owned() },
         options: Default::default(),
         digest: Digest::of(script),
+        secrets: Default::default(),
     }
 }
 

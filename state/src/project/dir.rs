@@ -61,6 +61,11 @@ impl ProjectDir {
         self.0.join("lineage")
     }
 
+    /// File with the key of digests of sensitive values.
+    pub fn key(&self) -> PathBuf {
+        self.0.join("key")
+    }
+
     /// Folder of the texts behind digests.
     pub fn texts(&self) -> PathBuf {
         self.0.join("texts")

@@ -1,8 +1,5 @@
 //! The lineage of a state that is not there yet, so that everything planned before it is made is planned for the same.
 
-use std::fs;
-use std::io::ErrorKind;
-
 use uuid::Uuid;
 
 use super::ProjectDir;
@@ -20,15 +17,8 @@ pub fn reserve_lineage(dir: &ProjectDir, fresh: Uuid) -> Result<Uuid, StoreError
     }
     files::create_private_folder(dir.path())?;
     let draft = path.with_file_name(format!("lineage-{}", fresh.simple()));
-    files::replace(&draft, fresh.to_string().as_bytes())?;
-    // A link is made whole or not at all, and never in place of another.
-    let linked = fs::hard_link(&draft, &path);
-    files::remove(&draft)?;
-    match linked {
-        Ok(()) => Ok(fresh),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(read(dir)?.unwrap_or(fresh)),
-        Err(error) => Err(StoreError::io("create", &path)(error)),
-    }
+    files::create_once(&path, &draft, fresh.to_string().as_bytes())?;
+    Ok(read(dir)?.unwrap_or(fresh))
 }
 
 fn read(dir: &ProjectDir) -> Result<Option<Uuid>, StoreError> {

@@ -7,6 +7,7 @@
 //!           snapshot.json  what readers take; exact whenever lock.json is not there
 //!           ballast        room for one run on a full disk
 //!           lineage        the lineage that the state will have, reserved before it is made
+//!           key            makes digests of sensitive values; no part of the state
 //!           texts/         texts behind the digests in records; no part of the state
 //!           vms/           a folder per machine, which this crate only counts
 //! ```
@@ -25,6 +26,7 @@
 
 mod ballast;
 mod dir;
+mod key;
 mod lineage;
 pub(crate) mod lock;
 mod published;
@@ -33,6 +35,7 @@ mod texts;
 mod writer;
 
 pub use dir::{ProjectDir, projects};
+pub use key::{KEY_LENGTH, Key, key, make_key};
 pub use lineage::reserve_lineage;
 pub use lock::Holder;
 pub use reader::{at_work, read};

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Barrier;
 
 use uuid::Uuid;
-use vmctl_state::project::reserve_lineage;
+use vmctl_state::project::{KEY_LENGTH, key, make_key, reserve_lineage};
 use vmctl_state::{Snapshot, StoreErrorKind, read};
 
 use crate::values::project;
@@ -30,6 +30,26 @@ fn lineage_is_reserved_once_whoever_asks() {
     let left: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["lineage"]);
+}
+
+#[test]
+fn key_is_made_once_whoever_asks_and_only_its_owner_can_read_it() {
+    let (_data, dir) = project();
+    assert_eq!(key(&dir).unwrap(), None);
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..8)
+            .map(|number| {
+                let dir = &dir;
+                scope.spawn(move || make_key(dir, [number; KEY_LENGTH]).unwrap())
+            })
+            .collect();
+        makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|one| Some(*one) == key(&dir).unwrap()), "{made:?}");
+    assert_eq!(std::fs::metadata(dir.key()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+    std::fs::write(dir.key(), "nonsense").unwrap();
+    assert_eq!(key(&dir).unwrap_err().kind(), StoreErrorKind::Damaged);
 }
 
 #[test]

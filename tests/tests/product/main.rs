@@ -14,5 +14,6 @@ mod plans;
 mod provisioning;
 mod report;
 mod schema;
+mod secrets;
 mod together;
 mod validate;

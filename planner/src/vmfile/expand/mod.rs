@@ -7,6 +7,8 @@ mod variables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use miette::SourceSpan;
+
 use super::ast::{Node, Scalar, Spanned, Value};
 use super::fields::{Fields, shorten};
 use super::grammar::{
@@ -39,8 +41,10 @@ pub(super) struct Expanded {
     /// The machines that a `vm` with a count stands for, by its name.
     pub(super) groups: BTreeMap<String, Vec<String>>,
     pub(super) outputs: Vec<Output>,
-    /// Values that nothing printed may show.
+    /// Values that nothing printed or kept may show.
     pub(super) secrets: Vec<String>,
+    /// Where such values are written.
+    pub(super) hidden: Vec<SourceSpan>,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -49,13 +53,14 @@ pub(super) fn expand(nodes: &[Node], values: &[Vec<Node>], given: &Given, projec
     let mut fields = Fields::default();
     let variables = variables::read(nodes, values, given, &mut fields);
     let secrets = variables.values().filter_map(variables::Variable::secret).collect();
+    let hidden = variables::written_secrets(nodes, values, &variables);
     let mut expander = Expander {
         templates: templates(nodes, &mut fields),
         used: BTreeSet::new(),
         defaults: nodes.iter().find(|node| node.name.value == DEFAULTS.name).map_or(&[], block),
         scope: Scope::new(variables, &given.environment, project),
         fields,
-        expanded: Expanded { secrets, ..Expanded::default() },
+        expanded: Expanded { secrets, hidden, ..Expanded::default() },
     };
     expander.run(nodes);
     let Expander { mut expanded, fields, scope, .. } = expander;

@@ -110,6 +110,20 @@ pub(super) fn read(
     variables.collect()
 }
 
+/// Where values of sensitive variables are written, whether or not they can be used.
+pub(super) fn written_secrets(
+    nodes: &[Node],
+    files: &[Vec<Node>],
+    variables: &BTreeMap<String, Variable>,
+) -> Vec<SourceSpan> {
+    let is_sensitive = |name: &str| variables.get(name).is_some_and(|variable| variable.is_sensitive);
+    let defined = nodes.iter().filter(|node| node.name.value == VARIABLE.name);
+    let defined = defined.filter(|node| super::name_of(node).is_some_and(|name| is_sensitive(name.value)));
+    let defaults = defined.flat_map(super::block).filter(|node| node.name.value == VARIABLE_DEFAULT.name);
+    let given = files.iter().flatten().filter(|node| is_sensitive(&node.name.value));
+    defaults.chain(given).flat_map(|node| &node.args).map(|value| value.span).collect()
+}
+
 fn unknown(name: &str, known: &[&str]) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

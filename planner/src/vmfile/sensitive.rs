@@ -1,0 +1,61 @@
+//! Where sensitive values must not stand: what vmctl keeps as it is, to find it again.
+
+use vmctl_providers::Secrets;
+
+use super::ast::{Node, Scalar};
+use super::report::Fault;
+
+/// Nodes of names, users and paths.
+const KEPT: &[&str] = &[
+    "address",
+    "bridge",
+    "depends-on",
+    "image",
+    "initrd",
+    "kernel",
+    "name",
+    "network",
+    "path",
+    "private-key",
+    "replace-when",
+    "script",
+    "share",
+    "source",
+    "ssh-key",
+    "user",
+    "user-data",
+    "vm",
+    "volume",
+];
+
+/// Nodes whose block has names of the author's choice.
+const FREE: &[&str] = &["env", "labels"];
+
+/// Tells every sensitive value among names, users and paths of `nodes`, which refer to nothing any more.
+pub(super) fn misplaced(nodes: &[Node], secrets: &Secrets) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if !secrets.is_empty() {
+        nodes.iter().for_each(|node| look(node, secrets, &mut faults));
+    }
+    faults
+}
+
+fn look(node: &Node, secrets: &Secrets, faults: &mut Vec<Fault>) {
+    let name = node.name.value.as_str();
+    if KEPT.contains(&name) {
+        for value in node.args.iter().chain(node.props.iter().map(|(_, value)| value)) {
+            if matches!(&value.scalar, Scalar::Text(text) if secrets.are_in(text)) {
+                faults.push(
+                    Fault::error("vmfile::sensitive", format!("`{name}` cannot hold a sensitive value"))
+                        .at(value.span, "is kept and shown as it is")
+                        .help(
+                            "names, users and paths cannot be hidden: use a variable that is not sensitive",
+                        ),
+                );
+            }
+        }
+    }
+    if !FREE.contains(&name) {
+        node.children.iter().flatten().for_each(|child| look(child, secrets, faults));
+    }
+}
