@@ -266,6 +266,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::unknown-property" => "A property is not known here",
         "vmfile::unknown-reference" => "Something is referred to that is not defined",
         "vmfile::unreadable" => "The file cannot be read",
+        "vmfile::sensitive" => "A sensitive value stands where it cannot be hidden",
         "vmfile::unused" => "Something has no effect",
         "vmfile::variable" => "A variable has no value, or one that it cannot have",
         "vmfile::volume" => "A volume cannot belong to a machine as it is asked for",
