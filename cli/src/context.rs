@@ -1,6 +1,6 @@
 //! Where a command works: data folder, VMFile, project, backends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
-use vmctl_planner::{Desired, holds_sealed, other_vmfile};
+use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
@@ -116,6 +116,7 @@ impl Context {
         Given {
             values: self.options.vars.clone(),
             files: files.collect(),
+            saved: BTreeMap::new(),
             environment: self.settings.environment.clone(),
         }
     }
@@ -160,14 +161,19 @@ impl Context {
         Some(folder.join(path.file_name()?))
     }
 
-    /// Reads the VMFile that a saved plan was made from, for its project.
-    pub(crate) fn load_again(&self, path: &Path, project: &Name) -> Result<Loaded, CliError> {
+    /// Reads the VMFile that a saved plan was made from, for its project, with the values that it keeps.
+    pub(crate) fn load_again(
+        &self,
+        path: &Path,
+        project: &Name,
+        values: &KeptValues,
+    ) -> Result<Loaded, CliError> {
         let images = self.images()?;
         let options = LoadOptions {
             project: Some(project.clone()),
             home: self.settings.home.clone(),
             images: &images,
-            given: self.given(),
+            given: Given { saved: values.plain(), ..self.given() },
         };
         Ok(vmfile::load(path, &options)?)
     }
@@ -182,9 +188,14 @@ impl Context {
     /// Gives the sensitive values of `desired` the key of its project, which is made if there is none.
     pub(crate) fn seal(&self, desired: &mut Desired) -> Result<(), CliError> {
         if !desired.secrets.is_empty() {
-            desired.seal(key(&self.project_dir(&desired.project)?)?);
+            desired.seal(self.key(&desired.project)?);
         }
         Ok(())
+    }
+
+    /// The key of a project, which is made if there is none.
+    pub(crate) fn key(&self, project: &Name) -> Result<SealKey, CliError> {
+        key(&self.project_dir(project)?)
     }
 
     /// The project that an option, the environment or a VMFile names; images may be missing.

@@ -33,6 +33,7 @@ mod sequence;
 pub mod step;
 mod target;
 pub mod texts;
+pub mod values;
 pub mod vmfile;
 
 pub use change::{
@@ -49,3 +50,4 @@ pub use recorded::{RecordedVm, holds_sealed, other_vmfile};
 pub use saved::{Moved, SavedPlan, SavedPlanError};
 pub use scope::{Mode, Options, UnknownMachine};
 pub use step::{Step, StepKind};
+pub use values::{KeptValues, Values, VariableValue};

@@ -16,13 +16,14 @@ use crate::desired::InputFile;
 use crate::document::PlanDocument;
 use crate::observed::Observed;
 use crate::plan::Plan;
+use crate::values::KeptValues;
 use crate::vmfile::{Images, content_digest};
 
 /// What a file says that it is.
 const KIND: &str = "vmctl-plan";
 
 /// Version of the file's format. A reader takes its own version only: plans are short-lived.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A plan as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,8 @@ pub struct SavedPlan {
     pub plan: PlanDocument<'static>,
     /// What was observed.
     pub observed: Observed,
+    /// What was given from outside.
+    pub values: KeptValues,
     /// Digest of everything above.
     seal: Digest,
 }
@@ -92,20 +95,39 @@ pub enum Moved {
         /// Why.
         reason: String,
     },
+    /// A variable is given another value.
+    #[error("the variable `{name}` is `{planned}` in the plan, and `{found}` is given now")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// Its value in the plan.
+        planned: String,
+        /// The value that is given.
+        found: String,
+    },
+    /// A sensitive variable is given another value.
+    #[error("the sensitive variable `{0}` has another value than the plan was made with")]
+    Sensitive(String),
+    /// A variable of the environment that the VMFile names has another value.
+    #[error("the environment variable `{0}` has another value than the plan was made with")]
+    Environment(String),
     /// All inputs are the same, and yet another plan comes of them.
-    #[error("another plan comes of the same files: an option, the environment or vmctl itself differs")]
+    #[error(
+        "another plan comes of the same files and values: vmctl itself differs, or what it found in your home folder"
+    )]
     Plan,
 }
 
 impl SavedPlan {
-    /// The file's content for a plan that was made from what was `observed`.
-    pub fn new(plan: &Plan, observed: &Observed, made_by: &str) -> Self {
+    /// The file's content for a plan that was made from what was `observed` and from `values`.
+    pub fn new(plan: &Plan, observed: &Observed, values: KeptValues, made_by: &str) -> Self {
         let mut saved = Self {
             kind: KIND.to_owned(),
             version: VERSION,
             made_by: made_by.to_owned(),
             plan: owned(PlanDocument::from(plan)),
             observed: observed.clone(),
+            values,
             seal: Digest::of([]),
         };
         saved.seal = saved.digest();
@@ -155,6 +177,11 @@ impl SavedPlan {
         moved
     }
 
+    /// What tells the values that the plan was made with from those of `now`.
+    pub fn moved_values(&self, now: &KeptValues) -> Vec<Moved> {
+        self.values.moved(now)
+    }
+
     /// What tells the state that the plan was made for from one with this lineage and serial.
     pub fn moved_state(&self, lineage: uuid::Uuid, serial: u64) -> Option<Moved> {
         if lineage != self.plan.lineage {
@@ -197,7 +224,7 @@ impl SavedPlan {
     }
 
     fn digest(&self) -> Digest {
-        let sealed = (&self.kind, self.version, &self.made_by, &self.plan, &self.observed);
+        let sealed = (&self.kind, self.version, &self.made_by, &self.plan, &self.observed, &self.values);
         Digest::of(serde_json::to_vec(&sealed).expect("plain data with string keys always has a JSON form"))
     }
 }

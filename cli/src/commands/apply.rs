@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
 use vmctl_planner::vmfile::Loaded;
-use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, texts};
+use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Store, Writer};
 
@@ -76,15 +76,19 @@ impl Order {
                 .exit(Exit::Usage));
         }
         let options = saved.plan.options.clone().into_owned();
-        let (desired, warnings) = match saved.plan.inputs.first() {
-            Some(vmfile) => {
-                let Loaded { mut desired, warnings } = ctx.load_again(&vmfile.path, &project)?;
-                ctx.seal(&mut desired)?;
-                (Some(desired), warnings)
-            }
-            None => (None, Vec::new()),
-        };
-        Ok(Self { goal: Goal { project, desired, warnings, options }, saved: Some(saved) })
+        let mut goal =
+            Goal { project, desired: None, warnings: Vec::new(), values: Values::default(), options };
+        if let Some(vmfile) = saved.plan.inputs.first() {
+            let Loaded { mut desired, warnings, values } =
+                ctx.load_again(&vmfile.path, &goal.project, &saved.values)?;
+            ctx.seal(&mut desired)?;
+            goal = Goal { desired: Some(desired), warnings, values, ..goal };
+        }
+        let moved = saved.moved_values(&goal.kept_values(ctx)?);
+        if !moved.is_empty() {
+            return Err(saved::stale(&moved));
+        }
+        Ok(Self { goal, saved: Some(saved) })
     }
 
     /// The plan to carry out. One that was saved is made again from the same inputs, and must be the same.

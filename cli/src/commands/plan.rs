@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
-    Action, Change, Desired, DriftKind, Inputs, Mode, Observed, Options, Plan, PlanDocument, PlanError,
-    Refusal, RefusalKind, SavedPlan, checks, observed, refresh,
+    Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
+    PlanError, Refusal, RefusalKind, SavedPlan, Values, checks, observed, refresh,
 };
 use vmctl_providers::{Name, RouterHypervisor};
 use vmctl_state::{ProjectDir, Snapshot, project};
@@ -36,7 +36,8 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
         refuse(&plan)?;
     }
     if let Some(out) = out {
-        out.write(&SavedPlan::new(&plan, &observed, env!("CARGO_PKG_VERSION")).to_bytes())?;
+        let values = goal.kept_values(ctx)?;
+        out.write(&SavedPlan::new(&plan, &observed, values, env!("CARGO_PKG_VERSION")).to_bytes())?;
         let shown = out.path().display();
         ctx.note(&match plan.is_empty() {
             true => format!("Saved to `{shown}`. There is nothing in it to apply."),
@@ -57,6 +58,8 @@ pub(super) struct Goal {
     pub(super) desired: Option<Desired>,
     /// What the VMFile's author may not have meant.
     pub(super) warnings: Vec<Problem>,
+    /// What the VMFile was read with.
+    pub(super) values: Values,
     pub(super) options: Options,
 }
 
@@ -90,7 +93,13 @@ impl Goal {
             Mode::Destroy => match ctx.named_project()? {
                 Some(project) => {
                     options.forget = ctx.removed()?;
-                    Ok(Self { project, desired: None, warnings: Vec::new(), options })
+                    Ok(Self {
+                        project,
+                        desired: None,
+                        warnings: Vec::new(),
+                        values: Values::default(),
+                        options,
+                    })
                 }
                 None => Err(CliError::new("nothing says which project to destroy: no VMFile is here").help(
                     "change to the project's folder, or pass --file PATH or --project NAME".to_owned(),
@@ -98,7 +107,13 @@ impl Goal {
             },
             Mode::RefreshOnly if ctx.has_vmfile() => Self::of_vmfile(ctx, options),
             Mode::RefreshOnly => match ctx.project()? {
-                Some(project) => Ok(Self { project, desired: None, warnings: Vec::new(), options }),
+                Some(project) => Ok(Self {
+                    project,
+                    desired: None,
+                    warnings: Vec::new(),
+                    values: Values::default(),
+                    options,
+                }),
                 None => {
                     Err(CliError::new("there is nothing to look at: no VMFile is here and no project exists")
                         .help(
@@ -111,9 +126,17 @@ impl Goal {
     }
 
     fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
-        let Loaded { mut desired, warnings } = ctx.load()?;
+        let Loaded { mut desired, warnings, values } = ctx.load()?;
         ctx.seal(&mut desired)?;
-        Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, options })
+        Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, values, options })
+    }
+
+    /// What a saved plan keeps of the values that the VMFile was read with; nothing where no VMFile decides.
+    pub(super) fn kept_values(&self, ctx: &Context) -> Result<KeptValues, CliError> {
+        match self.options.mode {
+            Mode::Normal => self.values.keep(|| ctx.key(&self.project)),
+            Mode::Destroy | Mode::RefreshOnly => Ok(KeptValues::default()),
+        }
     }
 
     /// Reads the state without the right to write it, looks, and plans.

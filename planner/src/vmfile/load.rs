@@ -23,6 +23,7 @@ use super::sources::Sources;
 use super::typed::File;
 use super::{decode, resolve, sensitive};
 use crate::desired::Desired;
+use crate::values::Values;
 
 /// Name of the file that is looked for.
 pub const FILE_NAME: &str = "VMFile.kdl";
@@ -64,6 +65,8 @@ pub struct Loaded {
     pub desired: Desired,
     /// What its author may not have meant, in the order of the text.
     pub warnings: Vec<Problem>,
+    /// What was given from outside and decided what it asks for.
+    pub values: Values,
 }
 
 /// Reads and resolves a VMFile, and every file that it names. Blocking; call it from a plain thread.
@@ -102,7 +105,7 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let faults: Vec<_> = faults.into_iter().map(|fault| fault.masked(|text| censor.hide(text))).collect();
     match desired {
         Some(desired) if !faults.iter().any(Fault::is_error) => {
-            Ok(Loaded { desired, warnings: locate(&shown, &sources, faults) })
+            Ok(Loaded { desired, warnings: locate(&shown, &sources, faults), values: expanded.values })
         }
         _ => Err(Report::new(&shown, &sources, faults)),
     }

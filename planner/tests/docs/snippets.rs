@@ -110,8 +110,8 @@ fn given(text: &str) -> Given {
     let environment = [("USER".to_owned(), "me".to_owned()), ("CI_COMMIT".to_owned(), "4711".to_owned())];
     Given {
         values: values.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        files: Vec::new(),
         environment: environment.into(),
+        ..Given::default()
     }
 }
 

@@ -9,7 +9,7 @@ use vmctl_planner::apply::Control;
 use vmctl_planner::desired::{
     Desired, DesiredImage, DesiredVm, Lifecycle, Power, Trigger, Until, ready_at_login,
 };
-use vmctl_planner::{Options, Plan, SavedPlan, StepKind};
+use vmctl_planner::{KeptValues, Options, Plan, SavedPlan, StepKind};
 use vmctl_providers::VmState;
 use vmctl_providers::noop::FakeMachine;
 use vmctl_state::{Address, Entry, MemoryStore, Snapshot, Store, StoreError};
@@ -289,7 +289,7 @@ proptest! {
             let goal = build(&world, &second);
             let observed = world.observe(Some(&goal)).await;
             let plan = world.plan_from(Some(&goal), &Options::default(), &observed).unwrap();
-            let mut file = SavedPlan::new(&plan, &observed, "0").to_bytes();
+            let mut file = SavedPlan::new(&plan, &observed, KeptValues::default(), "0").to_bytes();
             let saved = SavedPlan::from_bytes(&file).unwrap();
             let again = world.plan_from(Some(&goal), &Options::default(), &saved.observed).unwrap();
             assert_eq!(saved.difference(&again), None);

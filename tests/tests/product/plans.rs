@@ -106,7 +106,7 @@ fn saved_plan_is_refused_with_the_name_of_what_moved() {
         (text.replace("\"memory\"", "\"Memory\""), "was edited or is damaged"),
         (text[..text.len() / 2].to_owned(), "is no saved plan"),
         ("{}".to_owned(), "is no saved plan"),
-        (text.replace("\"version\":1", "\"version\":99"), "has format 99"),
+        (text.replace("\"version\":2", "\"version\":99"), "has format 99"),
     ] {
         fs::write(&path, content).expect("the plan");
         world.vmctl(&["apply", "x.plan"]).expect(1).says(words);
@@ -114,6 +114,58 @@ fn saved_plan_is_refused_with_the_name_of_what_moved() {
     // As it was, it still fits.
     fs::write(&path, text).expect("the plan");
     world.vmctl(&["apply", "x.plan"]).expect(0);
+}
+
+/// A machine that is made of three variables and of the environment.
+const GIVEN: &str = r#"
+variable "size" { default 64 }
+variable "word" { type "text" }
+variable "token" { sensitive }
+vm "web" {
+    image "blank.qcow2"
+    backend "noop"
+    memory (var)"size"
+    ssh
+    labels { word (var)"word" }
+    provision "shell" { inline (template)"echo {{ var.token }} {{ env.STAGE }}" }
+}
+"#;
+
+#[test]
+fn saved_plan_keeps_its_values_and_wants_the_sensitive_ones_again() {
+    let mut world = world();
+    world.vmfile(GIVEN);
+    world.set("STAGE", "stage-one");
+    world.write("values.kdl", "word \"from a file\"\n");
+    let plan = ["plan", "--out", "x.plan", "--var", "size=96", "--var-file", "values.kdl"];
+    world.vmctl(&[plan.as_slice(), &["--var", "token=open-sesame"]].concat()).expect(0);
+    let saved = fs::read_to_string(world.project().join("x.plan")).expect("the plan");
+    assert!(saved.contains("from a file") && !saved.contains("open-sesame") && !saved.contains("stage-one"));
+
+    // Neither the file nor the options are needed again, and the environment does not change what was planned.
+    fs::remove_file(world.project().join("values.kdl")).expect("the values");
+    world.set("VMCTL_VAR_size", "128");
+    let stale = |world: &World, arguments: &[&str], code: i32, words: &str| {
+        let told = world.vmctl(&[&["apply", "x.plan"], arguments].concat()).expect(code).says(words);
+        assert!(!told.text().contains("sesame"), "{}", told.text());
+        assert!(world.states().is_empty(), "nothing was done");
+    };
+    stale(&world, &[], 1, "the variable `token` has no value");
+    stale(&world, &[], 1, "a saved plan keeps no sensitive value");
+    let other = "the sensitive variable `token` has another value than the plan was made with";
+    stale(&world, &["--var", "token=close-sesame"], 4, other);
+    let contradiction = "the variable `size` is `96` in the plan, and `64` is given now";
+    stale(&world, &["--var", "token=open-sesame", "--var", "size=64"], 4, contradiction);
+    world.set("STAGE", "two");
+    let environment = "the environment variable `STAGE` has another value than the plan was made with";
+    stale(&world, &["--var", "token=open-sesame"], 4, environment);
+    world.unset("STAGE");
+    stale(&world, &["--var", "token=open-sesame"], 1, "the environment variable `STAGE` is not set");
+    world.set("STAGE", "stage-one");
+    world.set("VMCTL_VAR_token", "open-sesame");
+    world.vmctl(&["apply", "x.plan", "--var", "size=96"]).expect(0);
+    assert_eq!(world.vm("web")["memory_mib"], 96);
+    world.vmctl(&["plan", "--var", "size=96", "--var", "word=from a file"]).expect(0).says("No changes");
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use miette::SourceSpan;
-use vmctl_providers::Name;
+use vmctl_providers::{Name, Secret};
 
 use super::variables::Variable;
 use crate::desired::{Attribute, OutputPart};
+use crate::values::Values;
 use crate::vmfile::ast::{Node, Origin, Scalar, Spanned, Value};
 use crate::vmfile::fields::shorten;
 use crate::vmfile::interpolate::{Piece, split};
@@ -29,6 +30,7 @@ pub(super) struct Scope<'n> {
     variables: BTreeMap<String, Variable>,
     used: HashSet<String>,
     environment: &'n BTreeMap<String, String>,
+    used_environment: BTreeMap<String, Secret>,
     project: &'n str,
     faults: Vec<Fault>,
 }
@@ -39,11 +41,19 @@ impl<'n> Scope<'n> {
         environment: &'n BTreeMap<String, String>,
         project: &'n str,
     ) -> Self {
-        Self { variables, used: HashSet::new(), environment, project, faults: Vec::new() }
+        let (used, used_environment) = (HashSet::new(), BTreeMap::new());
+        Self { variables, used, environment, used_environment, project, faults: Vec::new() }
     }
 
     pub(super) fn into_faults(self) -> Vec<Fault> {
         self.faults
+    }
+
+    /// What was given from outside: all variables, and what was referred to of the environment.
+    pub(super) fn values(&self) -> Values {
+        let variables =
+            self.variables.iter().filter_map(|(name, variable)| Some((name.clone(), variable.given()?)));
+        Values { variables: variables.collect(), environment: self.used_environment.clone() }
     }
 
     /// The variables that nothing referred to so far.
@@ -284,6 +294,7 @@ impl<'n> Scope<'n> {
     fn env(&mut self, name: &str, span: SourceSpan) -> Option<(String, String)> {
         let what = format!("the environment variable `{}`", shorten(name));
         if let Some(text) = self.environment.get(name) {
+            self.used_environment.insert(name.to_owned(), Secret::new(text));
             return Some((text.clone(), what));
         }
         let help = match nearest(name, self.environment.keys().map(String::as_str)) {

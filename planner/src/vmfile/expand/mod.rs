@@ -17,6 +17,7 @@ use super::grammar::{
 use super::report::Fault;
 use super::suggest::{article, nearest};
 use super::typed::Output;
+use crate::values::Values;
 use evaluate::{Instance, Scope};
 use layers::merge;
 
@@ -27,6 +28,8 @@ pub struct Given {
     pub values: Vec<(String, String)>,
     /// `--var-file`: files of names and values, the later ones win.
     pub files: Vec<std::path::PathBuf>,
+    /// Values that a saved plan was made with; only `--var` and `--var-file` win over them.
+    pub saved: BTreeMap<String, String>,
     /// The environment, as far as it is text.
     pub environment: BTreeMap<String, String>,
 }
@@ -45,6 +48,8 @@ pub(super) struct Expanded {
     pub(super) secrets: Vec<String>,
     /// Where such values are written.
     pub(super) hidden: Vec<SourceSpan>,
+    /// What was given from outside.
+    pub(super) values: Values,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -64,6 +69,7 @@ pub(super) fn expand(nodes: &[Node], values: &[Vec<Node>], given: &Given, projec
     };
     expander.run(nodes);
     let Expander { mut expanded, fields, scope, .. } = expander;
+    expanded.values = scope.values();
     expanded.faults = fields.faults;
     expanded.faults.extend(scope.into_faults());
     expanded

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use miette::SourceSpan;
+use vmctl_providers::Secret;
 
 use super::{Given, definitions};
+use crate::values::VariableValue;
 use crate::vmfile::ast::{Node, Origin, Scalar, Spanned, Value};
 use crate::vmfile::fields::{Fields, Parts, describe, shorten};
 use crate::vmfile::grammar::{
@@ -38,6 +40,7 @@ enum Source {
     Default(SourceSpan),
     Option,
     File(SourceSpan),
+    Saved,
     Environment,
 }
 
@@ -47,6 +50,7 @@ impl fmt::Display for Source {
             Self::Default(_) => "its default",
             Self::Option => "given by `--var`",
             Self::File(_) => "given by `--var-file`",
+            Self::Saved => "of the saved plan",
             Self::Environment => "given by the environment",
         })
     }
@@ -59,9 +63,21 @@ impl Variable {
             Source::Default(span) | Source::File(span) => {
                 (format!("the variable `{name}`"), Some(span).filter(|_| !self.is_sensitive))
             }
-            Source::Option | Source::Environment => (format!("the variable `{name}`, {}", self.source), None),
+            Source::Option | Source::Saved | Source::Environment => {
+                (format!("the variable `{name}`, {}", self.source), None)
+            }
         };
         Origin { what, span, is_loose: matches!(self.value, Some(Scalar::Text(_))) }
+    }
+
+    /// Its value as it is given from outside.
+    pub(super) fn given(&self) -> Option<VariableValue> {
+        let text = shown(self.value.as_ref()?);
+        Some(if self.is_sensitive {
+            VariableValue::Sensitive(Secret::new(text))
+        } else {
+            VariableValue::Plain(text)
+        })
     }
 
     /// Its value, if nothing printed may show it.
@@ -251,6 +267,9 @@ impl<'n> Definition<'n> {
             fields.tell(fault.at(self.name.span, "defined here"));
             return Some((None, source));
         }
+        if let Some(text) = given.saved.get(name) {
+            return Some((self.parsed(text, Source::Saved, fields), Source::Saved));
+        }
         let in_environment = [name.to_owned(), in_environment(name)];
         let text = in_environment.iter().find_map(|name| given.environment.get(&format!("{PREFIX}{name}")));
         if let Some(text) = text {
@@ -262,7 +281,11 @@ impl<'n> Definition<'n> {
         if self.is_sound {
             let what =
                 self.description.as_ref().map_or_else(String::new, |text| format!(" ({})", shorten(text)));
-            let by_default = if self.is_sensitive { "" } else { "; a `default` would do as well" };
+            let by_default = match self.is_sensitive {
+                true if !given.saved.is_empty() => ": a saved plan keeps no sensitive value",
+                true => "",
+                false => "; a `default` would do as well",
+            };
             fields.tell(
                 Fault::error("vmfile::variable", format!("the variable `{name}`{what} has no value"))
                     .at(self.name.span, "needs a value")
