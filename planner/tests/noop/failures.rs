@@ -113,6 +113,8 @@ async fn second_interrupt_records_what_is_abandoned() {
     drop(executor);
     watch.await.unwrap();
     assert_eq!(report.abandoned.len(), 1);
+    // The step may have been abandoned before it came to the rule.
+    world.noop.script(&[]).unwrap();
     world.converge(Some(&goal)).await;
 }
 
