@@ -203,7 +203,7 @@ pub(crate) enum ChecksWhen {
 /// Options of `plan`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl plan\n  vmctl plan --detailed-exitcode   Exit 2 when there are changes\n  vmctl plan --out today.plan      Save the plan; `vmctl apply today.plan` does just that\n  vmctl plan --target web          Only `web` and what it needs\n  vmctl plan --replace web         Make `web` anew\n  vmctl plan --html plan.html      A report for CI\n\nExit codes: 0 planned, 1 error, or a change that cannot be applied,\n2 changes (with --detailed-exitcode)."
+    after_help = "Examples:\n  vmctl plan\n  vmctl plan --detailed-exitcode   Exit 2 when there are changes\n  vmctl plan --out today.plan      Save the plan; `vmctl apply today.plan` does just that\n  vmctl plan --target web          Only `web` and what it needs\n  vmctl plan --replace web         Make `web` anew\n  vmctl plan --html plan.html      A report for CI\n\nExit codes: 0 planned, 1 error, or a change that `prevent-destroy` forbids,\n2 changes (with --detailed-exitcode)."
 )]
 pub(crate) struct PlanArgs {
     #[command(flatten)]

@@ -593,3 +593,15 @@ proptest! {
         prop_assert_eq!(shuffled.desired().networks, in_order.desired().networks);
     }
 }
+
+#[test]
+fn machines_that_all_wait_for_all_are_too_many() {
+    let text = |count: u32| {
+        format!(
+            "vm \"a\" count={count} {{ image \"disk.img\" }}\nvm \"b\" count={count} {{ image \"disk.img\"; depends-on \"a\" }}"
+        )
+    };
+    assert_eq!(Site::new(&text(100)).desired().vms.len(), 200);
+    let report = Site::new(&text(1_001)).load().unwrap_err();
+    assert_eq!(report.problems().iter().map(|problem| problem.code).collect::<Vec<_>>(), ["vmfile::too-big"]);
+}

@@ -1,6 +1,6 @@
 //! `fmt`: rewrites VMFiles in their canonical form.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use vmctl_planner::texts;
@@ -59,7 +59,13 @@ fn file(path: &Path, check: bool) -> Result<Exit, CliError> {
 
 fn standard_input(check: bool) -> Result<Exit, CliError> {
     const NAME: &str = "standard input";
-    let before = io::read_to_string(io::stdin().lock())
+    let mut before = String::new();
+    // One byte more than the formatter takes, so that it is the one who says that it is too much.
+    let limit = vmfile::MAX_BYTES as u64 + 1;
+    io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_string(&mut before)
         .map_err(|error| CliError::new(format!("cannot read {NAME}")).because(&error))?;
     let after = vmfile::format(NAME, &before)?;
     if check && after != before {

@@ -12,6 +12,9 @@ use super::suggest::nearest;
 use super::typed::{Dependency, File, Vm};
 use crate::desired::{Power, Until};
 
+/// Pairs of machines of which one waits for the other. A thousand that wait for a thousand each are as many.
+const MAX_DEPENDENCIES: usize = 1_000_000;
+
 /// Edges of a cycle that get a label of their own; the message always shows the whole cycle.
 const LABELLED_EDGES: usize = 12;
 
@@ -35,6 +38,7 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
     let mut faults = Vec::new();
     let mut resolved = Vec::new();
     let mut edges = Vec::new();
+    let mut total = 0;
     for vm in &file.vms {
         let mut names = BTreeMap::new();
         let mut targets = Vec::new();
@@ -54,6 +58,18 @@ pub(super) fn resolve(file: &File) -> (Vec<BTreeMap<Name, Until>>, Vec<Fault>) {
                 continue;
             }
             let meant = meant(file, name);
+            total += meant.len();
+            if total > MAX_DEPENDENCIES {
+                faults.push(
+                    Fault::error(
+                        "vmfile::too-big",
+                        format!("machines wait for each other in more than {MAX_DEPENDENCIES} ways"),
+                    )
+                    .at(dependency.name.span, "each waits for all of these")
+                    .help("let them wait for one machine that waits for all of these"),
+                );
+                return (Vec::new(), faults);
+            }
             if meant.contains(&vm.name.value.as_str()) {
                 faults.push(itself(dependency));
                 continue;

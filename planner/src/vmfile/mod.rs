@@ -58,5 +58,6 @@ pub use load::{
     FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text,
 };
 pub use report::{Place, Problem, Related, Report, Severity};
+pub use scan::MAX_BYTES;
 pub(crate) use write::template;
 pub use write::write;

@@ -75,7 +75,10 @@ impl Document {
             }
             Err(error) => self.faults.push(
                 Fault::error("vmfile::variable", format!("cannot read the values in `{shown}`: {error}"))
-                    .help(error.help()),
+                    .help(match error {
+                        FileError::Missing => "the path is relative to the working folder",
+                        error => error.help(),
+                    }),
             ),
         }
     }

@@ -9,8 +9,8 @@ use super::fields::shorten;
 use super::lex::{Kind, Lexer, MAX_DEPTH, MAX_FAULTS, Token, is_forbidden};
 use super::report::Fault;
 
-/// Size of a VMFile that is accepted.
-pub(super) const MAX_BYTES: usize = 16 << 20;
+/// Size of a VMFile that is accepted, in bytes.
+pub const MAX_BYTES: usize = 16 << 20;
 
 /// Number of nodes that is accepted: 10,000 machines with 20 nodes each.
 const MAX_NODES: usize = 200_000;
