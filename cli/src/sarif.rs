@@ -294,14 +294,14 @@ mod tests {
 
     /// The run that the document of `problems` is about.
     fn run(problems: &[Problem]) -> Value {
-        serde_json::to_value(log(problems, Path::new("/work"))).unwrap()["runs"][0].clone()
+        serde_json::to_value(log(problems, Path::new("/shop"))).unwrap()["runs"][0].clone()
     }
 
     #[test]
     fn problems_become_results_of_rules() {
         let text = "vm \"a\" {\n  image \"ö\"; memroy 1\n  memory 512; memory 1024\n  memroy 2\n}\n";
         let document =
-            serde_json::to_string_pretty(&log(&problems("a b.kdl", text), Path::new("/work"))).unwrap();
+            serde_json::to_string_pretty(&log(&problems("a b.kdl", text), Path::new("/shop"))).unwrap();
         let document = document.replace(env!("CARGO_PKG_VERSION"), "[version]");
         insta::assert_snapshot!(document);
     }
@@ -337,16 +337,16 @@ mod tests {
     #[test]
     fn files_below_the_folder_are_relative_and_others_are_absolute() {
         let cases = [
-            ("/work/VMFile.kdl", "VMFile.kdl"),
+            ("/shop/VMFile.kdl", "VMFile.kdl"),
             ("VMFile.kdl", "VMFile.kdl"),
-            ("/work/./vms/../ci/a b.kdl", "ci/a%20b.kdl"),
-            ("/work/100%/ä:1.kdl", "100%25/%C3%A4%3A1.kdl"),
-            ("/workshop/VMFile.kdl", "file:///workshop/VMFile.kdl"),
-            ("/work/../VMFile.kdl", "file:///VMFile.kdl"),
+            ("/shop/./vms/../ci/a b.kdl", "ci/a%20b.kdl"),
+            ("/shop/100%/ä:1.kdl", "100%25/%C3%A4%3A1.kdl"),
+            ("/shopshop/VMFile.kdl", "file:///shopshop/VMFile.kdl"),
+            ("/shop/../VMFile.kdl", "file:///VMFile.kdl"),
             ("/over there/VMFile.kdl", "file:///over%20there/VMFile.kdl"),
         ];
         for (file, expected) in cases {
-            assert_eq!(uri(Path::new(file), Path::new("/work")), expected, "{file}");
+            assert_eq!(uri(Path::new(file), Path::new("/shop")), expected, "{file}");
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn file_that_cannot_be_read_is_a_result_without_a_region() {
         let options = LoadOptions { project: None, home: None, images: &NoImages, given: Given::default() };
-        let report = vmfile::load(Path::new("/work/nowhere/VMFile.kdl"), &options).unwrap_err();
+        let report = vmfile::load(Path::new("/shop/nowhere/VMFile.kdl"), &options).unwrap_err();
         let location = run(report.problems())["results"][0]["locations"][0].clone();
         assert_eq!(
             location,
