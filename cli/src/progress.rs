@@ -103,7 +103,7 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Draining => {}
+        Event::Skipped { .. } | Event::Output { .. } | Event::Dropped { .. } | Event::Draining => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
         // Drawn through the same hand as the live lines, so that they stay below it.
@@ -127,6 +127,10 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Dropped { address, lines, .. } => {
+            let name = address.name();
+            format!("{name} | … lines not shown: {lines}; `vmctl log --provision {name}` has them")
+        }
         Event::Draining => {
             format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
         }
@@ -179,6 +183,7 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
+        Event::Dropped { id, lines, .. } => ("dropped", Some(*id), json!({ "lines": lines })),
         Event::Draining => ("draining", None, json!({})),
     };
     let step = id.map(|id| plan.graph.step(id));

@@ -23,5 +23,5 @@ pub mod world;
 #[cfg(test)]
 mod doors;
 
-pub use vmctl::{Ended, Running};
+pub use vmctl::{Ended, Running, Unread};
 pub use world::World;

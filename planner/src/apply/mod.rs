@@ -14,11 +14,13 @@
 
 mod dispatch;
 mod effect;
+mod events;
 mod executor;
 mod outcome;
 mod records;
 
 pub use dispatch::Limits;
 pub use effect::Host;
+pub use events::{EventReceiver, EventSender, events};
 pub use executor::{Control, Executor};
 pub use outcome::{ApplyError, Event, Failure, Report};

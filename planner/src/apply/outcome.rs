@@ -48,6 +48,15 @@ pub enum Event {
         /// What it printed.
         line: OutputLine,
     },
+    /// Lines that a guest printed here are left out, because whoever shows events was slower than the guest.
+    Dropped {
+        /// During which step.
+        id: StepId,
+        /// Which machine.
+        address: Address,
+        /// How many.
+        lines: u64,
+    },
     /// No new steps are started, because the user asked to stop.
     Draining,
 }
