@@ -121,6 +121,10 @@ pub(crate) enum Command {
     Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+    /// List the places where tests let this program fail
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Failpoints,
 }
 
 /// Options of `init`.

@@ -49,6 +49,7 @@
 //! ```
 
 pub mod error;
+mod failpoints;
 mod files;
 mod guard;
 mod ledger;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ProjectDir;
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 
 /// How long some hold the lock who are not writers: readers that finish what a dead writer left, and waiters that
@@ -113,7 +114,9 @@ fn lock_blocking(file: &File) -> io::Result<()> {
 pub(super) fn announce(dir: &ProjectDir, holder: &Holder) -> Result<(), StoreError> {
     let path = dir.holder();
     let json = serde_json::to_vec(holder).map_err(|e| StoreError::io("encode", &path)(e.into()))?;
-    files::replace(&path, &json)
+    files::replace(&path, &json)?;
+    failpoint!("state.lock.announced", &path);
+    Ok(())
 }
 
 /// Who holds the lock, if that was written down; it names people and decides nothing.
