@@ -18,7 +18,7 @@ use vmctl_state::{Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen};
-use crate::context::{Context, holder, large_runtime};
+use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
@@ -45,7 +45,7 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = Writer::open(&dir, holder("apply"), plan::lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
     let closed = writer.close();
