@@ -31,6 +31,9 @@ const BOOTS_PER_CORE: usize = 2;
 /// Fewest guests that boot side by side, whatever the host.
 const FEWEST_BOOTS: usize = 4;
 
+/// Images that are copied side by side: while one is digested, the other one is read. More only make the disk seek.
+const IMAGES: usize = 2;
+
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
     let order = match &args.plan {
@@ -247,7 +250,8 @@ fn tell_left_alone(plan: &Plan) {
 
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
-    Limits { steps: args.parallelism.get(), boots: (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS) }
+    let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
+    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.
