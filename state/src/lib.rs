@@ -61,5 +61,8 @@ pub mod store;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use project::{Holder, ProjectDir, Writer, projects, read};
-pub use record::{Address, Ended, Intent, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
+pub use record::{
+    Address, Ended, FailedProvision, Intent, Interrupted, OpId, Outcome, Phase, ProvisionRecord, Record,
+    Snapshot,
+};
 pub use store::{Entry, Store};
