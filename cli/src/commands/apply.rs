@@ -1,7 +1,6 @@
 //! `apply`: brings the machines to what the VMFile asks for.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -23,7 +22,7 @@ use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved};
+use crate::{machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -308,13 +307,5 @@ fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
     };
-    let mut err = ui::stderr();
-    // The answer is what counts; a question that could not be printed gets none.
-    let _ = write!(err, "{question} Only `yes` is accepted: ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::new("cannot read the answer").because(&error))?;
-    Ok(answer.trim() == "yes")
+    stdin::ask(question)
 }
