@@ -17,6 +17,7 @@ pub mod desired;
 pub mod diff;
 pub mod document;
 pub mod drift;
+pub mod failpoints;
 pub mod fields;
 pub mod graph;
 mod moves;
@@ -37,7 +38,8 @@ pub mod values;
 pub mod vmfile;
 
 pub use change::{
-    Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, Refusal, RefusalKind, TextDiff,
+    Accepts, Action, Change, FieldChange, LeftAlone, LeftAloneKind, ProvisionRun, Refusal, RefusalKind,
+    TextDiff,
 };
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};

@@ -23,7 +23,7 @@ use crate::vmfile::{Images, content_digest};
 const KIND: &str = "vmctl-plan";
 
 /// Version of the file's format. A reader takes its own version only: plans are short-lived.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A plan as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

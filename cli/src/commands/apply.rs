@@ -1,7 +1,6 @@
 //! `apply`: brings the machines to what the VMFile asks for.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, available_parallelism};
@@ -19,12 +18,12 @@ use vmctl_state::{Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen};
-use crate::context::{Context, holder, large_runtime};
+use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved};
+use crate::{machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -49,7 +48,7 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = Writer::open(&dir, holder("apply"), plan::lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
     let closed = writer.close();
@@ -318,13 +317,5 @@ fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
     };
-    let mut err = ui::stderr();
-    // The answer is what counts; a question that could not be printed gets none.
-    let _ = write!(err, "{question} Only `yes` is accepted: ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::new("cannot read the answer").because(&error))?;
-    Ok(answer.trim() == "yes")
+    stdin::ask(question)
 }

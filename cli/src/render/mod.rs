@@ -506,6 +506,8 @@ mod tests {
             ready: true,
             taint: None,
             provisioned: provisioned.collect(),
+            interrupted: None,
+            provision_failed: None,
             created: Timestamp::UNIX_EPOCH,
             updated: Timestamp::UNIX_EPOCH,
         }

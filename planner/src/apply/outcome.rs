@@ -74,6 +74,8 @@ pub struct Failure {
     pub help: Option<String>,
     /// Last lines of the guest's output.
     pub tail: Vec<String>,
+    /// Whether nobody knows how much of its work the step did.
+    pub unknown: bool,
 }
 
 impl Failure {
@@ -87,6 +89,7 @@ impl Failure {
                 "this is a bug in vmctl; everything else went on, and the next plan looks again".to_owned(),
             ),
             tail: Vec::new(),
+            unknown: true,
         }
     }
 
@@ -100,6 +103,7 @@ impl Failure {
             chain: hide_all(self.chain),
             help: self.help.map(hide),
             tail: hide_all(self.tail),
+            unknown: self.unknown,
         }
     }
 
@@ -117,13 +121,13 @@ impl From<&Error> for Failure {
             chain.push(error.to_string());
             cause = error.source();
         }
-        let tail = if let Error::Provision { tail, .. } = error { tail.clone() } else { Vec::new() };
         Self {
             kind: error.kind().as_str().to_owned(),
             message: error.to_string(),
             chain,
             help: error.help(),
-            tail,
+            tail: error.tail().to_vec(),
+            unknown: matches!(error, Error::ProvisionCut { .. }),
         }
     }
 }
