@@ -171,6 +171,9 @@ pub(crate) struct PlanningArgs {
     /// Make this machine anew, whether or not it changed; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) replace: Vec<Name>,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
 }
 
 /// How to show a plan.

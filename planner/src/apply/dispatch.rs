@@ -67,13 +67,15 @@ impl Dispatcher {
         Ok(dispatcher)
     }
 
-    /// Hands out every step that may start now, within the limits. Each step is handed out once.
-    pub(super) fn take(&mut self) -> Vec<StepId> {
+    /// Hands out every step that may start now, within the limits, and that `admits` lets go. Each step is handed out
+    /// once; one that was not admitted is offered again.
+    pub(super) fn take(&mut self, mut admits: impl FnMut(StepId) -> bool) -> Vec<StepId> {
         let mut taken = Vec::new();
         let mut no_room = Vec::new();
         while !self.draining && self.running < self.limits.steps {
             let Some((remaining, Reverse(id))) = self.ready.pop() else { break };
-            if self.is_boot[id.0] && self.booting >= self.limits.boots {
+            let is_full = self.is_boot[id.0] && self.booting >= self.limits.boots;
+            if is_full || !admits(id) {
                 no_room.push((remaining, Reverse(id)));
                 continue;
             }
@@ -164,16 +166,20 @@ mod tests {
         graph
     }
 
+    fn all(_: StepId) -> bool {
+        true
+    }
+
     const WIDE: Limits = Limits { steps: 100, boots: 100 };
 
     #[test]
     fn failure_skips_everything_behind_it_and_nothing_else() {
         let graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(0), StepId(3)]);
+        assert_eq!(dispatcher.take(all), [StepId(0), StepId(3)]);
         assert_eq!(dispatcher.failed(StepId(0)), [StepId(1), StepId(2)]);
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(), [StepId(4)]);
+        assert_eq!(dispatcher.take(all), [StepId(4)]);
         assert_eq!(dispatcher.status()[2], Status::Skipped(StepId(0)));
     }
 
@@ -181,7 +187,7 @@ mod tests {
     fn longest_way_starts_first() {
         let graph = graph(&[StepKind::Prepare; 4], &[(3, 2)]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, boots: 1 }).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(3)]);
+        assert_eq!(dispatcher.take(all), [StepId(3)]);
     }
 
     #[test]
@@ -189,21 +195,30 @@ mod tests {
         use StepKind::{Prepare, Start};
         let graph = graph(&[Start, Start, Prepare], &[]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1 }).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(0), StepId(2)]);
+        assert_eq!(dispatcher.take(all), [StepId(0), StepId(2)]);
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.take(all), []);
         dispatcher.done(StepId(0));
-        assert_eq!(dispatcher.take(), [StepId(1)]);
+        assert_eq!(dispatcher.take(all), [StepId(1)]);
+    }
+
+    #[test]
+    fn what_is_not_admitted_is_offered_again() {
+        let graph = graph(&[StepKind::Start, StepKind::Prepare], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
+        assert_eq!(dispatcher.take(|id| id != StepId(0)), [StepId(1)]);
+        assert_eq!((dispatcher.take(|_| false), dispatcher.running()), (vec![], 1));
+        assert_eq!(dispatcher.take(all), [StepId(0)]);
     }
 
     #[test]
     fn draining_hands_out_nothing() {
         let graph = graph(&[StepKind::Prepare; 2], &[(0, 1)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        dispatcher.take();
+        dispatcher.take(all);
         dispatcher.drain();
         dispatcher.done(StepId(0));
-        assert_eq!((dispatcher.take(), dispatcher.running()), (vec![], 0));
+        assert_eq!((dispatcher.take(all), dispatcher.running()), (vec![], 0));
     }
 
     proptest! {
@@ -225,7 +240,7 @@ mod tests {
             let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots }).unwrap();
             let mut running: Vec<StepId> = Vec::new();
             loop {
-                running.extend(dispatcher.take());
+                running.extend(dispatcher.take(all));
                 prop_assert!(running.len() <= steps);
                 prop_assert!(running.iter().filter(|id| kinds[id.0].is_boot()).count() <= boots);
                 for id in &running {
