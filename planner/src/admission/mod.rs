@@ -58,10 +58,16 @@ pub enum ShortageKind {
 pub enum AdmissionError {
     /// A figure could not be had.
     #[error(transparent)]
-    Host(#[from] Error),
+    Host(Box<Error>),
     /// A record is not understood.
     #[error(transparent)]
     Record(#[from] RecordError),
+}
+
+impl From<Error> for AdmissionError {
+    fn from(error: Error) -> Self {
+        Self::Host(Box::new(error))
+    }
 }
 
 /// Machines named in a message; a plan may have thousands.
@@ -125,7 +131,11 @@ fn memory_uses<H: Capacity>(
 }
 
 /// What is to be written, by file system.
-fn disk_uses<H: Capacity>(plan: &Plan, host: &H, images: &ImageCache) -> Result<Vec<DiskUse>, Error> {
+fn disk_uses<H: Capacity>(
+    plan: &Plan,
+    host: &H,
+    images: &ImageCache,
+) -> Result<Vec<DiskUse>, AdmissionError> {
     let mut disks: BTreeMap<u64, DiskUse> = BTreeMap::new();
     let mut folders: BTreeMap<BackendTag, Option<Space>> = BTreeMap::new();
     let cache = space(images.folder())?;

@@ -32,7 +32,7 @@ fn two_hundred_machines_on_a_small_host_are_refused_and_throttled_when_told_to_g
     let document = world.vmctl(&["plan", "--json"]).expect(0).json();
     let shortage = &document["shortages"][0];
     assert_eq!(shortage["kind"], "memory");
-    assert_eq!(shortage["needed_bytes"], 200_u64 * 256 << 20);
+    assert_eq!(shortage["needed_bytes"], (200_u64 * 256) << 20);
     assert_eq!(shortage["available_bytes"], 4096_u64 << 20);
     assert_eq!(shortage["machines"].as_array().map(Vec::len), Some(200));
     assert_eq!(shortage["overcommitted"], false);
