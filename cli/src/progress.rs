@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
+use vmctl_planner::admission::{size, size_needed};
 use vmctl_planner::apply::{Event, Failure};
 use vmctl_planner::{Plan, Step, StepId};
 
@@ -103,7 +104,11 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Dropped { .. } | Event::Draining => {}
+        Event::Skipped { .. }
+        | Event::Output { .. }
+        | Event::Dropped { .. }
+        | Event::Throttled { .. }
+        | Event::Draining => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
         // Drawn through the same hand as the live lines, so that they stay below it.
@@ -131,6 +136,12 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             let name = address.name();
             format!("{name} | … lines not shown: {lines}; `vmctl log --provision {name}` has them")
         }
+        Event::Throttled { id, needed, available } => format!(
+            "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
+            name(id),
+            size_needed(*needed),
+            size(*available)
+        ),
         Event::Draining => {
             format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
         }
@@ -184,6 +195,9 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
         Event::Dropped { id, lines, .. } => ("dropped", Some(*id), json!({ "lines": lines })),
+        Event::Throttled { id, needed, available } => {
+            ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
+        }
         Event::Draining => ("draining", None, json!({})),
     };
     let step = id.map(|id| plan.graph.step(id));

@@ -16,6 +16,7 @@ mod dispatch;
 mod effect;
 mod events;
 mod executor;
+mod gate;
 mod outcome;
 mod records;
 

@@ -57,6 +57,15 @@ pub enum Event {
         /// How many.
         lines: u64,
     },
+    /// A start waits until there is memory for it; told once for each.
+    Throttled {
+        /// Which.
+        id: StepId,
+        /// What its machine may come to hold, in bytes.
+        needed: u64,
+        /// What is left when boots under way have taken all they may, in bytes.
+        available: u64,
+    },
     /// No new steps are started, because the user asked to stop.
     Draining,
 }
