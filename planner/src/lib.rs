@@ -18,6 +18,7 @@ pub mod desired;
 pub mod diff;
 pub mod document;
 pub mod drift;
+pub mod failpoints;
 pub mod fields;
 pub mod graph;
 mod moves;

@@ -10,6 +10,7 @@ pub mod abilities;
 pub mod capacity;
 mod cloud_init;
 pub mod error;
+mod failpoints;
 pub mod hypervisor;
 pub mod image;
 pub mod keys;

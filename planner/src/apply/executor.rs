@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::{Error, VmHandle};
+use vmctl_providers::{BackendTag, Error, Machine, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
@@ -19,6 +19,7 @@ use super::effect::{self, Effect, Host};
 use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
+use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
 use crate::recorded::handle_of;
@@ -102,9 +103,11 @@ impl<H: Host> Executor<H> {
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
             gate: Gate::default(),
+            held: Vec::new(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
+            recorded: 0,
         };
         // What an earlier run left open was taken into account by the plan; it is closed with the first commit.
         for intent in &snapshot.open {
@@ -127,9 +130,13 @@ struct Run<'a, H> {
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
     gate: Gate,
+    /// Starts that wait for memory and of which nobody was told yet.
+    held: Vec<Held>,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
+    /// How many of the report's done steps are durable.
+    recorded: usize,
 }
 
 impl<H: Host> Run<'_, H> {
@@ -233,38 +240,32 @@ impl<H: Host> Run<'_, H> {
         for (id, effect) in effects {
             self.spawn(id, effect);
         }
+        for Held { id, needed, available } in std::mem::take(&mut self.held) {
+            self.tell(Event::Throttled { id, needed, available });
+        }
         Ok(())
     }
 
-    /// What may begin now: within the limits, and while there is memory for starts.
+    /// What may begin now: within the limits, and while there is memory for starts. At most one boot at a time, since
+    /// each changes what is left for the next one.
     fn take(&mut self) -> Vec<StepId> {
-        let Self { dispatcher, gate, plan, executor, records, .. } = self;
-        let moment = Moment { host: &*executor.host, records };
-        let mut news = Vec::new();
-        gate.open();
-        let mut begun = dispatcher.take(|id| {
-            let step = plan.graph.step(id);
-            let target = plan.targets.get(&step.address);
-            let hardware = target.map(|target| (target.spec.backend, &target.spec.machine));
-            match gate.admits(id, step, hardware, &moment) {
-                Ok(()) => true,
-                Err(held) => {
-                    news.extend(held);
-                    false
-                }
-            }
+        let next = self.dispatcher.next_boot().map_or(Ok(()), |id| {
+            let moment = Moment { host: &*self.executor.host, records: &self.records };
+            self.gate.admits(id, self.plan.graph.step(id), hardware(self.plan, id), &moment)
         });
-        if begun.is_empty() && dispatcher.running() == 0 {
-            // Nothing goes on that could make room: what waits is let go, one at a time.
-            let mut is_first = true;
-            begun = dispatcher.take(|_| std::mem::take(&mut is_first));
+        let one_more = (self.dispatcher.boots() + 1).min(self.executor.limits.boots.max(1));
+        self.dispatcher.set_boots(if next.is_ok() { one_more } else { self.dispatcher.boots() });
+        let mut begun = self.dispatcher.take();
+        if begun.is_empty() && self.dispatcher.running() == 0 {
+            // Nothing goes on that could make room.
+            self.dispatcher.set_boots(one_more);
+            begun = self.dispatcher.take();
         }
         for id in &begun {
-            gate.began(*id, plan.graph.step(*id));
+            let step = self.plan.graph.step(*id);
+            self.gate.began(*id, step, hardware(self.plan, *id), &*self.executor.host);
         }
-        for Held { id, needed, available } in news {
-            self.tell(Event::Throttled { id, needed, available });
-        }
+        self.held.extend(next.err().flatten());
         begun
     }
 
@@ -273,12 +274,18 @@ impl<H: Host> Run<'_, H> {
             block_in_place(|| store.commit(&self.pending))?;
             self.pending.clear();
         }
+        let durable = self.recorded..self.report.done.len();
+        self.recorded = durable.end;
+        for id in &self.report.done[durable] {
+            failpoints::pass_commit(self.plan.graph.step(*id).kind)?;
+        }
         Ok(())
     }
 
     /// Announces a step and gathers what it needs.
     fn begin(&mut self, id: StepId) -> Result<Effect, Failure> {
         let step = self.plan.graph.step(id).clone();
+        failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
         let now = Timestamp::now();
         let target = self.plan.targets.get(&step.address);
         let record = self.records.get(&step.address);
@@ -351,12 +358,14 @@ impl<H: Host> Run<'_, H> {
         let images = self.executor.images.clone();
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
-        let address = self.plan.graph.step(id).address.clone();
+        let Step { address, kind, .. } = self.plan.graph.step(id).clone();
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
+                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| *error)?;
                 let result = effect::run(&*host, &images, effect, &output).await;
                 drop(output);
+                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| *error)?;
                 result
             };
             let forward = async {
@@ -390,6 +399,9 @@ impl<H: Host> Run<'_, H> {
 
     fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
         let step = self.plan.graph.step(id);
+        if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
+            return self.fail(id, Failure::from(&*error));
+        }
         let target = self.plan.targets.get(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
@@ -454,6 +466,12 @@ impl<H: Host> Run<'_, H> {
         // Nobody listening is fine.
         let _ = self.executor.events.send(event);
     }
+}
+
+/// What a step's machine is to have.
+fn hardware(plan: &Plan, id: StepId) -> Option<(BackendTag, &Machine)> {
+    let target = plan.targets.get(&plan.graph.step(id).address)?;
+    Some((target.spec.backend, &target.spec.machine))
 }
 
 /// Host ports that recorded machines hold, by protocol.
