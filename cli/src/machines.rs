@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::ssh::SshTarget;
-use vmctl_providers::{Inspection, Name, RouterHypervisor, VmHandle, VmState};
+use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
@@ -209,7 +209,10 @@ impl Machine {
     pub(crate) fn state_and_remarks(&self) -> String {
         let mut remarks = Vec::new();
         let phase = self.record.phase;
-        if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
+        let stall = self.inspection().and_then(|found| found.stall.as_ref());
+        if let Some(stall) = stall {
+            remarks.push(stall.to_string());
+        } else if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
             remarks.push(format!("recorded as {}", phase_word(phase)));
         }
         let awaits_login =
@@ -241,6 +244,13 @@ impl Machine {
     /// wants to reach the guest will notice if it is not.
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
+        if let Some(stall) = self.inspection().and_then(|found| found.stall.as_ref()) {
+            let (Stall::DiskFull { path, .. } | Stall::DiskFailed { path }) = stall;
+            return Err(CliError::new(format!("`{address}` is {stall}, so nothing in it answers")).help(format!(
+                "make room for `{}`, or mend what it is on; then `vmctl apply` lets it go on where it was",
+                path.display()
+            )));
+        }
         Err(match (&self.sight, &self.handle) {
             (Some(Sight::Seen(found)), _) if found.state == VmState::Suspended => {
                 CliError::new(format!("`{address}` is suspended, so nothing in it answers"))
@@ -378,6 +388,7 @@ pub(crate) mod samples {
             forwards: None,
             ending: None,
             damage: Vec::new(),
+            stall: None,
         };
         Machine {
             project: "shop".parse().unwrap(),

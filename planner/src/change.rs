@@ -137,6 +137,8 @@ pub enum LeftAloneKind {
     Unreachable,
     /// Something is wrong with its files.
     Damaged,
+    /// Its disk cannot grow, and there still is no room for it.
+    DiskFull,
     /// A provisioning step was cut off, and nobody said whether it may run again.
     Interrupted,
     /// A machine that it needs is left alone.

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Stall, Stray, Verdict,
 };
 use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -62,6 +62,9 @@ pub struct FakeMachine {
     /// What is wrong with its files; for tests, which put it there.
     #[serde(default)]
     pub damage: Vec<Damage>,
+    /// Why it is paused while it is failed; for tests, which put it there.
+    #[serde(default)]
+    pub stall: Option<Stall>,
     /// Whether it was let go of.
     #[serde(default)]
     pub released: bool,
@@ -265,6 +268,7 @@ impl Hypervisor for NoopBackend {
             seed: spec.cloud_init.is_some(),
             provisioned: Vec::new(),
             damage: Vec::new(),
+            stall: None,
             released: false,
         };
         write_json(&self.file(&handle), &machine)?;
@@ -296,7 +300,9 @@ impl Hypervisor for NoopBackend {
     }
 
     async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.transition("resume", vm, &[VmState::Suspended], VmState::Running).await
+        let is_stalled = self.find(vm)?.is_some_and(|machine| machine.stall.is_some());
+        let from = [VmState::Suspended, if is_stalled { VmState::Failed } else { VmState::Suspended }];
+        self.transition("resume", vm, &from, VmState::Running).await
     }
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
@@ -359,6 +365,7 @@ impl Inspect for NoopBackend {
                 forwards: None,
                 ending: None,
                 damage: Vec::new(),
+                stall: None,
             });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
@@ -370,6 +377,7 @@ impl Inspect for NoopBackend {
             forwards: live.then(|| forwards(&machine.machine)),
             ending: (machine.state == VmState::Stopped).then_some(Ending::InOrder),
             damage: machine.damage,
+            stall: machine.stall.filter(|_| machine.state == VmState::Failed),
         })
     }
 }
@@ -524,14 +532,6 @@ impl Custody for NoopBackend {
     }
 }
 
-/// Whether a folder could not be removed because it is not there, or because something is in it.
-fn is_absent_or_used(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
-    )
-}
-
 /// A fake machine that is on holds all the memory it has.
 fn holding(machine: &FakeMachine) -> Option<u64> {
     let is_on = matches!(machine.state, VmState::Running | VmState::Suspended | VmState::Failed);
@@ -540,6 +540,14 @@ fn holding(machine: &FakeMachine) -> Option<u64> {
 
 fn mib(number: u64) -> u64 {
     number.saturating_mul(1 << 20)
+}
+
+/// Whether a folder could not be removed because it is not there, or because something is in it.
+fn is_absent_or_used(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 fn forwards(machine: &Machine) -> Vec<Forward> {

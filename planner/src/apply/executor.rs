@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::{Error, VmHandle};
+use vmctl_providers::{BackendTag, Error, Machine, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
@@ -103,6 +103,7 @@ impl<H: Host> Executor<H> {
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
             gate: Gate::default(),
+            held: Vec::new(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
@@ -126,6 +127,8 @@ struct Run<'a, H> {
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
     gate: Gate,
+    /// Starts that wait for memory and of which nobody was told yet.
+    held: Vec<Held>,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
@@ -248,38 +251,32 @@ impl<H: Host> Run<'_, H> {
         for (id, effect) in effects {
             self.spawn(id, effect);
         }
+        for Held { id, needed, available } in std::mem::take(&mut self.held) {
+            self.tell(Event::Throttled { id, needed, available });
+        }
         Ok(())
     }
 
-    /// What may begin now: within the limits, and while there is memory for starts.
+    /// What may begin now: within the limits, and while there is memory for starts. At most one boot at a time, since
+    /// each changes what is left for the next one.
     fn take(&mut self) -> Vec<StepId> {
-        let Self { dispatcher, gate, plan, executor, records, .. } = self;
-        let moment = Moment { host: &*executor.host, records };
-        let mut news = Vec::new();
-        gate.open();
-        let mut begun = dispatcher.take(|id| {
-            let step = plan.graph.step(id);
-            let target = plan.targets.get(&step.address);
-            let hardware = target.map(|target| (target.spec.backend, &target.spec.machine));
-            match gate.admits(id, step, hardware, &moment) {
-                Ok(()) => true,
-                Err(held) => {
-                    news.extend(held);
-                    false
-                }
-            }
+        let next = self.dispatcher.next_boot().map_or(Ok(()), |id| {
+            let moment = Moment { host: &*self.executor.host, records: &self.records };
+            self.gate.admits(id, self.plan.graph.step(id), hardware(self.plan, id), &moment)
         });
-        if begun.is_empty() && dispatcher.running() == 0 {
-            // Nothing goes on that could make room: what waits is let go, one at a time.
-            let mut is_first = true;
-            begun = dispatcher.take(|_| std::mem::take(&mut is_first));
+        let one_more = (self.dispatcher.boots() + 1).min(self.executor.limits.boots.max(1));
+        self.dispatcher.set_boots(if next.is_ok() { one_more } else { self.dispatcher.boots() });
+        let mut begun = self.dispatcher.take();
+        if begun.is_empty() && self.dispatcher.running() == 0 {
+            // Nothing goes on that could make room.
+            self.dispatcher.set_boots(one_more);
+            begun = self.dispatcher.take();
         }
         for id in &begun {
-            gate.began(*id, plan.graph.step(*id));
+            let step = self.plan.graph.step(*id);
+            self.gate.began(*id, step, hardware(self.plan, *id), &*self.executor.host);
         }
-        for Held { id, needed, available } in news {
-            self.tell(Event::Throttled { id, needed, available });
-        }
+        self.held.extend(next.err().flatten());
         begun
     }
 
@@ -506,6 +503,12 @@ impl<H: Host> Run<'_, H> {
         // Nobody listening is fine.
         let _ = self.executor.events.send(event);
     }
+}
+
+/// What a step's machine is to have.
+fn hardware(plan: &Plan, id: StepId) -> Option<(BackendTag, &Machine)> {
+    let target = plan.targets.get(&plan.graph.step(id).address)?;
+    Some((target.spec.backend, &target.spec.machine))
 }
 
 /// Host ports that recorded machines hold, by protocol.
