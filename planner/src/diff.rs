@@ -391,7 +391,12 @@ fn is_trigger(desired: &DesiredVm, name: &str) -> bool {
 /// Why nothing may be done to the machine now, although something would have to be.
 fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<String> {
     match sight {
-        Some(Sight::Unreachable { .. }) => Some("it cannot be asked what it does".to_owned()),
+        Some(Sight::Unreachable { elsewhere: true, .. }) => Some(
+            "it may run elsewhere. Stop it there; `--take-over` says that it is off for certain, because the host that it \
+             ran on is gone"
+                .to_owned(),
+        ),
+        Some(Sight::Unreachable { elsewhere: false, .. }) => Some("it cannot be asked what it does".to_owned()),
         Some(Sight::Seen(seen)) => seen.damage.iter().find_map(|damage| match damage {
             // It would stop or stay off: the provider refuses to start on a torn disk.
             Damage::BaseChanged { path, .. } if change.up.contains(&StepKind::Start) => Some(format!(

@@ -30,6 +30,7 @@ impl QemuBackend {
         self.check_expressible(spec)?;
         let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
+        manifest.machine.image.path = self.image_here(&manifest.machine.image.path);
         if !work.overlay().exists() {
             create_overlay(&work, &manifest.machine.image, manifest.machine.disk_bytes).await?;
         }
