@@ -35,6 +35,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::workdir::among;
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -169,15 +170,24 @@ impl NoopBackend {
         write_json(&path, &machine)
     }
 
+    /// The machine with the folder that it has now: the world may have been moved since it was recorded.
+    fn here(&self, vm: &VmHandle) -> VmHandle {
+        VmHandle { work_dir: among(&self.vms_dir, &vm.work_dir), ..vm.clone() }
+    }
+
+    fn folder(&self, vm: &VmHandle) -> PathBuf {
+        among(&self.vms_dir, &vm.work_dir)
+    }
+
     fn file(&self, vm: &VmHandle) -> PathBuf {
-        vm.work_dir.join("machine.json")
+        self.folder(vm).join("machine.json")
     }
 
     fn find(&self, vm: &VmHandle) -> Result<Option<FakeMachine>> {
         let found: Option<FakeMachine> = load(&self.file(vm))?;
         match found {
             Some(machine) if machine.id != vm.id => {
-                Err(Error::Foreign { path: vm.work_dir.clone(), found: machine.id.to_string() })
+                Err(Error::Foreign { path: self.folder(vm), found: machine.id.to_string() })
             }
             found => Ok(found),
         }
@@ -308,7 +318,7 @@ impl Hypervisor for NoopBackend {
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
             // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
-            return match fs::remove_dir(&vm.work_dir) {
+            return match fs::remove_dir(self.folder(&vm)) {
                 Err(error) if !is_absent_or_used(&error) => {
                     Err(Error::io("remove folder", &vm.work_dir)(error))
                 }
@@ -316,11 +326,11 @@ impl Hypervisor for NoopBackend {
             };
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
-        let file = self.file(&vm);
+        let (file, folder) = (self.file(&vm), self.folder(&vm));
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-        failpoint!("destroy.noop.file-removed", &vm.work_dir);
-        fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
-        failpoint!("destroy.noop.removed", &vm.work_dir);
+        failpoint!("destroy.noop.file-removed", &folder);
+        fs::remove_dir_all(&folder).map_err(Error::io("remove folder", &folder))?;
+        failpoint!("destroy.noop.removed", &folder);
         self.log("destroy", vm.name.as_str())
     }
 
@@ -354,6 +364,7 @@ impl NoopBackend {
 
 impl Inspect for NoopBackend {
     async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        let vm = &self.here(vm);
         self.rehearse("inspect", vm.name.as_str()).await?;
         let Some(machine) = self.find(vm)? else {
             let handle = VmHandle { state: VmState::Destroyed, runtime: None, ..vm.clone() };
@@ -561,6 +572,7 @@ fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
         vnc: None,
         forwards: forwards(&machine.machine),
         boot: None,
+        host: None,
     });
     VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
 }
