@@ -17,6 +17,7 @@ pub mod desired;
 pub mod diff;
 pub mod document;
 pub mod drift;
+pub mod failpoints;
 pub mod fields;
 pub mod graph;
 mod moves;

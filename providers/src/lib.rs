@@ -9,6 +9,7 @@
 pub mod abilities;
 mod cloud_init;
 pub mod error;
+mod failpoints;
 pub mod hypervisor;
 pub mod image;
 pub mod keys;

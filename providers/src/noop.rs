@@ -23,6 +23,7 @@ use crate::abilities::{
     Stray, Verdict,
 };
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
@@ -192,6 +193,7 @@ impl NoopBackend {
                 machine.machine = vm.machine.clone();
             }
             write_json(&self.file(vm), &machine)?;
+            failpoint!(&format!("{op}.noop.written"), self.file(vm));
             self.log(op, vm.name.as_str())?;
         }
         Ok(handle_of(vm, &machine))
@@ -206,6 +208,7 @@ impl Hypervisor for NoopBackend {
         }
         self.rehearse("prepare", spec.name.as_str()).await?;
         fs::create_dir_all(&handle.work_dir).map_err(Error::io("create folder", &handle.work_dir))?;
+        failpoint!("prepare.noop.folder-made", &handle.work_dir);
         let machine = FakeMachine {
             id: spec.id,
             name: Some(spec.name.clone()),
@@ -217,6 +220,7 @@ impl Hypervisor for NoopBackend {
             released: false,
         };
         write_json(&self.file(&handle), &machine)?;
+        failpoint!("prepare.noop.written", self.file(&handle));
         self.log("prepare", spec.name.as_str())?;
         Ok(handle)
     }
@@ -249,10 +253,20 @@ impl Hypervisor for NoopBackend {
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
-            return Ok(());
+            // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
+            return match fs::remove_dir(&vm.work_dir) {
+                Err(error) if !is_absent_or_used(&error) => {
+                    Err(Error::io("remove folder", &vm.work_dir)(error))
+                }
+                _ => Ok(()),
+            };
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
+        let file = self.file(&vm);
+        fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        failpoint!("destroy.noop.file-removed", &vm.work_dir);
         fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
+        failpoint!("destroy.noop.removed", &vm.work_dir);
         self.log("destroy", vm.name.as_str())
     }
 
@@ -326,6 +340,7 @@ impl Reconfigure for NoopBackend {
         machine.machine = spec.machine.clone();
         machine.damage.retain(|damage| !matches!(damage, Damage::SeedMissing { .. }));
         write_json(&self.file(vm), &machine)?;
+        failpoint!("update.noop.written", self.file(vm));
         self.log("update", vm.name.as_str())?;
         let changed = VmHandle {
             name: spec.name.clone(),
@@ -358,6 +373,7 @@ impl GuestAccess for NoopBackend {
         match self.state(vm).await? {
             VmState::Running => {
                 self.rehearse("ready", vm.name.as_str()).await?;
+                failpoint!("ready.noop.answered", &vm.work_dir);
                 self.log("ready", vm.name.as_str())
             }
             state => Err(Error::InvalidState { action: "wait for", state }),
@@ -387,12 +403,23 @@ impl GuestAccess for NoopBackend {
         };
         let op = format!("provision-{}", step.number);
         self.rehearse(&op, vm.name.as_str()).await?;
-        let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
-        // Nobody listening is no failure of the step.
-        let _ = output.send(line).await;
-        machine.provisioned.push(step.label.clone());
-        write_json(&self.file(vm), &machine)?;
-        self.log(&op, vm.name.as_str())
+        let run = async {
+            failpoint!("provision.noop.running", &vm.work_dir);
+            let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
+            // Nobody listening is no failure of the step.
+            let _ = output.send(line).await;
+            machine.provisioned.push(step.label.clone());
+            write_json(&self.file(vm), &machine)?;
+            failpoint!("provision.noop.ran", &vm.work_dir);
+            self.log(&op, vm.name.as_str())
+        };
+        // What the script of the world fails did not begin; what fails later did.
+        run.await.map_err(|cause| Error::ProvisionCut {
+            step: step.number,
+            label: step.label.clone(),
+            tail: Vec::new(),
+            cause: Box::new(cause),
+        })
     }
 }
 
@@ -431,10 +458,19 @@ impl Custody for NoopBackend {
             self.rehearse("release", vm.name.as_str()).await?;
             machine.released = true;
             write_json(&self.file(vm), &machine)?;
+            failpoint!("forget.noop.marked", self.file(vm));
             self.log("release", vm.name.as_str())?;
         }
         Ok(())
     }
+}
+
+/// Whether a folder could not be removed because it is not there, or because something is in it.
+fn is_absent_or_used(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 fn forwards(machine: &Machine) -> Vec<Forward> {

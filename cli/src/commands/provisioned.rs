@@ -1,14 +1,11 @@
 //! `state provisioned`: a provisioning step that was cut off is taken for done.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use vmctl_planner::recorded::{cut_off, unknown_step};
-use vmctl_state::{Address, Entry, Interrupted, Outcome, ProvisionRecord, Record, Snapshot, Store, Writer};
+use vmctl_state::{Address, Entry, Interrupted, Outcome, ProvisionRecord, Record, Snapshot, Store};
 
-use super::plan::lineage;
 use crate::args::StateProvisionedArgs;
-use crate::context::{Context, holder};
+use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::{machines, progress, stdin};
 
@@ -16,7 +13,7 @@ use crate::{machines, progress, stdin};
 pub(crate) fn run(ctx: &Context, args: &StateProvisionedArgs) -> Result<Exit, CliError> {
     let (project, address) = machines::named(ctx, &args.name)?;
     let dir = ctx.project_dir(&project)?;
-    let mut writer = Writer::open(&dir, holder("state provisioned"), lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, "state provisioned", &args.lock)?;
     let Taken { step, entries } = taken(&address, &writer.snapshot()?, Timestamp::now())?;
     let Interrupted { number, label, .. } = &step;
     let question = format!("Take provisioning step {number} (`{label}`) of `{address}` for done?");

@@ -18,6 +18,7 @@ use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
+use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
 use crate::recorded::{cut_off, handle_of};
@@ -103,6 +104,7 @@ impl<H: Host> Executor<H> {
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
+            recorded: 0,
         };
         run.close_what_a_dead_run_left(&snapshot.open);
         run.keep_books();
@@ -124,6 +126,8 @@ struct Run<'a, H> {
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
+    /// How many of the report's done steps are durable.
+    recorded: usize,
 }
 
 impl<H: Host> Run<'_, H> {
@@ -249,12 +253,18 @@ impl<H: Host> Run<'_, H> {
             block_in_place(|| store.commit(&self.pending))?;
             self.pending.clear();
         }
+        let durable = self.recorded..self.report.done.len();
+        self.recorded = durable.end;
+        for id in &self.report.done[durable] {
+            failpoints::pass_commit(self.plan.graph.step(*id).kind)?;
+        }
         Ok(())
     }
 
     /// Announces a step and gathers what it needs.
     fn begin(&mut self, id: StepId) -> Result<Effect, Box<Failure>> {
         let step = self.plan.graph.step(id).clone();
+        failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
         let now = Timestamp::now();
         let target = self.plan.targets.get(&step.address);
         let record = self.records.get(&step.address);
@@ -337,12 +347,14 @@ impl<H: Host> Run<'_, H> {
         let images = self.executor.images.clone();
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
-        let address = self.plan.graph.step(id).address.clone();
+        let Step { address, kind, .. } = self.plan.graph.step(id).clone();
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
+                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| *error)?;
                 let result = effect::run(&*host, &images, effect, &output).await;
                 drop(output);
+                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| *error)?;
                 result
             };
             let forward = async {
@@ -376,6 +388,9 @@ impl<H: Host> Run<'_, H> {
 
     fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
         let step = self.plan.graph.step(id);
+        if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
+            return self.fail(id, Failure::from(&*error));
+        }
         let target = self.plan.targets.get(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {

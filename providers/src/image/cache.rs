@@ -19,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
 use super::header;
+#[cfg(feature = "failpoints")]
+use crate::failpoints::answer;
 use crate::spec::{Digest, DiskImage, ImageFormat};
 
 /// How much is read at once.
@@ -86,7 +88,13 @@ impl ImageCache {
         if found != *identity {
             return Err(ImageError::Changed { path: source.to_owned() });
         }
+        fail::fail_point!("fetch-image.cache.copied", |errno| Err(part.failed("write")(answer(errno))));
         part.keep_as(&image.path, stamp.size)?;
+        fail::fail_point!("fetch-image.cache.renamed", |errno| Err(ImageError::Cache {
+            action: "write",
+            path: image.path.clone(),
+            source: answer(errno),
+        }));
         Ok(image)
     }
 

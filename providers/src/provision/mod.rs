@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use record::Recorder;
 
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::secrets::Secrets;
 use crate::spec::{Digest, Secret};
 use crate::ssh::{ExitStatus, Running, Session, SshError, quote};
@@ -239,6 +240,7 @@ async fn run_script(
     let size = script.len().to_string();
     let words: Vec<String> = ["sh", &size].into_iter().chain(interpreter(script)).map(quote).collect();
     let mut running = session.start(&format!("sh -c {} {}", quote(RUN), words.join(" "))).await?;
+    failpoint!("provision.qemu.begun", "provision.log");
     let input = running.input();
     let followed = {
         let mut sent = std::pin::pin!(input.send(script.as_bytes()));
@@ -247,7 +249,10 @@ async fn run_script(
             loop {
                 tokio::select! {
                     piece = running.next() => match piece {
-                        Ok(Some((stream, bytes))) => recorder.take(stream, &bytes).await,
+                        Ok(Some((stream, bytes))) => {
+                            recorder.take(stream, &bytes).await;
+                            failpoint!("provision.qemu.running", "provision.log");
+                        }
                         Ok(None) => return Ok(()),
                         Err(error) => return Err(Error::from(error)),
                     },
