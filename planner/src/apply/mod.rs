@@ -17,6 +17,7 @@ mod effect;
 mod executor;
 mod outcome;
 mod records;
+mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;
