@@ -188,6 +188,9 @@ pub(crate) struct PlanningArgs {
     /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) rerun: Vec<Name>,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
 }
 
 /// How to show a plan.

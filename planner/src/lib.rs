@@ -9,6 +9,7 @@
 //! ```
 
 mod accept;
+pub mod admission;
 pub mod apply;
 pub mod change;
 pub mod checks;
@@ -37,6 +38,7 @@ pub mod texts;
 pub mod values;
 pub mod vmfile;
 
+pub use admission::{AdmissionError, Shortage, ShortageKind, shortages};
 pub use change::{
     Accepts, Action, Change, FieldChange, LeftAlone, LeftAloneKind, ProvisionRun, Refusal, RefusalKind,
     TextDiff,

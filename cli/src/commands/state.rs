@@ -13,8 +13,8 @@ use crate::machines;
 pub(crate) fn run(ctx: &Context, args: &StateArgs) -> Result<Exit, CliError> {
     match &args.command {
         StateCommand::Rm(args) => rm(ctx, args),
-        StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
         StateCommand::Unlock(args) => give_back(ctx, args),
+        StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
     }
 }
 

@@ -174,15 +174,23 @@ impl Dispatcher {
         Ok(dispatcher)
     }
 
-    /// Hands out every step that may start now, within the limits. Each step is handed out once.
-    pub(super) fn take(&mut self) -> Vec<StepId> {
+    /// Hands out every step that may start now, within the limits, and that `admits` lets go. Each step is handed out
+    /// once; one that was not admitted is offered again.
+    pub(super) fn take(&mut self, mut admits: impl FnMut(StepId) -> bool) -> Vec<StepId> {
         let mut taken = Vec::new();
+        let mut held_back = Vec::new();
         while !self.draining && self.running < self.limit {
             let Some(id) = self.next() else { break };
+            if !admits(id) {
+                self.places(id).taken -= 1;
+                held_back.push(id);
+                continue;
+            }
             self.status[id.0] = Status::Running;
             self.running += 1;
             taken.push(id);
         }
+        held_back.into_iter().for_each(|id| self.offer(id));
         taken
     }
 
@@ -312,7 +320,7 @@ mod tests {
     fn rounds(mut dispatcher: Dispatcher) -> usize {
         let mut rounds = 0;
         loop {
-            let running = dispatcher.take();
+            let running = dispatcher.take(all);
             if running.is_empty() {
                 return rounds;
             }
@@ -321,14 +329,18 @@ mod tests {
         }
     }
 
+    fn all(_: StepId) -> bool {
+        true
+    }
+
     #[test]
     fn failure_skips_everything_behind_it_and_nothing_else() {
         let graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[0, 3]));
+        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
         assert_eq!(dispatcher.failed(StepId(0)), ids(&[1, 2]));
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(), [StepId(4)]);
+        assert_eq!(dispatcher.take(all), [StepId(4)]);
         assert_eq!(dispatcher.status()[2], Status::Skipped(StepId(0)));
     }
 
@@ -336,7 +348,7 @@ mod tests {
     fn longest_way_starts_first() {
         let graph = graph(&[StepKind::Update; 4], &[(3, 2)]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[3]));
+        assert_eq!(dispatcher.take(all), ids(&[3]));
     }
 
     #[test]
@@ -344,7 +356,7 @@ mod tests {
         use StepKind::{Ready, Update};
         let graph = graph(&[Update, Update, Update, Update, Ready], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[3]));
+        assert_eq!(dispatcher.take(all), ids(&[3]));
     }
 
     /// Without the longest way first it is up to 19: the chain begins when the others are done.
@@ -363,13 +375,13 @@ mod tests {
         use StepKind::{FetchImage, Prepare, Start};
         let graph = graph(&[Start, Start, Prepare, FetchImage, FetchImage], &[]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1, images: 1 }).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[3, 0, 2]));
+        assert_eq!(dispatcher.take(all), ids(&[3, 0, 2]));
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.take(all), []);
         dispatcher.done(StepId(0));
-        assert_eq!(dispatcher.take(), ids(&[1]));
+        assert_eq!(dispatcher.take(all), ids(&[1]));
         assert!(dispatcher.failed(StepId(3)).is_empty());
-        assert_eq!(dispatcher.take(), ids(&[4]));
+        assert_eq!(dispatcher.take(all), ids(&[4]));
     }
 
     /// Prepare, start and ready of two machines: 0, 1, 2 and 3, 4, 5.
@@ -392,14 +404,14 @@ mod tests {
     fn guest_boots_until_it_is_ready() {
         let graph = two_machines();
         let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[0, 3]));
+        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
         dispatcher.done(StepId(0));
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(), ids(&[1]));
+        assert_eq!(dispatcher.take(all), ids(&[1]));
         dispatcher.done(StepId(1));
-        assert_eq!(dispatcher.take(), ids(&[2]), "the second does not start while the first one boots");
+        assert_eq!(dispatcher.take(all), ids(&[2]), "the second does not start while the first one boots");
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), ids(&[4]));
+        assert_eq!(dispatcher.take(all), ids(&[4]));
         dispatcher.failed(StepId(4));
         assert_eq!((dispatcher.boots.taken, dispatcher.running()), (0, 0));
     }
@@ -408,7 +420,7 @@ mod tests {
     fn machine_that_is_prepared_starts_before_the_next_one_is_prepared() {
         let mut dispatcher = Dispatcher::new(&two_machines(), Limits { steps: 1, ..WIDE }).unwrap();
         let mut order = Vec::new();
-        while let [id] = dispatcher.take()[..] {
+        while let [id] = dispatcher.take(all)[..] {
             order.push(id);
             dispatcher.done(id);
         }
@@ -419,25 +431,34 @@ mod tests {
     fn fewer_boots_let_those_go_on_that_run() {
         let graph = graph(&[StepKind::Start; 5], &[]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 3, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(), ids(&[0, 1, 2]));
+        assert_eq!(dispatcher.take(all), ids(&[0, 1, 2]));
         dispatcher.set_boots(0);
         dispatcher.done(StepId(0));
         dispatcher.done(StepId(1));
-        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.take(all), []);
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), ids(&[3]), "one may always boot, else nothing would ever end");
+        assert_eq!(dispatcher.take(all), ids(&[3]), "one may always boot, else nothing would ever end");
         dispatcher.set_boots(2);
-        assert_eq!(dispatcher.take(), ids(&[4]));
+        assert_eq!(dispatcher.take(all), ids(&[4]));
+    }
+
+    #[test]
+    fn what_is_not_admitted_is_offered_again() {
+        let graph = graph(&[StepKind::Start, StepKind::Prepare], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
+        assert_eq!(dispatcher.take(|id| id != StepId(0)), ids(&[1]));
+        assert_eq!((dispatcher.take(|_| false), dispatcher.running()), (vec![], 1));
+        assert_eq!(dispatcher.take(all), ids(&[0]));
     }
 
     #[test]
     fn draining_hands_out_nothing() {
         let graph = graph(&[StepKind::Prepare; 2], &[(0, 1)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        dispatcher.take();
+        dispatcher.take(all);
         dispatcher.drain();
         dispatcher.done(StepId(0));
-        assert_eq!((dispatcher.take(), dispatcher.running()), (vec![], 0));
+        assert_eq!((dispatcher.take(all), dispatcher.running()), (vec![], 0));
     }
 
     proptest! {
@@ -466,7 +487,7 @@ mod tests {
             let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots, images }).unwrap();
             let mut running: Vec<StepId> = Vec::new();
             loop {
-                running.extend(dispatcher.take());
+                running.extend(dispatcher.take(all));
                 prop_assert!(running.len() <= steps);
                 let of = |class| running.iter().filter(|id| class_of(kinds[id.0]) == class).count();
                 prop_assert!(of(Class::Boot) <= boots && of(Class::Image) <= images);

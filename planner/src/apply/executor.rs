@@ -17,6 +17,7 @@ use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
+use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
 use super::retries::{Pause, Retries};
@@ -113,6 +114,7 @@ impl<H: Host> Executor<H> {
             records: snapshot.records,
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
+            gate: Gate::default(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
@@ -137,6 +139,7 @@ struct Run<'a, H> {
     /// What the next commit will hold.
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
+    gate: Gate,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
@@ -237,7 +240,7 @@ impl<H: Host> Run<'_, H> {
         }
         let mut effects = Vec::new();
         loop {
-            let mut begun = self.dispatcher.take();
+            let mut begun = self.take();
             begun.extend(self.retries.take());
             if begun.is_empty() {
                 break;
@@ -261,6 +264,38 @@ impl<H: Host> Run<'_, H> {
             self.spawn(id, effect);
         }
         Ok(())
+    }
+
+    /// What may begin now: within the limits, and while there is memory for starts.
+    fn take(&mut self) -> Vec<StepId> {
+        let Self { dispatcher, gate, plan, executor, records, .. } = self;
+        let moment = Moment { host: &*executor.host, records };
+        let mut news = Vec::new();
+        gate.open();
+        let mut begun = dispatcher.take(|id| {
+            let step = plan.graph.step(id);
+            let target = plan.targets.get(&step.address);
+            let hardware = target.map(|target| (target.spec.backend, &target.spec.machine));
+            match gate.admits(id, step, hardware, &moment) {
+                Ok(()) => true,
+                Err(held) => {
+                    news.extend(held);
+                    false
+                }
+            }
+        });
+        if begun.is_empty() && dispatcher.running() == 0 {
+            // Nothing goes on that could make room: what waits is let go, one at a time.
+            let mut is_first = true;
+            begun = dispatcher.take(|_| std::mem::take(&mut is_first));
+        }
+        for id in &begun {
+            gate.began(*id, plan.graph.step(*id));
+        }
+        for Held { id, needed, available } in news {
+            self.tell(Event::Throttled { id, needed, available });
+        }
+        begun
     }
 
     fn commit(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
@@ -446,6 +481,7 @@ impl<H: Host> Run<'_, H> {
             }
         }
         self.end(id, Outcome::Done);
+        self.leave_gate(id, true);
         self.dispatcher.done(id);
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
@@ -480,9 +516,11 @@ impl<H: Host> Run<'_, H> {
 
     /// A step failed for good: what waits for it is skipped.
     fn give_up(&mut self, id: StepId, failure: Failure) {
+        self.leave_gate(id, false);
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });
         for skipped in self.dispatcher.failed(id) {
+            self.leave_gate(skipped, false);
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
@@ -498,6 +536,13 @@ impl<H: Host> Run<'_, H> {
         self.report.given_up.push(id);
         self.tell(Event::GivenUp(id));
         self.report.not_begun.extend(self.dispatcher.failed(id));
+    }
+
+    fn leave_gate(&mut self, id: StepId, is_well: bool) {
+        let graph = &self.plan.graph;
+        let has_ready = || graph.after(id).iter().any(|next| graph.step(*next).kind == StepKind::Ready);
+        let step = graph.step(id);
+        self.gate.ended(id, step, is_well, step.kind == StepKind::Start && has_ready());
     }
 
     /// Lets go of everything that runs. The journal keeps that its outcome is unknown.

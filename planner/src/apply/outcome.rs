@@ -63,6 +63,15 @@ pub enum Event {
     },
     /// A step only waited, and its waiting was ended because nothing that comes after it will begin.
     GivenUp(StepId),
+    /// A start waits until there is memory for it; told once for each.
+    Throttled {
+        /// Which.
+        id: StepId,
+        /// What its machine may come to hold, in bytes.
+        needed: u64,
+        /// What is left when boots under way have taken all they may, in bytes.
+        available: u64,
+    },
     /// No new steps are started, because the user asked to stop.
     Draining {
         /// Steps that run and go on to their end.

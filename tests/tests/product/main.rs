@@ -14,6 +14,7 @@ mod outputs;
 mod plans;
 mod provisioning;
 mod report;
+mod room;
 mod schema;
 mod secrets;
 mod together;
