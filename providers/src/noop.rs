@@ -490,14 +490,23 @@ impl GuestAccess for NoopBackend {
         };
         let op = format!("provision-{}", step.number);
         self.rehearse(&op, vm.name.as_str()).await?;
-        failpoint!("provision.noop.running", &vm.work_dir);
-        let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
-        // Nobody listening is no failure of the step.
-        let _ = output.send(line).await;
-        machine.provisioned.push(step.label.clone());
-        write_json(&self.file(vm), &machine)?;
-        failpoint!("provision.noop.ran", &vm.work_dir);
-        self.log(&op, vm.name.as_str())
+        let run = async {
+            failpoint!("provision.noop.running", &vm.work_dir);
+            let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
+            // Nobody listening is no failure of the step.
+            let _ = output.send(line).await;
+            machine.provisioned.push(step.label.clone());
+            write_json(&self.file(vm), &machine)?;
+            failpoint!("provision.noop.ran", &vm.work_dir);
+            self.log(&op, vm.name.as_str())
+        };
+        // What the script of the world fails did not begin; what fails later did.
+        run.await.map_err(|cause| Error::ProvisionCut {
+            step: step.number,
+            label: step.label.clone(),
+            tail: Vec::new(),
+            cause: Box::new(cause),
+        })
     }
 }
 
