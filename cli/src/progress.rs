@@ -114,6 +114,7 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
         }
         Event::Skipped { .. }
         | Event::Output { .. }
+        | Event::Dropped { .. }
         | Event::Throttled { .. }
         | Event::Draining { .. } => {}
     }
@@ -139,6 +140,10 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Dropped { address, lines, .. } => {
+            let name = address.name();
+            format!("{name} | … lines not shown: {lines}; `vmctl log --provision {name}` has them")
+        }
         Event::Throttled { id, needed, available } => format!(
             "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
             name(id),
@@ -217,6 +222,7 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
+        Event::Dropped { id, lines, .. } => ("dropped", Some(*id), json!({ "lines": lines })),
         Event::Throttled { id, needed, available } => {
             ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
         }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::available_parallelism;
+use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
+use tokio::sync::oneshot;
+use vmctl_planner::apply::{ApplyError, Control, EventReceiver, Executor, Limits, Report, events};
 use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
@@ -131,8 +132,8 @@ async fn with_lock(
     writer: &mut Writer,
     host: Arc<RouterHypervisor>,
 ) -> Result<Exit, CliError> {
-    let plan = order.plan(ctx, writer, &host, &args.planning).await?;
-    let document = PlanDocument::from(&plan);
+    let plan = Arc::new(order.plan(ctx, writer, &host, &args.planning).await?);
+    let document = PlanDocument::from(&*plan);
     if args.json {
         progress::write_event("plan", json!({ "plan": document }))?;
     } else if !ctx.options.quiet || !(args.yes || order.saved.is_some()) {
@@ -147,7 +148,7 @@ async fn with_lock(
         return Err(refused);
     }
     let control = Control::default();
-    let (events, shown) = mpsc::unbounded_channel();
+    let (events, shown) = events();
     let executor = Executor::new(Arc::clone(&host), ctx.images()?, limits(args), control.clone(), events);
     tell_left_alone(&plan);
     if plan.is_empty() {
@@ -178,7 +179,7 @@ async fn with_lock(
         drop(executor);
         result
     };
-    let shows = show(&plan, shown, Progress::new(args.json, ctx.options.quiet));
+    let shows = show(Arc::clone(&plan), shown, Progress::new(args.json, ctx.options.quiet));
     let (result, printed) = tokio::join!(applies, shows);
     let report = result.map_err(|error| explain(&error))?;
     forget_texts(writer, names);
@@ -259,19 +260,28 @@ fn limits(args: &ApplyArgs) -> Limits {
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.
-async fn show(
-    plan: &Plan,
-    mut events: mpsc::UnboundedReceiver<Event>,
-    mut progress: Progress,
-) -> Result<(), CliError> {
-    let mut result = Ok(());
-    while let Some(event) = events.recv().await {
-        if result.is_ok() {
-            result = progress.show(plan, &event);
+///
+/// Printing has a thread of its own: a pipe that nobody reads, or a terminal that was stopped, blocks it, and nothing
+/// that an apply does.
+async fn show(plan: Arc<Plan>, mut events: EventReceiver, mut progress: Progress) -> Result<(), CliError> {
+    let (ended, result) = oneshot::channel();
+    let runtime = Handle::current();
+    let print = move || {
+        let mut result = Ok(());
+        while let Some(event) = runtime.block_on(events.recv()) {
+            if result.is_ok() {
+                result = progress.show(&plan, &event);
+            }
         }
-    }
-    progress.finish();
-    result
+        progress.finish();
+        // Who waited for it may have been told to stop.
+        let _ = ended.send(result);
+    };
+    thread::Builder::new()
+        .name("printer".to_owned())
+        .spawn(print)
+        .map_err(|error| CliError::new("cannot start the thread that prints").because(&error))?;
+    result.await.map_err(|error| CliError::new("printing ended early").because(&error))?
 }
 
 /// First interrupt: start nothing new. Second: stop at once.
