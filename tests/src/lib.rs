@@ -24,4 +24,4 @@ pub mod world;
 mod doors;
 
 pub use vmctl::{Ended, Running};
-pub use world::World;
+pub use world::{Saved, World};

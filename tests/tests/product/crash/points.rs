@@ -1,0 +1,1 @@
+//! The list of places is complete, and so are the scenarios that pass them.
