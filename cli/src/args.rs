@@ -2,8 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 /// Steps that one `apply` runs at once unless told otherwise; the number Terraform's users know.
@@ -58,6 +60,14 @@ pub(crate) struct GlobalArgs {
     /// Log what happens inside to stderr; twice for more (RUST_LOG chooses in detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// Options of every command that writes the state.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LockArgs {
+    /// How long to wait for another vmctl that works on the project [env: VMCTL_LOCK_TIMEOUT] [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) lock_timeout: Option<Duration>,
 }
 
 /// Splits `NAME=VALUE`.
@@ -258,6 +268,8 @@ pub(crate) struct ApplyArgs {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) planning: PlanningArgs,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
@@ -335,6 +347,8 @@ pub(crate) struct TaintArgs {
     /// Why, as shown in plans
     #[arg(long, value_name = "TEXT", default_value = "by hand")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `untaint`.
@@ -343,6 +357,8 @@ pub(crate) struct TaintArgs {
 pub(crate) struct UntaintArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `state`.
@@ -359,6 +375,19 @@ pub(crate) struct StateArgs {
 pub(crate) enum StateCommand {
     /// Forget machines, and let them go on as they are
     Rm(StateRmArgs),
+    /// Clear what a dead vmctl left of its lock
+    Unlock(StateUnlockArgs),
+}
+
+/// Options of `state unlock`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state unlock\n  vmctl state unlock --force   The vmctl on the other host is dead\n\nThe lock is the kernel's: it ends with its holder, and every command clears what a dead holder of\nthis host left. So this is needed only where hosts share a disk. A vmctl that lives keeps its lock,\nwith --force as well: end its process, and the lock is free.\nExits 3 if the holder lives or may live."
+)]
+pub(crate) struct StateUnlockArgs {
+    /// Take the word of whoever asks that the holder on another host is dead
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Options of `state rm`.
@@ -370,6 +399,8 @@ pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// A machine's name, with or without `vm.` in front.

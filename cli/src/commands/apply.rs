@@ -18,7 +18,7 @@ use vmctl_state::{Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen};
-use crate::context::{Context, holder, large_runtime};
+use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
@@ -30,6 +30,9 @@ const BOOTS_PER_CORE: usize = 2;
 
 /// Fewest guests that boot side by side, whatever the host.
 const FEWEST_BOOTS: usize = 4;
+
+/// Images that are copied side by side: while one is digested, the other one is read. More only make the disk seek.
+const IMAGES: usize = 2;
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
@@ -45,7 +48,7 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = Writer::open(&dir, holder("apply"), plan::lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
     let closed = writer.close();
@@ -247,7 +250,8 @@ fn tell_left_alone(plan: &Plan) {
 
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
-    Limits { steps: args.parallelism.get(), boots: (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS) }
+    let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
+    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.

@@ -228,7 +228,7 @@ fn recorded(dir: &ProjectDir) -> Result<Snapshot, CliError> {
 }
 
 /// The lineage of a state that may not be there yet. Where none can be reserved, a plan stands for itself alone.
-pub(super) fn lineage(dir: &ProjectDir) -> Uuid {
+pub(crate) fn lineage(dir: &ProjectDir) -> Uuid {
     let fresh = Uuid::new_v4();
     project::reserve_lineage(dir, fresh).unwrap_or_else(|error| {
         tracing::warn!(%error, "no lineage can be reserved; the next plan will have another");

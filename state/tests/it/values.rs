@@ -22,6 +22,7 @@ pub(crate) fn holder(command: &str) -> Holder {
         host: "here".into(),
         pid: std::process::id(),
         since: Timestamp::UNIX_EPOCH,
+        boot: vmctl_state::project::boot_id(),
     }
 }
 

@@ -10,6 +10,7 @@ mod format;
 mod init;
 mod interruption;
 mod life;
+mod locking;
 mod outputs;
 mod plans;
 mod provisioning;
