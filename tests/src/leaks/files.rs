@@ -28,8 +28,8 @@ const OF_A_MACHINE: [&str; 13] = [
     "known_hosts.lock",
 ];
 
-/// I2: files below the world's folder that belong to no recorded machine and to no part of the state.
-pub(super) fn without_owner(world: &World, told: &Told) -> Vec<String> {
+/// I2: those of the `files` below the world's folder that belong to no recorded machine and to no part of the state.
+pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Vec<String> {
     let mut owned: BTreeSet<PathBuf> =
         told.vms.iter().filter_map(|vm| vm["work_dir"].as_str()).map(PathBuf::from).collect();
     owned.extend(
@@ -48,17 +48,17 @@ pub(super) fn without_owner(world: &World, told: &Told) -> Vec<String> {
         .filter_map(|(_, claim)| claim["id"].as_str().map(short))
         .collect();
     let mut leaks = Vec::new();
-    for path in entries(world.folder()) {
+    for path in files {
         let inside = path.strip_prefix(world.folder()).expect("an entry of the world");
         let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
         let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
-        let is_owned = !is_unfinished(&path)
+        let is_owned = !is_unfinished(path)
             && match parts[..] {
                 ["home" | "shop", ..] | ["data" | "run"] | ["run", "vmctl"] => true,
                 ["data", "images", ..] => is_cached(&parts[2..]),
                 ["data", "projects"] | ["data", "projects", _] => true,
                 ["data", "projects", _, "vms"] => true,
-                ["data", "projects", _, "vms", _] => owned.contains(&path),
+                ["data", "projects", _, "vms", _] => owned.contains(path),
                 ["data", "projects", _, "vms", _, file] => {
                     OF_A_MACHINE.contains(&file) && path.parent().is_some_and(|folder| owned.contains(folder))
                 }

@@ -25,6 +25,8 @@ pub fn leakcheck(world: &World) {
 
 /// Everything that breaks an invariant in a world at rest, each as the invariant's number and what breaks it.
 pub fn leaks(world: &World) -> Vec<String> {
+    // Before anything looks: a reader would clear away what a dead writer left.
+    let files = files::entries(world.folder());
     let list = world.vmctl(&["list", "--json"]).expect(0).json();
     let folder = world.data().join("projects").join(list["project"].as_str().expect("a project"));
     let snapshot = std::fs::read(folder.join("snapshot.json")).expect("a published snapshot");
@@ -34,7 +36,7 @@ pub fn leaks(world: &World) -> Vec<String> {
         snapshot: serde_json::from_slice(&snapshot).expect("a snapshot is JSON"),
     };
     let mut leaks = machines::disagreements(world, &told);
-    leaks.extend(files::without_owner(world, &told));
+    leaks.extend(files::without_owner(world, &files, &told));
     leaks.extend(left_to_do(world, &told));
     leaks
 }

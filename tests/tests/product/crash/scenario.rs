@@ -144,6 +144,11 @@ impl Stage {
         self.world.restore(saved);
     }
 
+    /// States of all machines by name.
+    pub(super) fn states(&self) -> BTreeMap<String, String> {
+        self.world.states()
+    }
+
     /// Applies with a fault. A kill that was met ended it.
     pub(super) fn disturbed(&mut self, fault: &str) -> Ended {
         self.world.arm(fault);
@@ -153,9 +158,9 @@ impl Stage {
     }
 
     /// One more apply, undisturbed: all is as if nothing had ever been wrong, and what may have run twice is told.
-    pub(super) fn converges(&self, disturbed: &[Ended]) {
+    pub(super) fn converges(&self, armed: &str, disturbed: &[Ended]) {
         let what: Vec<_> = disturbed.iter().map(Ended::text).collect();
-        let what = what.join("----\n");
+        let what = format!("{armed}\n{}", what.join("----\n"));
         let ended = self.world.vmctl(self.scenario.arguments());
         assert_eq!(ended.status.code(), Some(0), "one more apply after\n{what}----\n{}", ended.text());
         let is_told = ["its outcome is unknown", "provision", "interrupted"]
