@@ -13,4 +13,4 @@ mod rest;
 
 pub use asked::{kept, ran, secrets};
 pub use destroyed::{Held, check, held};
-pub use rest::{leakcheck, leaks};
+pub use rest::{Goal, leakcheck, leaks};

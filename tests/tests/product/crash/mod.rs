@@ -4,4 +4,5 @@ mod leakcheck;
 mod matrix;
 mod pairs;
 mod points;
+mod qemu;
 mod scenario;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 
-use vmctl_tests::{Ended, Saved, World, leaks};
+use vmctl_tests::leaks::{self, Goal};
+use vmctl_tests::{Ended, Saved, World};
 
 /// Machines as they are made: one that others need, one that is suspended, one that will be let go of.
 const MADE: &str = r#"
@@ -73,6 +74,13 @@ impl Scenario {
         match self {
             Self::Create | Self::Change => &["apply", "--yes"],
             Self::Destroy => &["apply", "--yes", "--destroy"],
+        }
+    }
+
+    fn goal(self) -> Goal {
+        match self {
+            Self::Create | Self::Change => Goal::Desired,
+            Self::Destroy => Goal::Destroyed,
         }
     }
 
@@ -166,7 +174,7 @@ impl Stage {
         let is_told = ["its outcome is unknown", "provision", "interrupted"]
             .iter()
             .any(|word| what.contains(word) || ended.text().contains(word));
-        let leaks = if self.scenario == Scenario::Destroy { Vec::new() } else { leaks::leaks(&self.world) };
+        let leaks = leaks::leaks(&self.world, self.scenario.goal());
         assert!(leaks.is_empty(), "{}\nafter\n{what}----\n{}", leaks.join("\n"), ended.text());
         let end = End::of(&self.world);
         assert_eq!(end.states, self.good_end.states, "after\n{what}");
