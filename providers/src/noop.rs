@@ -7,6 +7,12 @@
 //! [{ "op": "start", "vm": "web", "fail": "no luck", "times": 1 }, { "op": "prepare", "delay-ms": 20 }]
 //! ```
 //!
+//! `host.json` says what the fake host has; without it, there is no end of anything:
+//!
+//! ```json
+//! { "memory-mib": 4096, "disk-mib": 100 }
+//! ```
+//!
 //! Drift is made by editing or removing a machine's file, by hand or with [`NoopBackend::edit`].
 
 use std::collections::BTreeSet;
@@ -20,14 +26,15 @@ use tokio::sync::mpsc;
 
 use crate::abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Stall, Stray, Verdict,
 };
+use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
-use crate::spec::{Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -55,6 +62,9 @@ pub struct FakeMachine {
     /// What is wrong with its files; for tests, which put it there.
     #[serde(default)]
     pub damage: Vec<Damage>,
+    /// Why it is paused while it is failed; for tests, which put it there.
+    #[serde(default)]
+    pub stall: Option<Stall>,
     /// Whether it was let go of.
     #[serde(default)]
     pub released: bool,
@@ -80,6 +90,21 @@ pub struct Rule {
     pub times: Option<u32>,
 }
 
+/// What the fake host has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FakeHost {
+    /// Memory for all machines of the world together; no end of it if absent.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk that is free for more machines; no end of it if absent.
+    #[serde(default)]
+    pub disk_mib: Option<u64>,
+}
+
+/// What the folder of a fake machine takes; a round number.
+const FAKE_FOLDER: u64 = 1 << 20;
+
 impl NoopBackend {
     /// A world whose machines are in `vms_dir` and whose script and log are in `world`.
     ///
@@ -93,6 +118,32 @@ impl NoopBackend {
         let path = self.world.join("script.json");
         fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
         write_json(&path, &rules)
+    }
+
+    /// Says what the fake host has.
+    pub fn furnish(&self, host: &FakeHost) -> Result<()> {
+        fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
+        write_json(&self.world.join("host.json"), host)
+    }
+
+    fn host(&self) -> Result<FakeHost> {
+        Ok(load(&self.world.join("host.json"))?.unwrap_or_default())
+    }
+
+    /// What all machines hold that are on now.
+    fn held_by_all(&self) -> Result<u64> {
+        let folders = match fs::read_dir(&self.vms_dir) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(Error::io("list folder", &self.vms_dir)(error)),
+        };
+        let mut held: u64 = 0;
+        for folder in folders {
+            let folder = folder.map_err(Error::io("list folder", &self.vms_dir))?;
+            let found: Option<FakeMachine> = load(&folder.path().join("machine.json"))?;
+            held = held.saturating_add(found.as_ref().and_then(holding).unwrap_or(0));
+        }
+        Ok(held)
     }
 
     /// The log of operations that took effect, oldest first.
@@ -217,6 +268,7 @@ impl Hypervisor for NoopBackend {
             seed: spec.cloud_init.is_some(),
             provisioned: Vec::new(),
             damage: Vec::new(),
+            stall: None,
             released: false,
         };
         write_json(&self.file(&handle), &machine)?;
@@ -248,7 +300,9 @@ impl Hypervisor for NoopBackend {
     }
 
     async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.transition("resume", vm, &[VmState::Suspended], VmState::Running).await
+        let is_stalled = self.find(vm)?.is_some_and(|machine| machine.stall.is_some());
+        let from = [VmState::Suspended, if is_stalled { VmState::Failed } else { VmState::Suspended }];
+        self.transition("resume", vm, &from, VmState::Running).await
     }
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
@@ -311,6 +365,7 @@ impl Inspect for NoopBackend {
                 forwards: None,
                 ending: None,
                 damage: Vec::new(),
+                stall: None,
             });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
@@ -322,6 +377,7 @@ impl Inspect for NoopBackend {
             forwards: live.then(|| forwards(&machine.machine)),
             ending: (machine.state == VmState::Stopped).then_some(Ending::InOrder),
             damage: machine.damage,
+            stall: machine.stall.filter(|_| machine.state == VmState::Failed),
         })
     }
 }
@@ -365,6 +421,26 @@ impl Preflight for NoopBackend {
 
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
         self.rehearse("preflight", spec.name.as_str()).await
+    }
+}
+
+impl Capacity for NoopBackend {
+    fn footprint(&self, _backend: BackendTag, machine: &Machine) -> Result<Footprint> {
+        Ok(Footprint { memory: mib(machine.memory_mib), disk: FAKE_FOLDER })
+    }
+
+    fn memory(&self, _backend: BackendTag) -> Result<Option<u64>> {
+        let Some(all) = self.host()?.memory_mib else { return Ok(None) };
+        Ok(Some(mib(all).saturating_sub(self.held_by_all()?)))
+    }
+
+    fn held(&self, vm: &VmHandle) -> Result<Option<u64>> {
+        Ok(self.find(vm)?.as_ref().and_then(holding))
+    }
+
+    fn disk(&self, _backend: BackendTag) -> Result<Option<Space>> {
+        let Some(free) = self.host()?.disk_mib else { return Ok(None) };
+        Ok(Some(Space { free: mib(free), ..capacity::space(&self.vms_dir)? }))
     }
 }
 
@@ -454,6 +530,16 @@ impl Custody for NoopBackend {
         }
         Ok(())
     }
+}
+
+/// A fake machine that is on holds all the memory it has.
+fn holding(machine: &FakeMachine) -> Option<u64> {
+    let is_on = matches!(machine.state, VmState::Running | VmState::Suspended | VmState::Failed);
+    is_on.then(|| mib(machine.machine.memory_mib))
+}
+
+fn mib(number: u64) -> u64 {
+    number.saturating_mul(1 << 20)
 }
 
 /// Whether a folder could not be removed because it is not there, or because something is in it.

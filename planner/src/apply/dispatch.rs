@@ -224,10 +224,20 @@ impl Dispatcher {
         self.draining = true;
     }
 
-    /// From now on at most `boots` guests boot side by side, at least 1. Those that boot already go on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for starts that are throttled while memory is short"))]
+    /// From now on at most `boots` guests boot side by side. Those that boot already go on. Whoever says 0 sees to it
+    /// that something else runs: nothing would ever end otherwise.
     pub(super) fn set_boots(&mut self, boots: usize) {
-        self.boots.limit = boots.max(1);
+        self.boots.limit = boots;
+    }
+
+    /// Number of guests that boot.
+    pub(super) fn boots(&self) -> usize {
+        self.boots.taken
+    }
+
+    /// The step that takes the next place for a boot, if one waits for it.
+    pub(super) fn next_boot(&self) -> Option<StepId> {
+        self.boots.queue.peek().map(|(_, Reverse(id))| *id)
     }
 
     /// Number of steps that run.
@@ -420,12 +430,17 @@ mod tests {
         let graph = graph(&[StepKind::Start; 5], &[]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 3, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[0, 1, 2]));
-        dispatcher.set_boots(0);
+        dispatcher.set_boots(1);
         dispatcher.done(StepId(0));
         dispatcher.done(StepId(1));
         assert_eq!(dispatcher.take(), []);
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), ids(&[3]), "one may always boot, else nothing would ever end");
+        assert_eq!(dispatcher.take(), ids(&[3]));
+        dispatcher.set_boots(0);
+        assert_eq!(
+            (dispatcher.take(), dispatcher.boots(), dispatcher.next_boot()),
+            (vec![], 1, Some(StepId(4)))
+        );
         dispatcher.set_boots(2);
         assert_eq!(dispatcher.take(), ids(&[4]));
     }

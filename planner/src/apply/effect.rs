@@ -4,16 +4,23 @@ use tokio::sync::mpsc;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
-    Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle, VmSpec,
+    Capacity, Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle,
+    VmSpec,
 };
 
 use crate::failpoints;
 use crate::plan::LocalImage;
 
 /// Everything that a plan needs of a hypervisor.
-pub trait Host: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static {}
+pub trait Host:
+    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+{
+}
 
-impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static> Host for T {}
+impl<T> Host for T where
+    T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+{
+}
 
 /// One step with all it needs.
 #[derive(Debug)]

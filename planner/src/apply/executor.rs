@@ -11,17 +11,18 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::{Error, VmHandle};
+use vmctl_providers::{BackendTag, Error, Machine, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
+use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
 use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
-use crate::recorded::handle_of;
+use crate::recorded::{cut_off, handle_of};
 use crate::step::{Step, StepKind};
 
 /// How long readers in other processes may see an old state: well within the promised second.
@@ -101,15 +102,14 @@ impl<H: Host> Executor<H> {
             records: snapshot.records,
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
+            gate: Gate::default(),
+            held: Vec::new(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
             recorded: 0,
         };
-        // What an earlier run left open was taken into account by the plan; it is closed with the first commit.
-        for intent in &snapshot.open {
-            run.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
-        }
+        run.close_what_a_dead_run_left(&snapshot.open);
         run.keep_books();
         run.drive(store).await
     }
@@ -126,6 +126,9 @@ struct Run<'a, H> {
     /// What the next commit will hold.
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
+    gate: Gate,
+    /// Starts that wait for memory and of which nobody was told yet.
+    held: Vec<Held>,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
@@ -134,6 +137,20 @@ struct Run<'a, H> {
 }
 
 impl<H: Host> Run<'_, H> {
+    /// What an earlier run left open was taken into account by the plan; it is closed with the first commit. That the
+    /// outcome of a provisioning step is unknown stays in the record, whether or not this plan is about its machine.
+    fn close_what_a_dead_run_left(&mut self, open: &[Intent]) {
+        for intent in open {
+            self.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
+            let Some(cut_off) = cut_off(intent) else { continue };
+            let record = self.records.values().find(|record| record.instance == intent.instance).cloned();
+            if let Some(record) = record {
+                let updated = Timestamp::now();
+                self.put(Record { interrupted: Some(cut_off), provision_failed: None, updated, ..record });
+            }
+        }
+    }
+
     /// Takes over what changes in the record before any step; it is durable with the first commit.
     fn keep_books(&mut self) {
         let updated = Timestamp::now();
@@ -212,14 +229,14 @@ impl<H: Host> Run<'_, H> {
         }
         let mut effects = Vec::new();
         loop {
-            let begun = self.dispatcher.take();
+            let begun = self.take();
             if begun.is_empty() {
                 break;
             }
             for id in begun {
                 match self.begin(id) {
                     Ok(effect) => effects.push((id, effect)),
-                    Err(failure) => self.fail(id, failure),
+                    Err(failure) => self.fail(id, *failure),
                 }
             }
         }
@@ -234,7 +251,33 @@ impl<H: Host> Run<'_, H> {
         for (id, effect) in effects {
             self.spawn(id, effect);
         }
+        for Held { id, needed, available } in std::mem::take(&mut self.held) {
+            self.tell(Event::Throttled { id, needed, available });
+        }
         Ok(())
+    }
+
+    /// What may begin now: within the limits, and while there is memory for starts. At most one boot at a time, since
+    /// each changes what is left for the next one.
+    fn take(&mut self) -> Vec<StepId> {
+        let next = self.dispatcher.next_boot().map_or(Ok(()), |id| {
+            let moment = Moment { host: &*self.executor.host, records: &self.records };
+            self.gate.admits(id, self.plan.graph.step(id), hardware(self.plan, id), &moment)
+        });
+        let one_more = (self.dispatcher.boots() + 1).min(self.executor.limits.boots.max(1));
+        self.dispatcher.set_boots(if next.is_ok() { one_more } else { self.dispatcher.boots() });
+        let mut begun = self.dispatcher.take();
+        if begun.is_empty() && self.dispatcher.running() == 0 {
+            // Nothing goes on that could make room.
+            self.dispatcher.set_boots(one_more);
+            begun = self.dispatcher.take();
+        }
+        for id in &begun {
+            let step = self.plan.graph.step(*id);
+            self.gate.began(*id, step, hardware(self.plan, *id), &*self.executor.host);
+        }
+        self.held.extend(next.err().flatten());
+        begun
     }
 
     fn commit(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
@@ -251,25 +294,28 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// Announces a step and gathers what it needs.
-    fn begin(&mut self, id: StepId) -> Result<Effect, Failure> {
+    fn begin(&mut self, id: StepId) -> Result<Effect, Box<Failure>> {
         let step = self.plan.graph.step(id).clone();
         failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
         let now = Timestamp::now();
         let target = self.plan.targets.get(&step.address);
         let record = self.records.get(&step.address);
         let expected = match (step.kind, target) {
-            (StepKind::Prepare, Some(target)) => {
-                Some(self.executor.host.handle(&target.spec).map_err(|error| Failure::from(&error))?)
-            }
+            (StepKind::Prepare, Some(target)) => Some(
+                self.executor.host.handle(&target.spec).map_err(|error| Box::new(Failure::from(&error)))?,
+            ),
             _ => None,
         };
         let changed = records::before(&step, record, target, expected.as_ref(), now);
-        let effect = self.effect(&step).map_err(|error| Failure {
-            kind: "bug".to_owned(),
-            message: error.to_string(),
-            chain: Vec::new(),
-            help: None,
-            tail: Vec::new(),
+        let effect = self.effect(&step).map_err(|error| {
+            Box::new(Failure {
+                kind: "bug".to_owned(),
+                message: error.to_string(),
+                chain: Vec::new(),
+                help: None,
+                tail: Vec::new(),
+                unknown: false,
+            })
         })?;
         let op = OpId(self.next_op);
         self.next_op += 1;
@@ -282,7 +328,14 @@ impl<H: Host> Run<'_, H> {
             instance: step.instance.0,
             at: now,
             detail: match step.kind {
-                StepKind::Provision(number) => json!({ "number": number, "label": step.label }),
+                StepKind::Provision(number) => {
+                    let planned = target.and_then(|target| target.provision.get(number - 1));
+                    json!({
+                        "number": number,
+                        "label": step.label,
+                        "digest": planned.map(|step| step.digest.to_string()),
+                    })
+                }
                 _ => json!({}),
             },
         }));
@@ -381,6 +434,7 @@ impl<H: Host> Run<'_, H> {
             }
         }
         self.end(id, Outcome::Done);
+        self.leave_gate(id, true);
         self.dispatcher.done(id);
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
@@ -390,13 +444,23 @@ impl<H: Host> Run<'_, H> {
 
     fn fail(&mut self, id: StepId, failure: Failure) {
         let failure = failure.hidden(&self.plan.secrets);
+        self.remember_failure(id, &failure.message, failure.unknown);
         self.end(id, failure.outcome());
+        self.leave_gate(id, false);
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });
         for skipped in self.dispatcher.failed(id) {
+            self.leave_gate(skipped, false);
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
+    }
+
+    fn leave_gate(&mut self, id: StepId, is_well: bool) {
+        let graph = &self.plan.graph;
+        let has_ready = || graph.after(id).iter().any(|next| graph.step(*next).kind == StepKind::Ready);
+        let step = graph.step(id);
+        self.gate.ended(id, step, is_well, step.kind == StepKind::Start && has_ready());
     }
 
     /// Lets go of everything that runs. The journal keeps that its outcome is unknown.
@@ -404,8 +468,23 @@ impl<H: Host> Run<'_, H> {
         self.tasks.abort_all();
         self.report.interrupted = true;
         for id in std::mem::take(&mut self.task_steps).into_values() {
+            self.remember_failure(id, "", true);
             self.end(id, Outcome::Abandoned);
             self.report.abandoned.push(id);
+        }
+    }
+
+    /// Keeps in the record how a provisioning step that began did not come to a good end.
+    fn remember_failure(&mut self, id: StepId, message: &str, cut_off: bool) {
+        if !self.ops.contains_key(&id) {
+            return;
+        }
+        let step = self.plan.graph.step(id);
+        let Some(record) = self.records.get(&step.address) else { return };
+        let target = self.plan.targets.get(&step.address);
+        if let Some(record) = records::after_failure(step, record, target, message, cut_off, Timestamp::now())
+        {
+            self.put(record);
         }
     }
 
@@ -424,6 +503,12 @@ impl<H: Host> Run<'_, H> {
         // Nobody listening is fine.
         let _ = self.executor.events.send(event);
     }
+}
+
+/// What a step's machine is to have.
+fn hardware(plan: &Plan, id: StepId) -> Option<(BackendTag, &Machine)> {
+    let target = plan.targets.get(&plan.graph.step(id).address)?;
+    Some((target.spec.backend, &target.spec.machine))
 }
 
 /// Host ports that recorded machines hold, by protocol.

@@ -56,6 +56,16 @@ impl ImageCache {
         Self { root: root.into() }
     }
 
+    /// The folder, whether it exists or not.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether there is a file for `image`; whether it is sound, an import finds out.
+    pub fn has(&self, image: &DiskImage) -> bool {
+        image.path.is_file()
+    }
+
     /// Reads `source`, refuses what is no self-contained image, and tells what it is.
     ///
     /// The digest is remembered by the file's device, inode, size and times, so that a second call is quick.

@@ -75,6 +75,7 @@ impl QemuBackend {
             forwards: None,
             ending: None,
             damage: Vec::new(),
+            stall: None,
         };
         seen.handle.runtime = None;
         match self.live_state(vm.id).await? {
@@ -82,6 +83,9 @@ impl QemuBackend {
             Some((process, state)) => {
                 seen.state = state;
                 let mut monitor = self.monitor(vm.id, &process).await?;
+                if state == VmState::Failed {
+                    seen.stall = monitor.stall(&WorkDir::new(&vm.work_dir).overlay()).await?;
+                }
                 seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
                 seen.memory_mib = Some(monitor.memory().await? >> 20);
                 let bound = usernet::parse(&monitor.user_network().await?);

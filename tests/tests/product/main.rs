@@ -15,6 +15,7 @@ mod outputs;
 mod plans;
 mod provisioning;
 mod report;
+mod room;
 mod schema;
 mod secrets;
 mod together;
