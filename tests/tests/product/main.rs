@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod changes;
+mod crash;
 mod drift;
 mod examples;
 mod format;
