@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmctl_planner::observed::Sight;
 use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{Damage, DiskImage, Forward, Nic, process};
+use vmctl_providers::{Damage, DiskImage, Forward, Inspection, Nic, Stall, process};
 
 use vmctl_state::FailedProvision;
 
@@ -47,6 +47,7 @@ pub(crate) struct Facts {
     pub(crate) provision_failed: Option<FailedProvision>,
     pub(crate) forced_stop: Option<String>,
     pub(crate) damage: Vec<Damage>,
+    pub(crate) stall: Option<Stall>,
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
 }
@@ -83,8 +84,8 @@ impl Machine {
         let found = self.inspection();
         let handle = self.handle.as_ref();
         let files = handle.map(|handle| WorkDir::new(&handle.work_dir));
-        let runtime =
-            found.filter(|found| is_live(found.state)).and_then(|found| found.handle.runtime.as_ref());
+        let lives = |found: &&Inspection| is_live(found.state) || found.stall.is_some();
+        let runtime = found.filter(lives).and_then(|found| found.handle.runtime.as_ref());
         let target = runtime.and(handle).and_then(reachable);
         Facts {
             name: self.name().to_owned(),
@@ -95,7 +96,7 @@ impl Machine {
             state: self.state(),
             recorded: phase_word(self.record.phase),
             unreachable: match &self.sight {
-                Some(Sight::Unreachable { reason }) => Some(reason.clone()),
+                Some(Sight::Unreachable { reason, .. }) => Some(reason.clone()),
                 Some(Sight::Seen(_)) | None => None,
             },
             tainted: self.record.taint.clone(),
@@ -136,6 +137,7 @@ impl Machine {
             provision_failed: self.record.provision_failed.clone().filter(|_| self.interrupted.is_none()),
             forced_stop: handle.and_then(|handle| handle.forced_stop.clone()),
             damage: found.map(|found| found.damage.clone()).unwrap_or_default(),
+            stall: found.and_then(|found| found.stall.clone()),
             created: self.record.created,
             updated: self.record.updated,
         }

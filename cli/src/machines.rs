@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::ssh::SshTarget;
-use vmctl_providers::{Inspection, Name, RouterHypervisor, VmHandle, VmState};
+use vmctl_providers::workdir::among;
+use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
@@ -55,7 +56,7 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
     let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
     let folder = match handle {
-        Some(handle) => handle.work_dir,
+        Some(handle) => among(&ctx.project_dir(&project)?.vms(), &handle.work_dir),
         None => ctx.project_dir(&project)?.vms().join(address.name()),
     };
     Ok((address, folder))
@@ -209,7 +210,10 @@ impl Machine {
     pub(crate) fn state_and_remarks(&self) -> String {
         let mut remarks = Vec::new();
         let phase = self.record.phase;
-        if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
+        let stall = self.inspection().and_then(|found| found.stall.as_ref());
+        if let Some(stall) = stall {
+            remarks.push(stall.to_string());
+        } else if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
             remarks.push(format!("recorded as {}", phase_word(phase)));
         }
         let awaits_login =
@@ -241,14 +245,23 @@ impl Machine {
     /// wants to reach the guest will notice if it is not.
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
+        if let Some(stall) = self.inspection().and_then(|found| found.stall.as_ref()) {
+            let (Stall::DiskFull { path, .. } | Stall::DiskFailed { path }) = stall;
+            return Err(CliError::new(format!("`{address}` is {stall}, so nothing in it answers")).help(format!(
+                "make room for `{}`, or mend what it is on; then `vmctl apply` lets it go on where it was",
+                path.display()
+            )));
+        }
         Err(match (&self.sight, &self.handle) {
             (Some(Sight::Seen(found)), _) if found.state == VmState::Suspended => {
                 CliError::new(format!("`{address}` is suspended, so nothing in it answers"))
                     .help("write `state \"running\"` in the VMFile and apply; that resumes it".to_owned())
             }
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
-            (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
-            (Some(Sight::Unreachable { reason }), _) => {
+            (Some(Sight::Unreachable { elsewhere: false, .. }), Some(handle)) if handle.runtime.is_some() => {
+                return Ok(handle);
+            }
+            (Some(Sight::Unreachable { reason, .. }), _) => {
                 CliError::new(format!("`{address}` cannot be asked")).because(&Reason(reason.clone()))
             }
             _ => CliError::new(format!("`{address}` is not running, it is {}", self.state())).help(
@@ -346,6 +359,7 @@ pub(crate) mod samples {
                 vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
                 forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
                 boot: None,
+                host: None,
             }),
             forced_stop: None,
         }
@@ -378,6 +392,7 @@ pub(crate) mod samples {
             forwards: None,
             ending: None,
             damage: Vec::new(),
+            stall: None,
         };
         Machine {
             project: "shop".parse().unwrap(),
@@ -391,7 +406,10 @@ pub(crate) mod samples {
     /// A machine that does not answer.
     pub(crate) fn unreachable(name: &str) -> Machine {
         let reason = "no answer within 5s".to_owned();
-        Machine { sight: Some(Sight::Unreachable { reason }), ..machine(name, VmState::Running) }
+        Machine {
+            sight: Some(Sight::Unreachable { reason, elsewhere: false }),
+            ..machine(name, VmState::Running)
+        }
     }
 
     /// A machine whose making was cut short.

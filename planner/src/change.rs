@@ -135,8 +135,12 @@ pub struct LeftAlone {
 pub enum LeftAloneKind {
     /// It cannot be asked what it does.
     Unreachable,
+    /// It may run on another host, or from another folder.
+    Elsewhere,
     /// Something is wrong with its files.
     Damaged,
+    /// Its disk cannot grow, and there still is no room for it.
+    DiskFull,
     /// A provisioning step was cut off, and nobody said whether it may run again.
     Interrupted,
     /// A machine that it needs is left alone.

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{Damage, InstanceId, Secrets, VmState};
+use vmctl_providers::{Damage, Inspection, InstanceId, Secrets, Stall, VmState};
 use vmctl_state::{Address, Interrupted, Phase, Record};
 
+use crate::admission::{size, size_needed};
 use crate::change::{Action, Change, FieldChange, LeftAloneKind, ProvisionRun, Refusal};
 use crate::desired::{DesiredVm, Power, Trigger};
 use crate::drift::{Drift, DriftKind, drift};
@@ -15,6 +16,10 @@ use crate::not_yet;
 use crate::observed::Sight;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
+
+/// Room that a machine whose disk was full must have to go on: sixteen clusters of an overlay. With less it would stop
+/// again at once.
+const ROOM_TO_GO_ON: u64 = 1 << 20;
 
 /// Everything known about one address.
 #[derive(Debug, Clone)]
@@ -435,11 +440,18 @@ fn choice(unknown: &Interrupted, name: &str) -> String {
 /// Why nothing may be done to the machine now, although something would have to be.
 fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<(LeftAloneKind, String)> {
     match sight {
-        Some(Sight::Unreachable { .. }) => {
+        Some(Sight::Unreachable { elsewhere: true, .. }) => Some((
+            LeftAloneKind::Elsewhere,
+            "it may run elsewhere. Stop it there; `--take-over` says that it is off for certain, because the host that it \
+             ran on is gone"
+                .to_owned(),
+        )),
+        Some(Sight::Unreachable { elsewhere: false, .. }) => {
             Some((LeftAloneKind::Unreachable, "it cannot be asked what it does".to_owned()))
         }
         Some(Sight::Seen(seen)) => {
-            damage_in_the_way(change, &seen.damage).map(|why| (LeftAloneKind::Damaged, why))
+            let damaged = damage_in_the_way(change, &seen.damage).map(|why| (LeftAloneKind::Damaged, why));
+            damaged.or_else(|| has_no_room(change, seen).map(|why| (LeftAloneKind::DiskFull, why)))
         }
         None => None,
     }
@@ -457,6 +469,25 @@ fn damage_in_the_way(change: &Change, damage: &[Damage]) -> Option<String> {
         Damage::FolderForeign { .. } if change.is_effective() => Some(damage.to_string()),
         _ => None,
     })
+}
+
+/// Why a machine whose disk could not grow cannot go on, if there still is no room for it.
+fn has_no_room(change: &Change, seen: &Inspection) -> Option<String> {
+    let goes_on = |step: &StepKind| matches!(step, StepKind::Resume | StepKind::Start);
+    match &seen.stall {
+        Some(Stall::DiskFull { path, free_bytes })
+            if *free_bytes < ROOM_TO_GO_ON && change.up.iter().any(goes_on) =>
+        {
+            Some(format!(
+                "it is paused because its disk is full, and {} is free where `{}` is: free {} there or more, and apply \
+                 lets it go on",
+                size(*free_bytes),
+                path.display(),
+                size_needed(ROOM_TO_GO_ON)
+            ))
+        }
+        _ => None,
+    }
 }
 
 /// Steps for a machine that is kept.
@@ -489,6 +520,7 @@ fn settle(
     let live = is_live(state);
     let drifted = |kinds: &[DriftKind]| change.drift.iter().any(|drift| kinds.contains(&drift.kind));
     let crippled = drifted(&[DriftKind::Failed, DriftKind::Vcpus, DriftKind::Memory]);
+    let stalled = drifted(&[DriftKind::DiskFull, DriftKind::DiskFailed]);
     let repairable = drifted(&[DriftKind::ForwardMissing, DriftKind::ForwardExtra, DriftKind::SeedMissing]);
     let wished = if let Wish::Restart(why) = known.wish { Some(why) } else { None };
     let restart = live && (class == Some(Class::Restart) || crippled || wished.is_some());
@@ -518,7 +550,7 @@ fn settle(
         }
         Power::Running | Power::Suspended if !live || restart => run(change, desired, done),
         Power::Running | Power::Suspended => {
-            if state == VmState::Suspended {
+            if state == VmState::Suspended || stalled {
                 change.up.push(StepKind::Resume);
             } else if record.phase != Phase::Running {
                 change.up.push(StepKind::Start);
@@ -539,7 +571,11 @@ fn settle(
 
 /// Adds the reasons that the fields do not show.
 fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usize) {
-    if change.up.contains(&StepKind::Resume) && change.up.contains(&StepKind::Suspend) {
+    let was_full = change.drift.iter().any(|drift| drift.kind == DriftKind::DiskFull);
+    if change.up.contains(&StepKind::Resume) && was_full {
+        change.reasons.push("its disk was full, and there is room again: it goes on where it was".to_owned());
+    }
+    if change.up.contains(&StepKind::Resume) && change.up.contains(&StepKind::Suspend) && !was_full {
         change.reasons.push("resumed for its provisioning, then suspended again".to_owned());
     }
     if desired.power == Power::Stopped && done < desired.provision.len() {

@@ -31,7 +31,7 @@ pub mod workdir;
 
 pub use abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Stall, Stray, Verdict,
 };
 pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use crate::abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Stall, Stray, Verdict,
 };
 use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -35,6 +35,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::workdir::among;
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -62,6 +63,9 @@ pub struct FakeMachine {
     /// What is wrong with its files; for tests, which put it there.
     #[serde(default)]
     pub damage: Vec<Damage>,
+    /// Why it is paused while it is failed; for tests, which put it there.
+    #[serde(default)]
+    pub stall: Option<Stall>,
     /// Whether it was let go of.
     #[serde(default)]
     pub released: bool,
@@ -169,15 +173,24 @@ impl NoopBackend {
         write_json(&path, &machine)
     }
 
+    /// The machine with the folder that it has now: the world may have been moved since it was recorded.
+    fn here(&self, vm: &VmHandle) -> VmHandle {
+        VmHandle { work_dir: among(&self.vms_dir, &vm.work_dir), ..vm.clone() }
+    }
+
+    fn folder(&self, vm: &VmHandle) -> PathBuf {
+        among(&self.vms_dir, &vm.work_dir)
+    }
+
     fn file(&self, vm: &VmHandle) -> PathBuf {
-        vm.work_dir.join("machine.json")
+        self.folder(vm).join("machine.json")
     }
 
     fn find(&self, vm: &VmHandle) -> Result<Option<FakeMachine>> {
         let found: Option<FakeMachine> = load(&self.file(vm))?;
         match found {
             Some(machine) if machine.id != vm.id => {
-                Err(Error::Foreign { path: vm.work_dir.clone(), found: machine.id.to_string() })
+                Err(Error::Foreign { path: self.folder(vm), found: machine.id.to_string() })
             }
             found => Ok(found),
         }
@@ -275,6 +288,7 @@ impl Hypervisor for NoopBackend {
             seed: spec.cloud_init.is_some(),
             provisioned: Vec::new(),
             damage: Vec::new(),
+            stall: None,
             released: false,
         };
         write_json(&self.file(&handle), &machine)?;
@@ -306,13 +320,15 @@ impl Hypervisor for NoopBackend {
     }
 
     async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.transition("resume", vm, &[VmState::Suspended], VmState::Running).await
+        let is_stalled = self.find(vm)?.is_some_and(|machine| machine.stall.is_some());
+        let from = [VmState::Suspended, if is_stalled { VmState::Failed } else { VmState::Suspended }];
+        self.transition("resume", vm, &from, VmState::Running).await
     }
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
             // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
-            return match fs::remove_dir(&vm.work_dir) {
+            return match fs::remove_dir(self.folder(&vm)) {
                 Err(error) if !is_absent_or_used(&error) => {
                     Err(Error::io("remove folder", &vm.work_dir)(error))
                 }
@@ -320,11 +336,11 @@ impl Hypervisor for NoopBackend {
             };
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
-        let file = self.file(&vm);
+        let (file, folder) = (self.file(&vm), self.folder(&vm));
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-        failpoint!("destroy.noop.file-removed", &vm.work_dir);
-        fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
-        failpoint!("destroy.noop.removed", &vm.work_dir);
+        failpoint!("destroy.noop.file-removed", &folder);
+        fs::remove_dir_all(&folder).map_err(Error::io("remove folder", &folder))?;
+        failpoint!("destroy.noop.removed", &folder);
         self.log("destroy", vm.name.as_str())
     }
 
@@ -358,6 +374,7 @@ impl NoopBackend {
 
 impl Inspect for NoopBackend {
     async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        let vm = &self.here(vm);
         self.rehearse("inspect", vm.name.as_str()).await?;
         let Some(machine) = self.find(vm)? else {
             let handle = VmHandle { state: VmState::Destroyed, runtime: None, ..vm.clone() };
@@ -369,6 +386,7 @@ impl Inspect for NoopBackend {
                 forwards: None,
                 ending: None,
                 damage: Vec::new(),
+                stall: None,
             });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
@@ -380,6 +398,7 @@ impl Inspect for NoopBackend {
             forwards: live.then(|| forwards(&machine.machine)),
             ending: (machine.state == VmState::Stopped).then_some(Ending::InOrder),
             damage: machine.damage,
+            stall: machine.stall.filter(|_| machine.state == VmState::Failed),
         })
     }
 }
@@ -481,17 +500,26 @@ impl GuestAccess for NoopBackend {
         };
         let op = format!("provision-{}", step.number);
         self.rehearse(&op, vm.name.as_str()).await?;
-        failpoint!("provision.noop.running", &vm.work_dir);
-        let line = |text| OutputLine { stream: OutputStream::Stdout, text };
-        // Nobody listening is no failure of the step.
-        let _ = output.send(line(format!("noop: {}", step.label))).await;
-        for number in 1..=self.lines(&op, vm.name.as_str())? {
-            let _ = output.send(line(format!("line {number}"))).await;
-        }
-        machine.provisioned.push(step.label.clone());
-        write_json(&self.file(vm), &machine)?;
-        failpoint!("provision.noop.ran", &vm.work_dir);
-        self.log(&op, vm.name.as_str())
+        let run = async {
+            failpoint!("provision.noop.running", &vm.work_dir);
+            let line = |text| OutputLine { stream: OutputStream::Stdout, text };
+            // Nobody listening is no failure of the step.
+            let _ = output.send(line(format!("noop: {}", step.label))).await;
+            for number in 1..=self.lines(&op, vm.name.as_str())? {
+                let _ = output.send(line(format!("line {number}"))).await;
+            }
+            machine.provisioned.push(step.label.clone());
+            write_json(&self.file(vm), &machine)?;
+            failpoint!("provision.noop.ran", &vm.work_dir);
+            self.log(&op, vm.name.as_str())
+        };
+        // What the script of the world fails did not begin; what fails later did.
+        run.await.map_err(|cause| Error::ProvisionCut {
+            step: step.number,
+            label: step.label.clone(),
+            tail: Vec::new(),
+            cause: Box::new(cause),
+        })
     }
 }
 
@@ -537,14 +565,6 @@ impl Custody for NoopBackend {
     }
 }
 
-/// Whether a folder could not be removed because it is not there, or because something is in it.
-fn is_absent_or_used(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
-    )
-}
-
 /// A fake machine that is on holds all the memory it has.
 fn holding(machine: &FakeMachine) -> Option<u64> {
     let is_on = matches!(machine.state, VmState::Running | VmState::Suspended | VmState::Failed);
@@ -553,6 +573,14 @@ fn holding(machine: &FakeMachine) -> Option<u64> {
 
 fn mib(number: u64) -> u64 {
     number.saturating_mul(1 << 20)
+}
+
+/// Whether a folder could not be removed because it is not there, or because something is in it.
+fn is_absent_or_used(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
+    )
 }
 
 fn forwards(machine: &Machine) -> Vec<Forward> {
@@ -566,6 +594,7 @@ fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
         vnc: None,
         forwards: forwards(&machine.machine),
         boot: None,
+        host: None,
     });
     VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
 }

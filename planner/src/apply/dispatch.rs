@@ -105,18 +105,16 @@ struct Places {
     limit: usize,
     taken: usize,
     queue: Queue,
-    /// Whether the first in the queue was not let go this time.
-    is_shut: bool,
 }
 
 impl Places {
     fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), taken: 0, queue: Queue::new(), is_shut: false }
+        Self { limit: limit.max(1), taken: 0, queue: Queue::new() }
     }
 
     /// The step that would take a place now.
     fn first(&self) -> Option<&(u64, Reverse<StepId>)> {
-        self.queue.peek().filter(|_| self.taken < self.limit && !self.is_shut)
+        self.queue.peek().filter(|_| self.taken < self.limit)
     }
 }
 
@@ -176,19 +174,14 @@ impl Dispatcher {
         Ok(dispatcher)
     }
 
-    /// Hands out every step that may start now, within the limits, and that `admits` lets go. Each step is handed out
-    /// once. What is not admitted goes on waiting, and with it all that competes for the same: else something large
-    /// would wait for ever while small things pass it.
-    pub(super) fn take(&mut self, mut admits: impl FnMut(StepId) -> bool) -> Vec<StepId> {
+    /// Hands out every step that may start now, within the limits. Each step is handed out once.
+    pub(super) fn take(&mut self) -> Vec<StepId> {
         let mut taken = Vec::new();
         while !self.draining && self.running < self.limit {
-            let Some(id) = self.next(&mut admits) else { break };
+            let Some(id) = self.next() else { break };
             self.status[id.0] = Status::Running;
             self.running += 1;
             taken.push(id);
-        }
-        for places in [&mut self.boots, &mut self.images, &mut self.others] {
-            places.is_shut = false;
         }
         taken
     }
@@ -231,6 +224,22 @@ impl Dispatcher {
         self.draining = true;
     }
 
+    /// From now on at most `boots` guests boot side by side. Those that boot already go on. Whoever says 0 sees to it
+    /// that something else runs: nothing would ever end otherwise.
+    pub(super) fn set_boots(&mut self, boots: usize) {
+        self.boots.limit = boots;
+    }
+
+    /// Number of guests that boot.
+    pub(super) fn boots(&self) -> usize {
+        self.boots.taken
+    }
+
+    /// The step that takes the next place for a boot, if one waits for it.
+    pub(super) fn next_boot(&self) -> Option<StepId> {
+        self.boots.queue.peek().map(|(_, Reverse(id))| *id)
+    }
+
     /// Number of steps that run.
     pub(super) fn running(&self) -> usize {
         self.running
@@ -242,21 +251,15 @@ impl Dispatcher {
     }
 
     /// Takes the step that goes next out of its queue, and a place for it.
-    fn next(&mut self, admits: &mut impl FnMut(StepId) -> bool) -> Option<StepId> {
+    fn next(&mut self) -> Option<StepId> {
         if let Some((_, Reverse(id))) = self.booting.pop() {
             return Some(id);
         }
-        loop {
-            let classes = [&mut self.boots, &mut self.images, &mut self.others];
-            let places = classes.into_iter().max_by_key(|places| places.first().copied())?;
-            let (_, Reverse(id)) = places.first().copied()?;
-            if admits(id) {
-                places.queue.pop();
-                places.taken += 1;
-                return Some(id);
-            }
-            places.is_shut = true;
-        }
+        let classes = [&mut self.boots, &mut self.images, &mut self.others];
+        let places = classes.into_iter().max_by_key(|places| places.first().copied())?;
+        places.first()?;
+        places.taken += 1;
+        places.queue.pop().map(|(_, Reverse(id))| id)
     }
 
     fn offer(&mut self, id: StepId) {
@@ -319,7 +322,7 @@ mod tests {
     fn rounds(mut dispatcher: Dispatcher) -> usize {
         let mut rounds = 0;
         loop {
-            let running = dispatcher.take(all);
+            let running = dispatcher.take();
             if running.is_empty() {
                 return rounds;
             }
@@ -328,18 +331,14 @@ mod tests {
         }
     }
 
-    fn all(_: StepId) -> bool {
-        true
-    }
-
     #[test]
     fn failure_skips_everything_behind_it_and_nothing_else() {
         let graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
+        assert_eq!(dispatcher.take(), ids(&[0, 3]));
         assert_eq!(dispatcher.failed(StepId(0)), ids(&[1, 2]));
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(all), [StepId(4)]);
+        assert_eq!(dispatcher.take(), [StepId(4)]);
         assert_eq!(dispatcher.status()[2], Status::Skipped(StepId(0)));
     }
 
@@ -347,7 +346,7 @@ mod tests {
     fn longest_way_starts_first() {
         let graph = graph(&[StepKind::Update; 4], &[(3, 2)]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(all), ids(&[3]));
+        assert_eq!(dispatcher.take(), ids(&[3]));
     }
 
     #[test]
@@ -355,7 +354,7 @@ mod tests {
         use StepKind::{Ready, Update};
         let graph = graph(&[Update, Update, Update, Update, Ready], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(all), ids(&[3]));
+        assert_eq!(dispatcher.take(), ids(&[3]));
     }
 
     /// Without the longest way first it is up to 19: the chain begins when the others are done.
@@ -374,13 +373,13 @@ mod tests {
         use StepKind::{FetchImage, Prepare, Start};
         let graph = graph(&[Start, Start, Prepare, FetchImage, FetchImage], &[]);
         let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1, images: 1 }).unwrap();
-        assert_eq!(dispatcher.take(all), ids(&[3, 0, 2]));
+        assert_eq!(dispatcher.take(), ids(&[3, 0, 2]));
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(all), []);
+        assert_eq!(dispatcher.take(), []);
         dispatcher.done(StepId(0));
-        assert_eq!(dispatcher.take(all), ids(&[1]));
+        assert_eq!(dispatcher.take(), ids(&[1]));
         assert!(dispatcher.failed(StepId(3)).is_empty());
-        assert_eq!(dispatcher.take(all), ids(&[4]));
+        assert_eq!(dispatcher.take(), ids(&[4]));
     }
 
     /// Prepare, start and ready of two machines: 0, 1, 2 and 3, 4, 5.
@@ -403,14 +402,14 @@ mod tests {
     fn guest_boots_until_it_is_ready() {
         let graph = two_machines();
         let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 1, ..WIDE }).unwrap();
-        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
+        assert_eq!(dispatcher.take(), ids(&[0, 3]));
         dispatcher.done(StepId(0));
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(all), ids(&[1]));
+        assert_eq!(dispatcher.take(), ids(&[1]));
         dispatcher.done(StepId(1));
-        assert_eq!(dispatcher.take(all), ids(&[2]), "the second does not start while the first one boots");
+        assert_eq!(dispatcher.take(), ids(&[2]), "the second does not start while the first one boots");
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(all), ids(&[4]));
+        assert_eq!(dispatcher.take(), ids(&[4]));
         dispatcher.failed(StepId(4));
         assert_eq!((dispatcher.boots.taken, dispatcher.running()), (0, 0));
     }
@@ -419,7 +418,7 @@ mod tests {
     fn machine_that_is_prepared_starts_before_the_next_one_is_prepared() {
         let mut dispatcher = Dispatcher::new(&two_machines(), Limits { steps: 1, ..WIDE }).unwrap();
         let mut order = Vec::new();
-        while let [id] = dispatcher.take(all)[..] {
+        while let [id] = dispatcher.take()[..] {
             order.push(id);
             dispatcher.done(id);
         }
@@ -427,23 +426,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_admitted_is_offered_again_and_nothing_of_its_kind_passes_it() {
-        use StepKind::{Prepare, Start};
-        let graph = graph(&[Start, Start, Prepare], &[]);
-        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        assert_eq!(dispatcher.take(|id| id != StepId(0)), ids(&[2]));
-        assert_eq!((dispatcher.take(|_| false), dispatcher.running()), (vec![], 1));
-        assert_eq!(dispatcher.take(all), ids(&[0, 1]));
+    fn fewer_boots_let_those_go_on_that_run() {
+        let graph = graph(&[StepKind::Start; 5], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 3, ..WIDE }).unwrap();
+        assert_eq!(dispatcher.take(), ids(&[0, 1, 2]));
+        dispatcher.set_boots(1);
+        dispatcher.done(StepId(0));
+        dispatcher.done(StepId(1));
+        assert_eq!(dispatcher.take(), []);
+        dispatcher.done(StepId(2));
+        assert_eq!(dispatcher.take(), ids(&[3]));
+        dispatcher.set_boots(0);
+        assert_eq!(
+            (dispatcher.take(), dispatcher.boots(), dispatcher.next_boot()),
+            (vec![], 1, Some(StepId(4)))
+        );
+        dispatcher.set_boots(2);
+        assert_eq!(dispatcher.take(), ids(&[4]));
     }
 
     #[test]
     fn draining_hands_out_nothing() {
         let graph = graph(&[StepKind::Prepare; 2], &[(0, 1)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        dispatcher.take(all);
+        dispatcher.take();
         dispatcher.drain();
         dispatcher.done(StepId(0));
-        assert_eq!((dispatcher.take(all), dispatcher.running()), (vec![], 0));
+        assert_eq!((dispatcher.take(), dispatcher.running()), (vec![], 0));
     }
 
     proptest! {
@@ -472,7 +481,7 @@ mod tests {
             let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots, images }).unwrap();
             let mut running: Vec<StepId> = Vec::new();
             loop {
-                running.extend(dispatcher.take(all));
+                running.extend(dispatcher.take());
                 prop_assert!(running.len() <= steps);
                 let of = |class| running.iter().filter(|id| class_of(kinds[id.0]) == class).count();
                 prop_assert!(of(Class::Boot) <= boots && of(Class::Image) <= images);

@@ -235,14 +235,14 @@ mod tests {
     async fn way_ends_with_its_last_sender_and_forgets_what_nobody_hears() {
         let (sender, mut receiver) = events();
         let other = sender.clone();
-        sender.send(Event::Draining);
+        sender.send(Event::Draining { awaited: Vec::new() });
         drop((sender, other));
-        assert!(matches!(receiver.recv().await, Some(Event::Draining)));
+        assert!(matches!(receiver.recv().await, Some(Event::Draining { .. })));
         assert!(receiver.recv().await.is_none());
 
         let (sender, receiver) = events();
         drop(receiver);
-        sender.send(Event::Draining);
+        sender.send(Event::Draining { awaited: Vec::new() });
         assert_eq!(sender.0.0.with(|waiting| waiting.queue.len()), 0);
     }
 }

@@ -11,7 +11,8 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::{Error, VmHandle};
+use vmctl_providers::provision::Rerun;
+use vmctl_providers::{BackendTag, ErrorKind, Machine, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
@@ -20,6 +21,7 @@ use super::events::EventSender;
 use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
+use super::retries::{Pause, Retries};
 use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
@@ -39,6 +41,8 @@ pub struct Control {
     pub drain: CancellationToken,
     /// Stop at once; what runs is journalled as abandoned.
     pub abort: CancellationToken,
+    /// Start nothing new after the first failure, finish what runs.
+    pub fail_fast: bool,
 }
 
 /// Carries out plans on one host.
@@ -51,7 +55,15 @@ pub struct Executor<H> {
     events: EventSender,
 }
 
-type Ended = (StepId, Duration, Result<Option<VmHandle>, Error>);
+type Ended = (StepId, Duration, End);
+
+/// How the work of a step came to its end.
+enum End {
+    Done(Option<Box<VmHandle>>),
+    Failed(Box<Failure>),
+    /// It only waited, and was told not to.
+    GivenUp,
+}
 
 impl<H: Host> Executor<H> {
     /// An executor that tells `events` what happens. Nobody listening is fine.
@@ -103,10 +115,13 @@ impl<H: Host> Executor<H> {
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
             gate: Gate::default(),
+            held: Vec::new(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
             recorded: 0,
+            waiting: CancellationToken::new(),
+            retries: Retries::default(),
         };
         run.close_what_a_dead_run_left(&snapshot.open);
         run.keep_books();
@@ -126,11 +141,16 @@ struct Run<'a, H> {
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
     gate: Gate,
+    /// Starts that wait for memory and of which nobody was told yet.
+    held: Vec<Held>,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
     /// How many of the report's done steps are durable.
     recorded: usize,
+    /// Ends the waits that change nothing.
+    waiting: CancellationToken,
+    retries: Retries,
 }
 
 impl<H: Host> Run<'_, H> {
@@ -175,7 +195,7 @@ impl<H: Host> Run<'_, H> {
         loop {
             if let Err(error) = self.advance(store) {
                 // Nothing new without a journal; what runs is finished, and its end is offered once more.
-                self.dispatcher.drain();
+                self.begin_nothing_new();
                 fatal.get_or_insert(error);
             }
             if self.dispatcher.running() == 0 {
@@ -187,11 +207,8 @@ impl<H: Host> Run<'_, H> {
                     self.abandon();
                     break;
                 }
-                () = control.drain.cancelled(), if !self.report.interrupted => {
-                    self.report.interrupted = true;
-                    self.dispatcher.drain();
-                    self.tell(Event::Draining);
-                }
+                () = control.drain.cancelled(), if !self.report.interrupted => self.interrupt(),
+                Some(due) = self.retries.due() => self.retries.again.extend(due),
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended);
                     while let Some(ended) = self.tasks.try_join_next_with_id() {
@@ -212,6 +229,7 @@ impl<H: Host> Run<'_, H> {
                 self.report.not_begun.push(StepId(number));
             }
         }
+        self.report.not_begun.sort_unstable();
         match fatal {
             Some(error) => Err(error),
             None => Ok(self.report),
@@ -220,13 +238,13 @@ impl<H: Host> Run<'_, H> {
 
     /// Commits what ended together with what begins, then lets it begin.
     fn advance(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
-        if self.executor.control.drain.is_cancelled() {
-            self.report.interrupted = true;
-            self.dispatcher.drain();
+        if self.executor.control.drain.is_cancelled() && !self.report.interrupted {
+            self.interrupt();
         }
         let mut effects = Vec::new();
         loop {
-            let begun = self.take();
+            let mut begun = self.take();
+            begun.extend(self.retries.take());
             if begun.is_empty() {
                 break;
             }
@@ -248,38 +266,32 @@ impl<H: Host> Run<'_, H> {
         for (id, effect) in effects {
             self.spawn(id, effect);
         }
+        for Held { id, needed, available } in std::mem::take(&mut self.held) {
+            self.tell(Event::Throttled { id, needed, available });
+        }
         Ok(())
     }
 
-    /// What may begin now: within the limits, and while there is memory for starts.
+    /// What may begin now: within the limits, and while there is memory for starts. At most one boot at a time, since
+    /// each changes what is left for the next one.
     fn take(&mut self) -> Vec<StepId> {
-        let Self { dispatcher, gate, plan, executor, records, .. } = self;
-        let moment = Moment { host: &*executor.host, records };
-        let mut news = Vec::new();
-        gate.open();
-        let mut begun = dispatcher.take(|id| {
-            let step = plan.graph.step(id);
-            let target = plan.targets.get(&step.address);
-            let hardware = target.map(|target| (target.spec.backend, &target.spec.machine));
-            match gate.admits(id, step, hardware, &moment) {
-                Ok(()) => true,
-                Err(held) => {
-                    news.extend(held);
-                    false
-                }
-            }
+        let next = self.dispatcher.next_boot().map_or(Ok(()), |id| {
+            let moment = Moment { host: &*self.executor.host, records: &self.records };
+            self.gate.admits(id, self.plan.graph.step(id), hardware(self.plan, id), &moment)
         });
-        if begun.is_empty() && dispatcher.running() == 0 {
-            // Nothing goes on that could make room: what waits is let go, one at a time.
-            let mut is_first = true;
-            begun = dispatcher.take(|_| std::mem::take(&mut is_first));
+        let one_more = (self.dispatcher.boots() + 1).min(self.executor.limits.boots.max(1));
+        self.dispatcher.set_boots(if next.is_ok() { one_more } else { self.dispatcher.boots() });
+        let mut begun = self.dispatcher.take();
+        if begun.is_empty() && self.dispatcher.running() == 0 {
+            // Nothing goes on that could make room.
+            self.dispatcher.set_boots(one_more);
+            begun = self.dispatcher.take();
         }
         for id in &begun {
-            gate.began(*id, plan.graph.step(*id));
+            let step = self.plan.graph.step(*id);
+            self.gate.began(*id, step, hardware(self.plan, *id), &*self.executor.host);
         }
-        for Held { id, needed, available } in news {
-            self.tell(Event::Throttled { id, needed, available });
-        }
+        self.held.extend(next.err().flatten());
         begun
     }
 
@@ -294,6 +306,23 @@ impl<H: Host> Run<'_, H> {
             failpoints::pass_commit(self.plan.graph.step(*id).kind)?;
         }
         Ok(())
+    }
+
+    /// The user asked to stop: what waits for nothing but time and a guest ends, the rest goes on to its end.
+    fn interrupt(&mut self) {
+        self.report.interrupted = true;
+        self.begin_nothing_new();
+        let is_awaited = |id: &StepId| self.plan.graph.step(*id).kind != StepKind::Ready;
+        let awaited = self.task_steps.values().copied().filter(is_awaited).collect();
+        self.tell(Event::Draining { awaited });
+    }
+
+    fn begin_nothing_new(&mut self) {
+        self.dispatcher.drain();
+        self.waiting.cancel();
+        for (id, failure) in self.retries.stop() {
+            self.give_up(id, failure);
+        }
     }
 
     /// Announces a step and gathers what it needs.
@@ -383,33 +412,44 @@ impl<H: Host> Run<'_, H> {
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
         let Step { address, kind, .. } = self.plan.graph.step(id).clone();
+        let waiting = self.waiting.clone();
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
-                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| *error)?;
+                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| Failure::from(&*error))?;
                 let result = effect::run(&*host, &images, effect, &output).await;
                 drop(output);
-                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| *error)?;
-                result
+                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| Failure::of_begun(kind, &error))?;
+                result.map_err(|error| Failure::from(&error))
+            };
+            let work = async {
+                tokio::select! {
+                    result = work => match result {
+                        Ok(handle) => End::Done(handle.map(Box::new)),
+                        Err(failure) => End::Failed(Box::new(failure)),
+                    },
+                    () = waiting.cancelled(), if kind == StepKind::Ready => End::GivenUp,
+                }
             };
             let forward = async {
                 while let Some(line) = lines.recv().await {
                     events.send(Event::Output { id, address: address.clone(), line });
                 }
             };
-            let (result, ()) = tokio::join!(work, forward);
-            (id, started.elapsed(), result)
+            let (end, ()) = tokio::join!(work, forward);
+            (id, started.elapsed(), end)
         });
         self.task_steps.insert(task.id(), id);
     }
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), JoinError>) {
         match ended {
-            Ok((task, (id, elapsed, result))) => {
+            Ok((task, (id, elapsed, end))) => {
                 self.task_steps.remove(&task);
-                match result {
-                    Ok(handle) => self.succeed(id, elapsed, handle),
-                    Err(error) => self.fail(id, Failure::from(&error)),
+                match end {
+                    End::Done(handle) => self.succeed(id, elapsed, handle.map(|handle| *handle)),
+                    End::Failed(failure) => self.fail(id, *failure),
+                    End::GivenUp => self.wait_no_more(id),
                 }
             }
             Err(error) => {
@@ -423,8 +463,9 @@ impl<H: Host> Run<'_, H> {
     fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
         let step = self.plan.graph.step(id);
         if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
-            return self.fail(id, Failure::from(&*error));
+            return self.fail(id, Failure::of_begun(step.kind, &error));
         }
+        self.retries.forget(id);
         let target = self.plan.targets.get(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
@@ -448,6 +489,29 @@ impl<H: Host> Run<'_, H> {
         let failure = failure.hidden(&self.plan.secrets);
         self.remember_failure(id, &failure.message, failure.unknown);
         self.end(id, failure.outcome());
+        let allowed = if self.waiting.is_cancelled() { 0 } else { self.retries_of(id, &failure) };
+        match self.retries.schedule(id, allowed, &failure) {
+            Some(Pause { attempt, after }) => {
+                self.tell(Event::Retrying { id, failure, attempt, of: allowed + 1, after });
+            }
+            None => self.give_up(id, failure),
+        }
+    }
+
+    /// How often a step that failed so may be tried again in this apply: only where its author said that it is safe to
+    /// run again, and only what failed in the guest. What is wrong with the host or with vmctl stays wrong.
+    fn retries_of(&self, id: StepId, failure: &Failure) -> u8 {
+        let step = self.plan.graph.step(id);
+        let StepKind::Provision(number) = step.kind else { return 0 };
+        let is_of_the_guest =
+            [ErrorKind::Guest, ErrorKind::Timeout].iter().any(|kind| kind.as_str() == failure.kind);
+        let target = self.plan.targets.get(&step.address).filter(|_| is_of_the_guest);
+        let options = target.and_then(|target| target.provision.get(number - 1)).map(|step| &step.options);
+        options.filter(|options| options.rerun == Rerun::Safe).map_or(0, |options| options.retries)
+    }
+
+    /// A step failed for good: what waits for it is skipped.
+    fn give_up(&mut self, id: StepId, failure: Failure) {
         self.leave_gate(id, false);
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });
@@ -456,6 +520,18 @@ impl<H: Host> Run<'_, H> {
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
+        if self.executor.control.fail_fast && self.report.failed_fast.is_none() {
+            self.report.failed_fast = Some(id);
+            self.dispatcher.drain();
+        }
+    }
+
+    /// A wait that changes nothing was ended: the next apply waits again, and what comes after it is not begun.
+    fn wait_no_more(&mut self, id: StepId) {
+        self.end(id, Outcome::Abandoned);
+        self.report.given_up.push(id);
+        self.tell(Event::GivenUp(id));
+        self.report.not_begun.extend(self.dispatcher.failed(id));
     }
 
     fn leave_gate(&mut self, id: StepId, is_well: bool) {
@@ -469,7 +545,12 @@ impl<H: Host> Run<'_, H> {
     fn abandon(&mut self) {
         self.tasks.abort_all();
         self.report.interrupted = true;
+        self.begin_nothing_new();
         for id in std::mem::take(&mut self.task_steps).into_values() {
+            if self.plan.graph.step(id).kind == StepKind::Ready {
+                self.wait_no_more(id);
+                continue;
+            }
             self.remember_failure(id, "", true);
             self.end(id, Outcome::Abandoned);
             self.report.abandoned.push(id);
@@ -504,6 +585,12 @@ impl<H: Host> Run<'_, H> {
     fn tell(&self, event: Event) {
         self.executor.events.send(event);
     }
+}
+
+/// What a step's machine is to have.
+fn hardware(plan: &Plan, id: StepId) -> Option<(BackendTag, &Machine)> {
+    let target = plan.targets.get(&plan.graph.step(id).address)?;
+    Some((target.spec.backend, &target.spec.machine))
 }
 
 /// Host ports that recorded machines hold, by protocol.

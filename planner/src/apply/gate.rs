@@ -4,7 +4,7 @@
 //! start is next ─▶ room for it? ─ yes ─▶ it starts; until its boot is over, it counts with all it may take
 //!                     │ no
 //!                     ▼
-//!                  does a boot or a stop go on? ─ yes ─▶ it waits, and so do all other starts
+//!                  does a boot or a stop go on? ─ yes ─▶ it waits, and so do the starts behind it
 //!                     │ no
 //!                     ▼
 //!                  nothing will give memory back: it starts all the same
@@ -45,8 +45,6 @@ pub(super) struct Gate {
     releases: BTreeSet<StepId>,
     /// Starts that were told to wait, so that each is told once.
     told: BTreeSet<StepId>,
-    /// Whether a start was held back since [`Gate::open`].
-    shut: bool,
 }
 
 /// What is known at one moment.
@@ -56,11 +54,6 @@ pub(super) struct Moment<'a, H> {
 }
 
 impl Gate {
-    /// Looks again: what was held back may be asked about once more.
-    pub(super) fn open(&mut self) {
-        self.shut = false;
-    }
-
     /// Whether `step` may begin now. `Err` says that it has to wait, and what to tell if that is news.
     pub(super) fn admits<H: Capacity>(
         &mut self,
@@ -72,9 +65,6 @@ impl Gate {
         let Some((backend, machine)) = hardware.filter(|_| step.kind == StepKind::Start) else {
             return Ok(());
         };
-        if self.shut {
-            return Err(None);
-        }
         let needed = match moment.host.footprint(backend, machine) {
             Ok(footprint) => footprint.memory,
             Err(error) => return unknown(&error),
@@ -87,12 +77,10 @@ impl Gate {
             };
             let available = available.map(|bytes| bytes.saturating_sub(self.owed(backend, moment)));
             if let Some(available) = available.filter(|bytes| !has_room(needed, *bytes)) {
-                self.shut = true;
                 let is_news = self.told.insert(id);
                 return Err(is_news.then_some(Held { id, needed, available }));
             }
         }
-        self.boots.insert(step.address.clone(), (backend, needed));
         Ok(())
     }
 
@@ -108,9 +96,23 @@ impl Gate {
     }
 
     /// A step began.
-    pub(super) fn began(&mut self, id: StepId, step: &Step) {
-        if matches!(step.kind, StepKind::Stop | StepKind::Destroy) {
-            self.releases.insert(id);
+    pub(super) fn began<H: Capacity>(
+        &mut self,
+        id: StepId,
+        step: &Step,
+        hardware: Option<(BackendTag, &Machine)>,
+        host: &H,
+    ) {
+        match (step.kind, hardware) {
+            (StepKind::Stop | StepKind::Destroy, _) => {
+                self.releases.insert(id);
+            }
+            (StepKind::Start, Some((backend, machine))) => {
+                // What cannot be told was told when the start was asked for.
+                let needed = host.footprint(backend, machine).map_or(0, |footprint| footprint.memory);
+                self.boots.insert(step.address.clone(), (backend, needed));
+            }
+            _ => {}
         }
     }
 

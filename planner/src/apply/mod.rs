@@ -19,6 +19,7 @@ mod executor;
 mod gate;
 mod outcome;
 mod records;
+mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;

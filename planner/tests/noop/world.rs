@@ -44,8 +44,10 @@ impl World {
         let noop = NoopBackend::new(path.join("vms"), path.join("world"));
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: path.join("vms"),
+            images_dir: path.join("images"),
             runtime_dir: path.join("run"),
             accel: AccelChoice::Tcg,
+            take_over: false,
         });
         Self {
             images: ImageCache::new(path.join("images")),

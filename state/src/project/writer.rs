@@ -47,6 +47,8 @@ impl Writer {
                 SledStore::create(&dir.state(), lineage)?;
                 ballast::restore(dir);
             }
+            files::remove_drafts(&dir.lineage())?;
+            files::remove_drafts(&dir.key())?;
             open_store(dir)
         });
         match opened {

@@ -106,6 +106,7 @@ fn drift_checks_strays_and_what_is_left_alone_are_as_promised() {
         .map(|change| json!([change["address"], change["left_alone"]["instead_of"]]))
         .collect();
     let expected = json!([
+        ["vm.disk-full", "resume"],
         ["vm.files", "replace"],
         ["vm.foreign", "restart"],
         ["vm.unreachable", "restart"],
