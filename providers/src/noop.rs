@@ -68,7 +68,7 @@ pub struct FakeMachine {
 }
 
 /// One line of the script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Rule {
     /// The operation it is about, as named in `events.log`.
@@ -85,6 +85,9 @@ pub struct Rule {
     /// Applies to this many operations only; to all of them if absent.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Lets a provisioning step print this many lines more, however often it runs.
+    #[serde(default)]
+    pub lines: u64,
 }
 
 /// What the fake host has.
@@ -196,6 +199,13 @@ impl NoopBackend {
             }
         }
         Ok(())
+    }
+
+    /// How many lines the operation prints besides its own, as the script says.
+    fn lines(&self, op: &str, vm: &str) -> Result<u64> {
+        let rules: Vec<Rule> = load(&self.world.join("script.json"))?.unwrap_or_default();
+        let concerned = |rule: &&Rule| rule.op == op && rule.vm.as_deref().is_none_or(|name| name == vm);
+        Ok(rules.iter().filter(concerned).map(|rule| rule.lines).sum())
     }
 
     /// Uses up one of a rule's turns. Creating a file is what makes a turn exclusive between processes.
@@ -473,9 +483,12 @@ impl GuestAccess for NoopBackend {
         self.rehearse(&op, vm.name.as_str()).await?;
         let run = async {
             failpoint!("provision.noop.running", &vm.work_dir);
-            let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
+            let line = |text| OutputLine { stream: OutputStream::Stdout, text };
             // Nobody listening is no failure of the step.
-            let _ = output.send(line).await;
+            let _ = output.send(line(format!("noop: {}", step.label))).await;
+            for number in 1..=self.lines(&op, vm.name.as_str())? {
+                let _ = output.send(line(format!("line {number}"))).await;
+            }
             machine.provisioned.push(step.label.clone());
             write_json(&self.file(vm), &machine)?;
             failpoint!("provision.noop.ran", &vm.work_dir);

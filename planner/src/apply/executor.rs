@@ -17,6 +17,7 @@ use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
+use super::events::EventSender;
 use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
@@ -30,9 +31,8 @@ use crate::step::{Step, StepKind};
 /// How long readers in other processes may see an old state: well within the promised second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Lines of guest output that wait to become events, per step. The stream of events itself has no bound, so a printer
-/// that is slower than a flooding guest costs memory (`docs/limitations.md`).
-const OUTPUT_BACKLOG: usize = 256;
+/// Lines of guest output on their way from a step to the events, per step. Who takes them never waits, so that a few do.
+const OUTPUT_BACKLOG: usize = 16;
 
 /// How an apply is asked to stop.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +52,7 @@ pub struct Executor<H> {
     images: ImageCache,
     limits: Limits,
     control: Control,
-    events: mpsc::UnboundedSender<Event>,
+    events: EventSender,
 }
 
 type Ended = (StepId, Duration, End);
@@ -72,7 +72,7 @@ impl<H: Host> Executor<H> {
         images: ImageCache,
         limits: Limits,
         control: Control,
-        events: mpsc::UnboundedSender<Event>,
+        events: EventSender,
     ) -> Self {
         Self { host, images, limits, control, events }
     }
@@ -436,8 +436,7 @@ impl<H: Host> Run<'_, H> {
             };
             let forward = async {
                 while let Some(line) = lines.recv().await {
-                    // Nobody listening is fine.
-                    let _ = events.send(Event::Output { id, address: address.clone(), line });
+                    events.send(Event::Output { id, address: address.clone(), line });
                 }
             };
             let (end, ()) = tokio::join!(work, forward);
@@ -587,8 +586,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn tell(&self, event: Event) {
-        // Nobody listening is fine.
-        let _ = self.executor.events.send(event);
+        self.executor.events.send(event);
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod dispatch;
 mod effect;
+mod events;
 mod executor;
 mod gate;
 mod outcome;
@@ -22,5 +23,6 @@ mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;
+pub use events::{EventReceiver, EventSender, events};
 pub use executor::{Control, Executor};
 pub use outcome::{ApplyError, Event, Failure, Report};
