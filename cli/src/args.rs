@@ -282,6 +282,9 @@ pub(crate) struct ApplyArgs {
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
+    /// Start nothing new after the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Print events as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,

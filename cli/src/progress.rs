@@ -87,6 +87,31 @@ impl Progress {
     }
 }
 
+/// Something to say outside the stream of events.
+#[derive(Debug)]
+pub(crate) enum Words {
+    /// To people, on stderr.
+    Err(String),
+    /// A result, on stdout.
+    Out(String),
+    /// To programs, an event that is about no single step.
+    Event(&'static str, serde_json::Value),
+}
+
+impl Words {
+    /// Says it; only stdout has somebody who must hear.
+    pub(crate) fn say(self) -> Result<(), CliError> {
+        match self {
+            Self::Err(text) => {
+                tell(&text);
+                Ok(())
+            }
+            Self::Out(text) => ui::print(&text),
+            Self::Event(event, more) => write_event(event, more),
+        }
+    }
+}
+
 /// Writes a line to stderr; styles are kept where the stream takes them.
 pub(crate) fn tell(text: &str) {
     // A stderr that cannot be written to leaves nobody to tell.
@@ -119,8 +144,11 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
         | Event::Draining { .. } => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
-        // Drawn through the same hand as the live lines, so that they stay below it.
-        lines.suspend(|| tell(&text));
+        // Drawn through the same hand as the live lines, so that they stay below it. A terminal that is gone is nobody
+        // to tell.
+        let shown =
+            if ui::stderr_has_color() { text } else { anstream::adapter::strip_str(&text).to_string() };
+        let _ = lines.println(shown);
     }
 }
 
@@ -177,7 +205,7 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
 }
 
 /// Message, causes, tail and hint, one a line.
-fn failure_text(failure: &Failure) -> String {
+pub(crate) fn failure_text(failure: &Failure) -> String {
     let mut text = ui::visible(&failure.message);
     for cause in &failure.chain {
         text.push_str(&format!("\n    caused by: {}", ui::visible(cause)));
