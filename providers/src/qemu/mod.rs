@@ -62,6 +62,7 @@ mod prepare;
 mod probe;
 mod qmp;
 mod reconfigure;
+mod standstill;
 mod start;
 mod stop;
 mod usernet;
