@@ -2,8 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 /// Steps that one `apply` runs at once unless told otherwise; the number Terraform's users know.
@@ -61,6 +63,14 @@ pub(crate) struct GlobalArgs {
     /// Log what happens inside to stderr; twice for more (RUST_LOG chooses in detail)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// Options of every command that writes the state.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct LockArgs {
+    /// How long to wait for another vmctl that works on the project [env: VMCTL_LOCK_TIMEOUT] [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) lock_timeout: Option<Duration>,
 }
 
 /// Splits `NAME=VALUE`.
@@ -124,6 +134,10 @@ pub(crate) enum Command {
     Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+    /// List the places where tests let this program fail
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Failpoints,
 }
 
 /// Options of `init`.
@@ -160,7 +174,7 @@ pub(crate) struct PlanningArgs {
     #[arg(long)]
     pub(crate) destroy: bool,
     /// Change only the record, to what is observed; no machine is touched
-    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace"])]
+    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace", "rerun"])]
     pub(crate) refresh_only: bool,
     /// Trust the record and do not look at what really runs
     #[arg(long)]
@@ -174,6 +188,12 @@ pub(crate) struct PlanningArgs {
     /// Make this machine anew, whether or not it changed; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) replace: Vec<Name>,
+    /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
+    #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
+    pub(crate) rerun: Vec<Name>,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
 }
 
 /// How to show a plan.
@@ -250,13 +270,15 @@ pub(crate) struct DriftArgs {
 )]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) planning: PlanningArgs,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
@@ -334,6 +356,8 @@ pub(crate) struct TaintArgs {
     /// Why, as shown in plans
     #[arg(long, value_name = "TEXT", default_value = "by hand")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `untaint`.
@@ -342,11 +366,13 @@ pub(crate) struct TaintArgs {
 pub(crate) struct UntaintArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `state`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl state rm web")]
+#[command(after_help = "Examples:\n  vmctl state rm web\n  vmctl state provisioned web")]
 pub(crate) struct StateArgs {
     /// What to do
     #[command(subcommand)]
@@ -358,6 +384,21 @@ pub(crate) struct StateArgs {
 pub(crate) enum StateCommand {
     /// Forget machines, and let them go on as they are
     Rm(StateRmArgs),
+    /// Clear what a dead vmctl left of its lock
+    Unlock(StateUnlockArgs),
+    /// Take a provisioning step that was cut off for done
+    Provisioned(StateProvisionedArgs),
+}
+
+/// Options of `state unlock`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state unlock\n  vmctl state unlock --force   The vmctl on the other host is dead\n\nThe lock is the kernel's: it ends with its holder, and every command clears what a dead holder of\nthis host left. So this is needed only where hosts share a disk. A vmctl that lives keeps its lock,\nwith --force as well: end its process, and the lock is free.\nExits 3 if the holder lives or may live."
+)]
+pub(crate) struct StateUnlockArgs {
+    /// Take the word of whoever asks that the holder on another host is dead
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Options of `state rm`.
@@ -369,6 +410,23 @@ pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+}
+
+/// Options of `state provisioned`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state provisioned web\n  vmctl state provisioned web --yes\n\nFor a step that was cut off, so that nobody knows whether it did its work: look into the guest\nfirst. The next apply goes on behind the step. `vmctl apply --rerun web` runs it again instead."
+)]
+pub(crate) struct StateProvisionedArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) name: String,
+    /// Do so without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// A machine's name, with or without `vm.` in front.

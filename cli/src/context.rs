@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
@@ -14,9 +15,10 @@ use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
-use vmctl_state::{Holder, ProjectDir, Snapshot, project};
+use vmctl_state::{Holder, ProjectDir, Snapshot, StoreError, Writer, project};
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, LockArgs};
+use crate::commands::plan::lineage;
 use crate::env::Settings;
 use crate::error::{self, CliError};
 use crate::ui;
@@ -244,6 +246,26 @@ impl Context {
         Ok(RouterHypervisor::new(noop, qemu))
     }
 
+    /// Opens the state of a project for writing. Waits for another writer as long as an option or the environment
+    /// says, and tells for whom.
+    pub(crate) fn writer(
+        &self,
+        dir: &ProjectDir,
+        command: &str,
+        lock: &LockArgs,
+    ) -> Result<Writer, CliError> {
+        let open = |wait| Writer::open(dir, holder(command), lineage(dir), wait);
+        let patience = lock.lock_timeout.or(self.settings.lock_timeout).unwrap_or_default();
+        match open(Duration::ZERO) {
+            Err(StoreError::Locked { holder, .. }) if !patience.is_zero() => {
+                let whom = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+                ui::note(false, &format!("Waiting at most {patience:?} for {whom}."));
+                Ok(open(patience)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
     /// Tells people something that is no result, unless they asked for quiet.
     pub(crate) fn note(&self, text: &str) {
         ui::note(self.options.quiet, text);
@@ -296,6 +318,7 @@ pub(crate) fn holder(command: &str) -> Holder {
         host: system.nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
         since: Timestamp::now(),
+        boot: project::boot_id(),
     }
 }
 

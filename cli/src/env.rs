@@ -6,7 +6,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::qemu::AccelChoice;
 use vmctl_providers::{Name, NameError};
 
@@ -32,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) accel: AccelChoice,
     /// The whole environment, as far as it is text, for the VMFile.
     pub(crate) environment: BTreeMap<String, String>,
+    /// How long to wait for another writer, chosen by environment.
+    pub(crate) lock_timeout: Option<Duration>,
     /// `RUST_LOG` as set.
     pub(crate) log_filter: Option<String>,
     data_dir: Result<PathBuf, SettingsError>,
@@ -88,10 +92,15 @@ impl Settings {
             Some("tcg") => AccelChoice::Tcg,
             Some(other) => return Err(SettingsError::BadAccel(other.to_owned())),
         };
+        let lock_timeout = word("VMCTL_LOCK_TIMEOUT")
+            .map(|value| {
+                parse_duration(&value).map_err(|reason| SettingsError::BadLockTimeout { value, reason })
+            })
+            .transpose()?;
         let log_filter = word("RUST_LOG");
         let cwd = host.cwd.clone();
         let environment = BTreeMap::new();
-        Ok(Self { home, cwd, project, accel, environment, log_filter, data_dir, runtime_dir })
+        Ok(Self { home, cwd, project, accel, environment, lock_timeout, log_filter, data_dir, runtime_dir })
     }
 
     /// Folder of state, machines and images. It may not exist yet.
@@ -128,6 +137,14 @@ pub(crate) enum SettingsError {
     /// An unknown accelerator.
     #[error("`VMCTL_ACCEL` holds `{0}`, expected auto, kvm or tcg")]
     BadAccel(String),
+    /// How long to wait for a lock is no duration.
+    #[error("`VMCTL_LOCK_TIMEOUT` holds `{value}`: {reason}")]
+    BadLockTimeout {
+        /// What was set.
+        value: String,
+        /// Why it is no duration, and what to write.
+        reason: String,
+    },
     /// The working folder cannot be told, for example because it was removed.
     #[error("the working folder cannot be found: {0}")]
     NoWorkingFolder(io::ErrorKind),
@@ -142,7 +159,7 @@ impl SettingsError {
                 "set XDG_RUNTIME_DIR to a folder of your own with a short path, such as /run/user/$(id -u)"
                     .to_owned(),
             ),
-            Self::BadProject { .. } | Self::BadAccel(_) => None,
+            Self::BadProject { .. } | Self::BadAccel(_) | Self::BadLockTimeout { .. } => None,
             Self::NoWorkingFolder(_) => Some("change to a folder that exists".to_owned()),
         }
     }
@@ -150,7 +167,7 @@ impl SettingsError {
     /// The exit code it ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::BadProject { .. } | Self::BadAccel(_) => Exit::Usage,
+            Self::BadProject { .. } | Self::BadAccel(_) | Self::BadLockTimeout { .. } => Exit::Usage,
             Self::NoDataDir | Self::NoRuntimeDir(_) | Self::NothingForSockets | Self::NoWorkingFolder(_) => {
                 Exit::Error
             }

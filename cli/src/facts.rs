@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmctl_planner::observed::Sight;
 use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{Damage, DiskImage, Forward, Nic, process};
+use vmctl_providers::{Damage, DiskImage, Forward, Inspection, Nic, Stall, process};
+
+use vmctl_state::FailedProvision;
 
 use crate::commands::ssh::arguments;
 use crate::machines::{Machine, is_live, phase_word, reachable};
@@ -41,8 +43,11 @@ pub(crate) struct Facts {
     pub(crate) vnc: Option<String>,
     pub(crate) ssh: Option<SshFacts>,
     pub(crate) provisioned: Vec<StepFacts>,
+    pub(crate) provision_interrupted: Option<CutOffFacts>,
+    pub(crate) provision_failed: Option<FailedProvision>,
     pub(crate) forced_stop: Option<String>,
     pub(crate) damage: Vec<Damage>,
+    pub(crate) stall: Option<Stall>,
     pub(crate) created: Timestamp,
     pub(crate) updated: Timestamp,
 }
@@ -65,14 +70,22 @@ pub(crate) struct StepFacts {
     pub(crate) at: Timestamp,
 }
 
+/// A provisioning step that was cut off.
+#[derive(Debug, Serialize)]
+pub(crate) struct CutOffFacts {
+    pub(crate) number: u32,
+    pub(crate) label: String,
+    pub(crate) at: Timestamp,
+}
+
 impl Machine {
     /// Everything known, in the form in which it is shown.
     pub(crate) fn facts(&self) -> Facts {
         let found = self.inspection();
         let handle = self.handle.as_ref();
         let files = handle.map(|handle| WorkDir::new(&handle.work_dir));
-        let runtime =
-            found.filter(|found| is_live(found.state)).and_then(|found| found.handle.runtime.as_ref());
+        let lives = |found: &&Inspection| is_live(found.state) || found.stall.is_some();
+        let runtime = found.filter(lives).and_then(|found| found.handle.runtime.as_ref());
         let target = runtime.and(handle).and_then(reachable);
         Facts {
             name: self.name().to_owned(),
@@ -116,8 +129,15 @@ impl Machine {
                 .zip(1..)
                 .map(|(step, number)| StepFacts { step: number, digest: step.digest.clone(), at: step.at })
                 .collect(),
+            provision_interrupted: self.interrupted.as_ref().map(|step| CutOffFacts {
+                number: step.number,
+                label: step.label.clone(),
+                at: step.at,
+            }),
+            provision_failed: self.record.provision_failed.clone().filter(|_| self.interrupted.is_none()),
             forced_stop: handle.and_then(|handle| handle.forced_stop.clone()),
             damage: found.map(|found| found.damage.clone()).unwrap_or_default(),
+            stall: found.and_then(|found| found.stall.clone()),
             created: self.record.created,
             updated: self.record.updated,
         }

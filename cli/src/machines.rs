@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use vmctl_planner::observed::{self, Sight};
-use vmctl_planner::recorded::handle_of;
+use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::ssh::SshTarget;
 use vmctl_providers::workdir::among;
-use vmctl_providers::{Inspection, Name, RouterHypervisor, VmHandle, VmState};
-use vmctl_state::{Address, Phase, Record, Snapshot, project};
+use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
+use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
 use crate::error::CliError;
@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) handle: Option<VmHandle>,
     /// What was seen; absent without a handle.
     pub(crate) sight: Option<Sight>,
+    /// The provisioning step that was cut off.
+    pub(crate) interrupted: Option<Interrupted>,
 }
 
 /// Looks at all machines of a project at once. A project without a state has none.
@@ -147,8 +149,13 @@ fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Looks at every machine in `snapshot`.
-fn look(ctx: &Context, project: &Name, snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
-    let hypervisor = ctx.hypervisor(&ctx.project_dir(project)?)?;
+fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
+    let dir = ctx.project_dir(project)?;
+    let hypervisor = ctx.hypervisor(&dir)?;
+    if project::at_work(&dir)?.is_some() {
+        // What is begun there is under way.
+        snapshot.open.clear();
+    }
     small_runtime()?.block_on(seen(&hypervisor, project, snapshot))
 }
 
@@ -159,6 +166,7 @@ pub(crate) async fn seen(
     snapshot: Snapshot,
 ) -> Result<Vec<Machine>, CliError> {
     let mut seen = observed::refresh(host, &snapshot).await.map_err(|error| CliError::of(&error))?;
+    let open = snapshot.open;
     let records = snapshot.records.into_iter().filter(|(address, _)| is_vm(address));
     records
         .map(|(address, record)| {
@@ -169,7 +177,8 @@ pub(crate) async fn seen(
                     handle_of(&record).map_err(|error| CliError::of(&error))?
                 }
             };
-            Ok(Machine { project: project.clone(), record, handle, sight })
+            let interrupted = unknown_step(&record, &open);
+            Ok(Machine { project: project.clone(), record, handle, sight, interrupted })
         })
         .collect()
 }
@@ -201,7 +210,10 @@ impl Machine {
     pub(crate) fn state_and_remarks(&self) -> String {
         let mut remarks = Vec::new();
         let phase = self.record.phase;
-        if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
+        let stall = self.inspection().and_then(|found| found.stall.as_ref());
+        if let Some(stall) = stall {
+            remarks.push(stall.to_string());
+        } else if self.inspection().is_some_and(|found| !agrees(phase, found.state)) {
             remarks.push(format!("recorded as {}", phase_word(phase)));
         }
         let awaits_login =
@@ -211,6 +223,11 @@ impl Machine {
         }
         if self.record.taint.is_some() {
             remarks.push("tainted".to_owned());
+        }
+        if let Some(step) = &self.interrupted {
+            remarks.push(format!("provisioning interrupted at step {}", step.number));
+        } else if let Some(step) = &self.record.provision_failed {
+            remarks.push(format!("provisioning failed at step {}", step.number));
         }
         if self.inspection().is_some_and(|found| !found.damage.is_empty()) {
             remarks.push("damaged".to_owned());
@@ -228,6 +245,13 @@ impl Machine {
     /// wants to reach the guest will notice if it is not.
     pub(crate) fn live(&self) -> Result<&VmHandle, CliError> {
         let address = &self.record.address;
+        if let Some(stall) = self.inspection().and_then(|found| found.stall.as_ref()) {
+            let (Stall::DiskFull { path, .. } | Stall::DiskFailed { path }) = stall;
+            return Err(CliError::new(format!("`{address}` is {stall}, so nothing in it answers")).help(format!(
+                "make room for `{}`, or mend what it is on; then `vmctl apply` lets it go on where it was",
+                path.display()
+            )));
+        }
         Err(match (&self.sight, &self.handle) {
             (Some(Sight::Seen(found)), _) if found.state == VmState::Suspended => {
                 CliError::new(format!("`{address}` is suspended, so nothing in it answers"))
@@ -355,6 +379,8 @@ pub(crate) mod samples {
             ready: true,
             taint: None,
             provisioned: vec![ProvisionRecord { digest: "sha256:00".to_owned(), at }],
+            interrupted: None,
+            provision_failed: None,
             created: at,
             updated: at,
         };
@@ -366,12 +392,14 @@ pub(crate) mod samples {
             forwards: None,
             ending: None,
             damage: Vec::new(),
+            stall: None,
         };
         Machine {
             project: "shop".parse().unwrap(),
             record,
             handle: Some(handle),
             sight: Some(Sight::Seen(Box::new(inspection))),
+            interrupted: None,
         }
     }
 

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
+use vmctl_planner::admission::{size, size_needed};
 use vmctl_planner::apply::{Event, Failure};
 use vmctl_planner::{Plan, Step, StepId};
 
@@ -16,6 +17,9 @@ use crate::ui::{self, BAD, DOUBTFUL, GOOD};
 
 /// How often a live line is drawn anew; twice the rate at which a spinner looks alive.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// Steps that are named when what runs is awaited.
+const AWAITED: usize = 3;
 
 /// Version of the event lines.
 const EVENT_FORMAT: u32 = 1;
@@ -63,7 +67,9 @@ impl Progress {
                 Ok(())
             }
             Self::Quiet => {
-                if let (Event::Failed { .. }, Some(text)) = (event, plain(plan, event)) {
+                if let (Event::Failed { .. } | Event::Draining { .. }, Some(text)) =
+                    (event, plain(plan, event))
+                {
                     tell(&text);
                 }
                 Ok(())
@@ -98,12 +104,18 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
             bar.enable_steady_tick(REDRAW);
             bars.insert(*id, bar);
         }
-        Event::Done { id, .. } | Event::Failed { id, .. } => {
+        Event::Done { id, .. }
+        | Event::Failed { id, .. }
+        | Event::Retrying { id, .. }
+        | Event::GivenUp(id) => {
             if let Some(bar) = bars.remove(id) {
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Draining => {}
+        Event::Skipped { .. }
+        | Event::Output { .. }
+        | Event::Throttled { .. }
+        | Event::Draining { .. } => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
         // Drawn through the same hand as the live lines, so that they stay below it.
@@ -127,8 +139,34 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
-        Event::Draining => {
-            format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
+        Event::Throttled { id, needed, available } => format!(
+            "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
+            name(id),
+            size_needed(*needed),
+            size(*available)
+        ),
+        Event::Retrying { id, failure, attempt, of, after } => format!(
+            "{} {BAD}failed{BAD:#} (try {attempt} of {of}, the next one in {} s): {}",
+            name(id),
+            after.as_secs(),
+            failure_text(failure)
+        ),
+        Event::GivenUp(id) => {
+            format!("{} {DOUBTFUL}given up{DOUBTFUL:#}: the next apply waits again", name(id))
+        }
+        Event::Draining { awaited } => {
+            let head = format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started");
+            let names: Vec<_> = awaited.iter().take(AWAITED).map(name).collect();
+            match awaited.len().saturating_sub(AWAITED) {
+                0 if names.is_empty() => head,
+                0 => format!("{head}; waiting for {}. Again (Ctrl-C) stops at once", names.join(", ")),
+                more => {
+                    format!(
+                        "{head}; waiting for {} and {more} more. Again (Ctrl-C) stops at once",
+                        names.join(", ")
+                    )
+                }
+            }
         }
     })
 }
@@ -179,7 +217,16 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
-        Event::Draining => ("draining", None, json!({})),
+        Event::Throttled { id, needed, available } => {
+            ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
+        }
+        Event::Retrying { id, failure, attempt, of, after } => (
+            "retrying",
+            Some(*id),
+            json!({ "failure": failure, "attempt": attempt, "of": of, "seconds": after.as_secs_f64() }),
+        ),
+        Event::GivenUp(id) => ("given-up", Some(*id), json!({})),
+        Event::Draining { awaited } => ("draining", None, json!({ "awaited": awaited })),
     };
     let step = id.map(|id| plan.graph.step(id));
     write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, more })

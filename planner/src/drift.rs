@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use vmctl_providers::{Damage, Ending, Forward, Inspection, VmState};
+use vmctl_providers::{Damage, Ending, Forward, Inspection, Stall, VmState};
 use vmctl_state::{Phase, Record};
 
+use crate::admission::size;
 use crate::fields::{forward_text, json};
 use crate::observed::Sight;
 use crate::recorded::{RecordError, RecordedVm, spec_of};
@@ -40,7 +41,11 @@ pub enum DriftKind {
     Resumed,
     /// The machine runs although it was stopped or never started.
     Started,
-    /// The hypervisor reports a failure.
+    /// The hypervisor paused it, because its disk could not grow.
+    DiskFull,
+    /// The hypervisor paused it, because its disk could not be read or written for another reason.
+    DiskFailed,
+    /// The hypervisor reports another failure.
     Failed,
     /// The machine is gone with all its files.
     Gone,
@@ -106,6 +111,7 @@ pub fn drift(record: &Record, sight: Option<&Sight>) -> Result<Vec<Drift>, Recor
 fn power(phase: Phase, seen: &Inspection) -> Option<Drift> {
     let (kind, text) = match (phase, seen.state) {
         (_, VmState::Destroyed) => (DriftKind::Gone, "it is gone, with all its files"),
+        (_, VmState::Failed) if seen.stall.is_some() => return seen.stall.as_ref().map(stalled),
         (_, VmState::Failed) => (DriftKind::Failed, "the hypervisor reports a failure"),
         (Phase::Running | Phase::Suspended, VmState::Stopped | VmState::Prepared) => match seen.ending {
             Some(Ending::InOrder) => {
@@ -127,6 +133,20 @@ fn power(phase: Phase, seen: &Inspection) -> Option<Drift> {
         _ => return None,
     };
     Some(Drift::new(kind, text).between(json(&phase), json(&seen.state)))
+}
+
+fn stalled(stall: &Stall) -> Drift {
+    let kind = match stall {
+        Stall::DiskFull { .. } => DriftKind::DiskFull,
+        Stall::DiskFailed { .. } => DriftKind::DiskFailed,
+    };
+    let text = match stall {
+        Stall::DiskFull { path, free_bytes } => {
+            format!("{stall}; {} is free where `{}` is", size(*free_bytes), path.display())
+        }
+        Stall::DiskFailed { path } => format!("{stall}; `{}` could not be read or written", path.display()),
+    };
+    Drift::new(kind, text).between(Value::Null, json(stall))
 }
 
 fn hardware(spec: &RecordedVm, seen: &Inspection) -> Vec<Drift> {

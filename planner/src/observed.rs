@@ -91,7 +91,7 @@ pub async fn strays<H: Custody>(
     project: &Name,
     recorded: &Snapshot,
     desired: Option<&Desired>,
-) -> Result<Vec<Stray>, vmctl_providers::Error> {
+) -> Result<Vec<Stray>, Error> {
     let known: BTreeSet<_> = recorded.records.values().map(|record| InstanceId(record.instance)).collect();
     let mut strays = host.strays(project, &known).await?;
     let removed = |stray: &Stray| {

@@ -44,6 +44,37 @@ pub struct Inspection {
     pub ending: Option<Ending>,
     /// What the machine needs and is gone or is not what it was.
     pub damage: Vec<Damage>,
+    /// Why the hypervisor paused it by itself; such a machine is [`VmState::Failed`], and can go on.
+    #[serde(default)]
+    pub stall: Option<Stall>,
+}
+
+/// Why a hypervisor paused a machine by itself. What the guest was about to write is kept, and written when it goes on
+/// ([`crate::Hypervisor::resume`]): nothing is lost as long as its process lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Stall {
+    /// Its disk could not grow: the file system that it is on was full.
+    DiskFull {
+        /// The disk.
+        path: PathBuf,
+        /// Bytes that are free there now.
+        free_bytes: u64,
+    },
+    /// Its disk could not be read or written for another reason.
+    DiskFailed {
+        /// The disk.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull { .. } => f.write_str("paused: disk full"),
+            Self::DiskFailed { .. } => f.write_str("paused: disk failed"),
+        }
+    }
 }
 
 /// How a machine's process ended, as far as what it left tells.

@@ -33,6 +33,18 @@ pub enum StoreError {
         holder: Option<Box<Holder>>,
     },
 
+    /// A writer on another host did not sign off, and from here nobody can tell whether it lives.
+    #[error(
+        "the state is locked: `{path}` names {holder}, which is another host",
+        path = path.display()
+    )]
+    LockedElsewhere {
+        /// The file that names the holder.
+        path: PathBuf,
+        /// Who that is.
+        holder: Box<Holder>,
+    },
+
     /// The store is there and cannot be read as a whole, or it is no store of vmctl.
     #[error("the state in `{path}` is damaged: {detail}", path = path.display())]
     Damaged {
@@ -127,7 +139,7 @@ impl StoreError {
     pub fn kind(&self) -> StoreErrorKind {
         match self {
             Self::Io { .. } => StoreErrorKind::Io,
-            Self::Locked { .. } => StoreErrorKind::Locked,
+            Self::Locked { .. } | Self::LockedElsewhere { .. } => StoreErrorKind::Locked,
             Self::Damaged { .. } | Self::Replaced { .. } => StoreErrorKind::Damaged,
             Self::Missing { .. } => StoreErrorKind::Missing,
             Self::Newer { .. } => StoreErrorKind::Newer,
@@ -140,12 +152,20 @@ impl StoreError {
         match self {
             Self::Io { path, source, .. } => io_help(path, source.kind()),
             Self::Locked { holder: Some(holder), .. } => Some(format!(
-                "Wait until process {} on `{}` is done; the lock is given back when that process ends.",
+                "Wait until process {} on `{}` is done, or pass `--lock-timeout 10m` to wait for it; the lock is given \
+                 back when that process ends, however it ends.",
                 holder.pid, holder.host
             )),
-            Self::Locked { holder: None, .. } => {
-                Some("Wait until the other process is done; the lock is given back when it ends.".into())
-            }
+            Self::Locked { holder: None, .. } => Some(
+                "Wait until the other process is done, or pass `--lock-timeout 10m` to wait for it; the lock is given \
+                 back when it ends, however it ends."
+                    .into(),
+            ),
+            Self::LockedElsewhere { holder, .. } => Some(format!(
+                "Look on `{}` whether process {} still runs. If it does not, `vmctl state unlock --force` clears its \
+                 mark; if it does, two at once would damage the state.",
+                holder.host, holder.pid
+            )),
             Self::Damaged { path, .. } => Some(format!(
                 "Restore the folder `{}` from a backup and remove the `snapshot.json` beside it; until then that \
                  file shows what was recorded last.",
@@ -186,6 +206,7 @@ impl StoreError {
         match self {
             Self::Io { source, .. } => Some(source.kind()),
             Self::Locked { .. }
+            | Self::LockedElsewhere { .. }
             | Self::Damaged { .. }
             | Self::Replaced { .. }
             | Self::Missing { .. }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 
 /// Only the owner may enter.
 const PRIVATE_FOLDER: u32 = 0o700;
@@ -120,7 +121,9 @@ fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         .open(path)
         .map_err(StoreError::io("create", path))?;
     file.write_all(content).map_err(StoreError::io("write", path))?;
-    file.sync_all().map_err(StoreError::io("sync", path))
+    file.sync_all().map_err(StoreError::io("sync", path))?;
+    failpoint!("state.file.drafted", path);
+    Ok(())
 }
 
 /// Opens a private file, making it if there is none.

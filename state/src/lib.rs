@@ -24,6 +24,7 @@
 //!     host: "mill".into(),
 //!     pid: std::process::id(),
 //!     since: Timestamp::now(),
+//!     boot: vmctl_state::project::boot_id(),
 //! };
 //! let mut writer = Writer::open(&dir, holder, Uuid::new_v4(), Duration::ZERO)?;
 //!
@@ -49,6 +50,7 @@
 //! ```
 
 pub mod error;
+mod failpoints;
 mod files;
 mod guard;
 mod ledger;
@@ -60,6 +62,9 @@ pub mod store;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
-pub use project::{Holder, ProjectDir, Writer, projects, read};
-pub use record::{Address, Ended, Intent, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
+pub use project::{Holder, ProjectDir, Unlocked, Writer, projects, read, unlock};
+pub use record::{
+    Address, Ended, FailedProvision, Intent, Interrupted, OpId, Outcome, Phase, ProvisionRecord, Record,
+    Snapshot,
+};
 pub use store::{Entry, Store};

@@ -25,6 +25,7 @@ use sled::{Db, Transactional, Tree};
 use uuid::Uuid;
 
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 use crate::guard;
 use crate::ledger::{Head, Ledger, Row, Staged};
@@ -105,6 +106,7 @@ impl SledStore {
             }
         }
         files::sync_folder(&draft)?;
+        failpoint!("state.create.drafted", folder);
         // What is at the place now holds no data file, so that it is no store; usually there is nothing.
         if files::exists(folder)? {
             fs::remove_dir(folder).map_err(StoreError::io("replace folder", folder))?;
@@ -170,11 +172,15 @@ impl SledStore {
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
+        failpoint!("state.commit.begun", &self.folder);
         contained(&self.folder, || {
             self.engine.transact(writes)?;
             self.engine.db.flush().map(drop)
         })?;
-        self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))
+        failpoint!("state.commit.flushed", &data_file(&self.folder));
+        self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))?;
+        failpoint!("state.commit.synced", &data_file(&self.folder));
+        Ok(())
     }
 
     /// Reads the steps that ended, oldest first.

@@ -23,5 +23,23 @@ pub mod world;
 #[cfg(test)]
 mod doors;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 pub use vmctl::{Ended, Running};
 pub use world::World;
+
+/// How long a condition may take to come true; emulated guests on a busy host are slow.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Pause between two looks at something that cannot be waited for, such as a file of another process.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// Returns as soon as `holds` does; panics, saying `what`, if that takes too long.
+pub fn await_condition(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not true after {PATIENCE:?}: {what}");
+        thread::sleep(BETWEEN_LOOKS);
+    }
+}

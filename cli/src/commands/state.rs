@@ -1,14 +1,11 @@
 //! `state`: changes what is remembered, without touching machines.
 
-use std::time::Duration;
-
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::{Custody, Name, VmHandle};
-use vmctl_state::{Address, Entry, Store, Writer};
+use vmctl_state::{Address, Entry, Store, Unlocked, unlock};
 
-use super::plan::lineage;
-use crate::args::{StateArgs, StateCommand, StateRmArgs};
-use crate::context::{Context, holder, small_runtime};
+use crate::args::{LockArgs, StateArgs, StateCommand, StateRmArgs, StateUnlockArgs};
+use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::machines;
 
@@ -16,6 +13,8 @@ use crate::machines;
 pub(crate) fn run(ctx: &Context, args: &StateArgs) -> Result<Exit, CliError> {
     match &args.command {
         StateCommand::Rm(args) => rm(ctx, args),
+        StateCommand::Unlock(args) => give_back(ctx, args),
+        StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
     }
 }
 
@@ -29,15 +28,15 @@ fn rm(ctx: &Context, args: &StateRmArgs) -> Result<Exit, CliError> {
         }
     }
     for (project, address) in chosen {
-        forget(ctx, &project, &address)?;
+        forget(ctx, &args.lock, &project, &address)?;
     }
     Ok(Exit::Fine)
 }
 
 /// The machine is marked before it is forgotten: what is cut off in between is still recorded.
-fn forget(ctx: &Context, project: &Name, address: &Address) -> Result<(), CliError> {
+fn forget(ctx: &Context, lock: &LockArgs, project: &Name, address: &Address) -> Result<(), CliError> {
     let dir = ctx.project_dir(project)?;
-    let mut writer = Writer::open(&dir, holder("state rm"), lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, "state rm", lock)?;
     let record = writer.snapshot()?.records.remove(address);
     let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
     let handle = handle_of(&record).map_err(|error| CliError::of(&error))?;
@@ -48,6 +47,26 @@ fn forget(ctx: &Context, project: &Name, address: &Address) -> Result<(), CliErr
     writer.close()?;
     ctx.note(&format!("`{address}` is forgotten and goes on as it is.{}", places(handle.as_ref())));
     Ok(())
+}
+
+/// Clears what a dead writer left of its lock.
+fn give_back(ctx: &Context, args: &StateUnlockArgs) -> Result<Exit, CliError> {
+    let Some(project) = ctx.project()? else {
+        ctx.note("Nothing is locked: no VMFile.kdl was found and no project exists.");
+        return Ok(Exit::Fine);
+    };
+    ctx.note(&match unlock(&ctx.project_dir(&project)?, args.force)? {
+        Unlocked::WasFree => format!("Project `{project}` is not locked."),
+        Unlocked::Cleared(Some(holder)) => {
+            format!("Project `{project}` is free: {holder} did not sign off, and what it committed is kept.")
+        }
+        Unlocked::Cleared(None) => {
+            format!(
+                "Project `{project}` is free: its holder did not sign off, and what it committed is kept."
+            )
+        }
+    });
+    Ok(Exit::Fine)
 }
 
 /// Where a forgotten machine is, for those who want to remove it by hand later.

@@ -1,14 +1,11 @@
 //! `taint` and `untaint`: whether the next apply makes a machine anew.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use vmctl_planner::recorded::spec_of;
-use vmctl_state::{Address, Entry, Record, Store, Writer};
+use vmctl_state::{Address, Entry, Record, Store};
 
-use super::plan::lineage;
-use crate::args::{TaintArgs, UntaintArgs};
-use crate::context::{Context, holder};
+use crate::args::{LockArgs, TaintArgs, UntaintArgs};
+use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::machines;
 
@@ -20,7 +17,7 @@ pub(crate) fn taint(ctx: &Context, args: &TaintArgs) -> Result<Exit, CliError> {
             .help("leave --reason out, or say why the machine is to be made anew".to_owned())
             .exit(Exit::Usage));
     }
-    let Marked { address, was, is_protected } = mark(ctx, "taint", &args.name, Some(reason))?;
+    let Marked { address, was, is_protected } = mark(ctx, "taint", &args.lock, &args.name, Some(reason))?;
     ctx.note(&match was {
         Some(was) => format!("`{address}` was tainted already ({was}); the reason is now: {reason}."),
         None if is_protected => format!(
@@ -36,7 +33,7 @@ pub(crate) fn taint(ctx: &Context, args: &TaintArgs) -> Result<Exit, CliError> {
 
 /// Runs `untaint`.
 pub(crate) fn untaint(ctx: &Context, args: &UntaintArgs) -> Result<Exit, CliError> {
-    let Marked { address, was, .. } = mark(ctx, "untaint", &args.name, None)?;
+    let Marked { address, was, .. } = mark(ctx, "untaint", &args.lock, &args.name, None)?;
     ctx.note(&match was {
         Some(was) => format!("`{address}` is not tainted any more (it was: {was})."),
         None => format!("`{address}` was not tainted."),
@@ -54,10 +51,16 @@ struct Marked {
 }
 
 /// Sets or takes back the mark.
-fn mark(ctx: &Context, command: &str, name: &str, taint: Option<&str>) -> Result<Marked, CliError> {
+fn mark(
+    ctx: &Context,
+    command: &str,
+    lock: &LockArgs,
+    name: &str,
+    taint: Option<&str>,
+) -> Result<Marked, CliError> {
     let (project, address) = machines::named(ctx, name)?;
     let dir = ctx.project_dir(&project)?;
-    let mut writer = Writer::open(&dir, holder(command), lineage(&dir), Duration::ZERO)?;
+    let mut writer = ctx.writer(&dir, command, lock)?;
     let record = writer.snapshot()?.records.remove(&address);
     let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
     let was = record.taint.clone();

@@ -15,8 +15,10 @@
 mod dispatch;
 mod effect;
 mod executor;
+mod gate;
 mod outcome;
 mod records;
+mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;

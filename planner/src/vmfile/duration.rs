@@ -67,6 +67,13 @@ impl Fields {
     }
 }
 
+/// Reads a duration that stands outside a VMFile, such as `2m` on a command line; the error says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let hint = "write a number and its unit: `30s`, `2m`, `1h30m`";
+    let read = parse(text).map_err(|_| format!("it is not a duration; {hint}"))?;
+    Duration::try_from(read).map_err(|_| format!("a duration is not negative; {hint}"))
+}
+
 fn parse(text: &str) -> Result<SignedDuration, Wrong> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) {

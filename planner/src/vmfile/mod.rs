@@ -51,6 +51,7 @@ mod volume;
 mod words;
 mod write;
 
+pub use duration::parse_duration;
 pub use expand::Given;
 pub(crate) use files::content_digest;
 pub use format::format;

@@ -11,6 +11,7 @@ use super::qmp::Monitor;
 use super::usernet::{self, Rule};
 use crate::abilities::{Damage, Inspection};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
 use crate::workdir::WorkDir;
@@ -74,6 +75,7 @@ impl QemuBackend {
             forwards: None,
             ending: None,
             damage: Vec::new(),
+            stall: None,
         };
         seen.handle.runtime = None;
         match self.live_state(vm.id).await? {
@@ -81,6 +83,9 @@ impl QemuBackend {
             Some((process, state)) => {
                 seen.state = state;
                 let mut monitor = self.monitor(vm.id, &process).await?;
+                if state == VmState::Failed {
+                    seen.stall = monitor.stall(&WorkDir::new(&vm.work_dir).overlay()).await?;
+                }
                 seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
                 seen.memory_mib = Some(monitor.memory().await? >> 20);
                 let bound = usernet::parse(&monitor.user_network().await?);
@@ -157,6 +162,7 @@ impl QemuBackend {
             VmState::Running => monitor.pause().await?,
             state => return Err(Error::InvalidState { action: "suspend", state }),
         }
+        failpoint!("suspend.qemu.paused", &vm.work_dir);
         self.handle_of_live(vm, &process, &mut monitor).await
     }
 
@@ -168,6 +174,7 @@ impl QemuBackend {
             VmState::Suspended | VmState::Failed => monitor.unpause().await?,
             state => return Err(Error::InvalidState { action: "resume", state }),
         }
+        failpoint!("resume.qemu.unpaused", &vm.work_dir);
         self.handle_of_live(vm, &process, &mut monitor).await
     }
 

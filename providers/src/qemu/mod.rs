@@ -48,6 +48,7 @@ pub mod places;
 
 mod backend;
 mod base;
+mod capacity;
 mod console;
 mod custody;
 mod ending;

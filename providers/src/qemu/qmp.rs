@@ -18,6 +18,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::abilities::Stall;
+use crate::capacity::space;
 use crate::error::{Error, Result};
 use crate::spec::VmState;
 
@@ -88,6 +90,24 @@ impl Monitor {
     /// What the machine does, by QEMU's word.
     pub(crate) async fn state(&mut self) -> Result<VmState> {
         Ok(vm_state(self.execute(qmp::query_status {}).await?.status))
+    }
+
+    /// Why QEMU paused it by itself, if it did because a disk could not be read or written; the disk is `path`.
+    ///
+    /// Such a request is tried again when the machine goes on (`werror=enospc`, QEMU's default, pauses for want of
+    /// space only and passes everything else to the guest).
+    pub(crate) async fn stall(&mut self, path: &Path) -> Result<Option<Stall>> {
+        if self.execute(qmp::query_status {}).await?.status != qmp::RunState::io_error {
+            return Ok(None);
+        }
+        let disks = self.execute(qmp::query_block {}).await?;
+        let is_full = disks.iter().any(|disk| disk.io_status == Some(qmp::BlockDeviceIoStatus::nospace));
+        let path = path.to_owned();
+        Ok(Some(if is_full {
+            Stall::DiskFull { free_bytes: space(path.parent().unwrap_or(&path))?.free, path }
+        } else {
+            Stall::DiskFailed { path }
+        }))
     }
 
     /// How many vCPUs it has.

@@ -8,6 +8,7 @@ use super::forwards;
 use super::manifest::{Manifest, Owner};
 use super::prepare::{QEMU_IMG_DEADLINE, ensure_seed};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
 use crate::spec::{BackendTag, DiskImage, Machine, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
@@ -44,6 +45,7 @@ impl QemuBackend {
             && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
         {
             grow(&work, &vm.machine.image, bytes).await?;
+            failpoint!("update.qemu.grown", work.overlay());
         }
         if manifest.ssh != spec.ssh {
             self.sessions.forget(vm.id);
@@ -59,6 +61,7 @@ impl QemuBackend {
                 ..changed.handle(&work, changed.state_at_rest(), None)
             },
         };
+        failpoint!("update.qemu.brought", work.path());
         if changed != manifest {
             changed.store(&work)?;
         }

@@ -4,7 +4,7 @@
 //! is never removed. Who holds it stands in `lock.json` beside it, for people only.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::ProjectDir;
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 
 /// How long some hold the lock who are not writers: readers that finish what a dead writer left, and waiters that
@@ -35,11 +37,34 @@ pub struct Holder {
     pub pid: u32,
     /// Since when.
     pub since: Timestamp,
+    /// The running kernel's boot id, which tells a restarted host and another host apart from this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Uuid>,
+}
+
+impl Holder {
+    /// Whether it may live where this kernel's locks say nothing about it: another host that shares the disk.
+    ///
+    /// The same host after a restart is no other host, and a container of this kernel is none either.
+    pub fn is_elsewhere(&self) -> bool {
+        let is_same_kernel = self.boot.is_some() && self.boot == boot_id();
+        !is_same_kernel && host_name().is_some_and(|host| host != self.host)
+    }
+}
+
+/// The running kernel's boot id; `None` where the system has none.
+pub fn boot_id() -> Option<Uuid> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok()
+}
+
+/// What this host calls itself; `None` where the system does not tell in a file.
+fn host_name() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_owned())
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { command, user, host, pid, since } = self;
+        let Self { command, user, host, pid, since, boot: _ } = self;
         write!(f, "`{command}` (process {pid} of {user} on {host}, since {since:.0})")
     }
 }
@@ -61,7 +86,11 @@ impl Lock {
     /// Takes the project's lock for writing, waiting at most `wait` for another writer.
     pub(super) fn of_writer(dir: &ProjectDir, wait: Duration) -> Result<Self, StoreError> {
         let held = Self::acquire(&dir.lock(), wait.max(MOMENT))?;
-        held.ok_or_else(|| StoreError::Locked { path: dir.lock(), holder: holder(dir) })
+        let held = held.ok_or_else(|| StoreError::Locked { path: dir.lock(), holder: holder(dir) })?;
+        match elsewhere(dir) {
+            Some(holder) => Err(StoreError::LockedElsewhere { path: dir.holder(), holder }),
+            None => Ok(held),
+        }
     }
 
     /// Takes the lock of the file at `path`, waiting at most `wait`; `None` if it is still held then.
@@ -113,7 +142,15 @@ fn lock_blocking(file: &File) -> io::Result<()> {
 pub(super) fn announce(dir: &ProjectDir, holder: &Holder) -> Result<(), StoreError> {
     let path = dir.holder();
     let json = serde_json::to_vec(holder).map_err(|e| StoreError::io("encode", &path)(e.into()))?;
-    files::replace(&path, &json)
+    files::replace(&path, &json)?;
+    failpoint!("state.lock.announced", &path);
+    Ok(())
+}
+
+/// Who announced itself on another host and did not sign off. The lock is free as far as this kernel knows, which says
+/// nothing if the two hosts share the disk but not its locks.
+pub(super) fn elsewhere(dir: &ProjectDir) -> Option<Box<Holder>> {
+    holder(dir).filter(|holder| holder.is_elsewhere())
 }
 
 /// Who holds the lock, if that was written down; it names people and decides nothing.

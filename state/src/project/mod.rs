@@ -37,6 +37,6 @@ mod writer;
 pub use dir::{ProjectDir, projects};
 pub use key::{KEY_LENGTH, Key, key, make_key};
 pub use lineage::reserve_lineage;
-pub use lock::Holder;
-pub use reader::{at_work, read};
+pub use lock::{Holder, boot_id};
+pub use reader::{Unlocked, at_work, read, unlock};
 pub use writer::Writer;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::ProjectDir;
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 use crate::record::{FORMAT_VERSION, Snapshot};
 
@@ -30,9 +31,12 @@ struct Format {
 /// Replaces the published snapshot.
 pub(super) fn write(dir: &ProjectDir, snapshot: &Snapshot) -> Result<(), StoreError> {
     let path = dir.snapshot();
+    failpoint!("state.publish.begun", &path);
     let mut json = serde_json::to_vec(snapshot).map_err(|e| StoreError::io("encode", &path)(e.into()))?;
     json.push(b'\n');
-    files::replace(&path, &json)
+    files::replace(&path, &json)?;
+    failpoint!("state.publish.replaced", &path);
+    Ok(())
 }
 
 /// Reads the published snapshot; `None` if there is none.

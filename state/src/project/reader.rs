@@ -32,6 +32,12 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
             Err(error) => return Err(error),
         }
     }
+    if let Some(holder) = lock::elsewhere(dir)
+        && let Some(published) = published::load(dir)?
+    {
+        tracing::info!(%holder, "it works on another host: what it published last is shown");
+        return Ok(Some(published));
+    }
     match take_over(dir, Duration::ZERO) {
         Ok(Some(exact)) => Ok(Some(exact)),
         Ok(None) => from_writer(dir).map(Some),
@@ -44,16 +50,50 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     }
 }
 
-/// The writer that is at work on the project now, if there is one.
+/// The writer that is at work on the project now, if there is one; one on another host counts as being at work.
 pub fn at_work(dir: &ProjectDir) -> Result<Option<Box<Holder>>, StoreError> {
     if !files::exists(&dir.holder())? {
         return Ok(None);
     }
     // What a dead writer left says nothing about now.
     Ok(match Lock::acquire(&dir.lock(), Duration::ZERO)? {
-        Some(_free) => None,
+        Some(_free) => lock::elsewhere(dir),
         None => lock::holder(dir),
     })
+}
+
+/// What [`unlock`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unlocked {
+    /// Nobody holds the state, and nobody left anything open.
+    WasFree,
+    /// A writer did not sign off; it was named if it had said who it is. What it left is finished.
+    Cleared(Option<Box<Holder>>),
+}
+
+/// Finishes what a dead writer left: publishes its last commits and takes its name off the lock.
+///
+/// A writer that lives is [`Locked`](StoreError::Locked), whatever `force` says: the kernel takes a lock from nobody.
+/// One on another host is [`LockedElsewhere`](StoreError::LockedElsewhere) unless `force` says that it is dead.
+pub fn unlock(dir: &ProjectDir, force: bool) -> Result<Unlocked, StoreError> {
+    if !files::exists(dir.path())? {
+        return Ok(Unlocked::WasFree);
+    }
+    let Some(_lock) = Lock::acquire(&dir.lock(), Duration::ZERO)? else {
+        return Err(StoreError::Locked { path: dir.lock(), holder: lock::holder(dir) });
+    };
+    if !files::exists(&dir.holder())? {
+        return Ok(Unlocked::WasFree);
+    }
+    if let Some(holder) = lock::elsewhere(dir).filter(|_| !force) {
+        return Err(StoreError::LockedElsewhere { path: dir.holder(), holder });
+    }
+    let left = lock::holder(dir);
+    if dir.presence()? == Presence::Store {
+        writer::open_store(dir)?.close()?;
+    }
+    files::remove(&dir.holder())?;
+    Ok(Unlocked::Cleared(left))
 }
 
 /// Takes what the writer at work published.

@@ -22,6 +22,7 @@ pub(crate) fn holder(command: &str) -> Holder {
         host: "here".into(),
         pid: std::process::id(),
         since: Timestamp::UNIX_EPOCH,
+        boot: vmctl_state::project::boot_id(),
     }
 }
 
@@ -47,6 +48,8 @@ pub(crate) fn record(name: &str, spec: Value) -> Record {
         ready: true,
         taint: None,
         provisioned: Vec::new(),
+        interrupted: None,
+        provision_failed: None,
         created: Timestamp::UNIX_EPOCH,
         updated: Timestamp::UNIX_EPOCH,
     }

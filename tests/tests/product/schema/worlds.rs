@@ -27,6 +27,13 @@ pub(super) fn script(world: &World, rules: &Value) {
     fs::write(folder.join("script.json"), rules.to_string()).expect("the script");
 }
 
+/// Says what the fake host has.
+pub(crate) fn furnish(world: &World, host: &Value) {
+    let folder = world.data().join("projects/shop/noop");
+    fs::create_dir_all(&folder).expect("the fake host's folder");
+    fs::write(folder.join("host.json"), host.to_string()).expect("the fake host");
+}
+
 /// One fake machine of a VMFile.
 fn vm(name: &str, rest: &str) -> String {
     format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
@@ -115,7 +122,18 @@ pub(super) fn changed() -> World {
 /// One fake machine for each kind of drift that it can have, named after it, and one for all that files can have.
 pub(super) fn drifted() -> World {
     let world = world();
-    let kinds = ["powered-off", "not-running", "paused", "failed", "gone", "vcpus", "memory", "unreachable"];
+    let kinds = [
+        "powered-off",
+        "not-running",
+        "paused",
+        "failed",
+        "disk-full",
+        "disk-failed",
+        "gone",
+        "vcpus",
+        "memory",
+        "unreachable",
+    ];
     let forwards = ["forward-missing", "forward-extra"].map(|name| (name, "forward host=0 guest=80"));
     let others = [
         ("resumed", "state \"suspended\""),
@@ -134,11 +152,17 @@ pub(super) fn drifted() -> World {
         ("not-running", "prepared"),
         ("paused", "suspended"),
         ("failed", "failed"),
+        ("disk-full", "failed"),
+        ("disk-failed", "failed"),
         ("resumed", "running"),
         ("started", "running"),
     ] {
         edit(&world, name, |machine| machine["state"] = json!(state));
     }
+    edit(&world, "disk-full", |machine| {
+        machine["stall"] = json!({ "kind": "disk-full", "path": "/x", "free_bytes": 4096 });
+    });
+    edit(&world, "disk-failed", |machine| machine["stall"] = json!({ "kind": "disk-failed", "path": "/x" }));
     edit(&world, "vcpus", |machine| machine["machine"]["vcpus"] = json!(3));
     edit(&world, "memory", |machine| machine["machine"]["memory_mib"] = json!(77));
     edit(&world, "forward-missing", |machine| machine["machine"]["nics"][0]["forwards"] = json!([]));
