@@ -112,10 +112,7 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. }
-        | Event::Output { .. }
-        | Event::Throttled { .. }
-        | Event::Draining { .. } => {}
+        Event::Skipped { .. } | Event::Output { .. } | Event::Throttled { .. } | Event::Draining { .. } => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
         // Drawn through the same hand as the live lines, so that they stay below it.

@@ -174,7 +174,7 @@ mod tests {
         put(96, &4_u32.to_be_bytes());
         put(100, &104_u32.to_be_bytes());
         put(CLUSTER, &(2 * CLUSTER as u64).to_be_bytes());
-        put(3 * CLUSTER, &(4 * CLUSTER as u64 | 1 << 63).to_be_bytes());
+        put(3 * CLUSTER, &((4 * CLUSTER as u64) | (1 << 63)).to_be_bytes());
         put(4 * CLUSTER, &entry.to_be_bytes());
         file
     }
@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn what_lies_beyond_the_end_is_found() {
         let cluster = CLUSTER as u64;
-        let data = 5 * cluster | 1 << 63;
+        let data = (5 * cluster) | (1 << 63);
         // A compressed part of one sector, and one of three that begins in the middle of its first.
-        let compressed = |place: u64, more: u64| COMPRESSED | more << 54 | place;
+        let compressed = |place: u64, more: u64| COMPRESSED | (more << 54) | place;
         for entry in
-            [0, data, 9 * cluster | ZERO, compressed(5 * cluster, 0), compressed(6 * cluster - 1100, 2)]
+            [0, data, (9 * cluster) | ZERO, compressed(5 * cluster, 0), compressed(6 * cluster - 1100, 2)]
         {
             assert_eq!(missing(&image(entry)), None, "{entry:#x}");
         }
