@@ -3,6 +3,7 @@
 //! A deadline is a time that a guest is given while somebody asks it. Nobody asked it during a standstill, so that time is
 //! given again.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub(super) struct Standstill(AtomicU64);
 impl Standstill {
     /// Awaits `work`, and counts the time in which this process did not run.
     pub(super) async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
-        let ticking = async {
+        let ticking = async || -> Infallible {
             loop {
                 let before = Instant::now();
                 sleep(TICK).await;
@@ -32,7 +33,7 @@ impl Standstill {
         // The tick is looked at first: after a standstill it is due together with the deadlines that passed in it.
         tokio::select! {
             biased;
-            () = ticking => unreachable!("the watch goes on"),
+            never = ticking() => match never {},
             result = work => result,
         }
     }
