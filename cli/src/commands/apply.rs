@@ -14,7 +14,7 @@ use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report}
 use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
-use vmctl_state::{Store, Writer};
+use vmctl_state::{Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen};
@@ -45,7 +45,9 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
+    // What makes machines can wait until there is room for them.
+    let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
+    let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
     let closed = writer.close();

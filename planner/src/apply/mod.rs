@@ -15,10 +15,12 @@
 mod dispatch;
 mod effect;
 mod executor;
+mod notes;
 mod outcome;
 mod records;
 
 pub use dispatch::Limits;
 pub use effect::Host;
 pub use executor::{Control, Executor};
+pub use notes::{NotedAt, note_down};
 pub use outcome::{ApplyError, Event, Failure, Report};

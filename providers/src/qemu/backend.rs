@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::accel::AccelChoice;
@@ -169,5 +170,9 @@ impl Custody for QemuBackend {
 
     async fn release(&self, vm: &VmHandle) -> Result<()> {
         self.let_go(vm)
+    }
+
+    async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        self.keep_note(vm, note)
     }
 }

@@ -13,6 +13,7 @@ mod locking;
 mod outputs;
 mod plans;
 mod provisioning;
+mod recovery;
 mod report;
 mod schema;
 mod secrets;
