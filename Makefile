@@ -36,10 +36,13 @@ demo-down: ## remove what `make demo` made
 check: setup ## formatting and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --package vmctl --features failpoints --bin vmctl-failpoints -- -D warnings
 
 test: setup images check ## everything: lints, unit tests, end-to-end tests with real guests
 	cargo build --locked --package vmctl
-	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_TEST_IMAGES="$(IMAGES)" cargo test --locked --workspace
+	cargo build --locked --package vmctl --features failpoints --bin vmctl-failpoints
+	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_FAILPOINTS_BIN="$(abspath $(VMCTL)-failpoints)" \
+		VMCTL_TEST_IMAGES="$(IMAGES)" cargo test --locked --workspace
 
 bench: setup images ## time to ssh of vmctl against a bare script with the same QEMU arguments
 	cargo build --locked --release --package vmctl --package vmctl-tests

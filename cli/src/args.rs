@@ -131,6 +131,10 @@ pub(crate) enum Command {
     Fmt(FmtArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+    /// List the places where tests let this program fail
+    #[cfg(feature = "failpoints")]
+    #[command(hide = true)]
+    Failpoints,
 }
 
 /// Options of `init`.
@@ -167,7 +171,7 @@ pub(crate) struct PlanningArgs {
     #[arg(long)]
     pub(crate) destroy: bool,
     /// Change only the record, to what is observed; no machine is touched
-    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace"])]
+    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace", "rerun"])]
     pub(crate) refresh_only: bool,
     /// Trust the record and do not look at what really runs
     #[arg(long)]
@@ -181,6 +185,12 @@ pub(crate) struct PlanningArgs {
     /// Make this machine anew, whether or not it changed; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) replace: Vec<Name>,
+    /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
+    #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
+    pub(crate) rerun: Vec<Name>,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
 }
 
 /// How to show a plan.
@@ -257,7 +267,7 @@ pub(crate) struct DriftArgs {
 )]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]
@@ -359,7 +369,7 @@ pub(crate) struct UntaintArgs {
 
 /// Options of `state`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl state rm web")]
+#[command(after_help = "Examples:\n  vmctl state rm web\n  vmctl state provisioned web")]
 pub(crate) struct StateArgs {
     /// What to do
     #[command(subcommand)]
@@ -375,6 +385,8 @@ pub(crate) enum StateCommand {
     Rebuild(StateRebuildArgs),
     /// Clear what a dead vmctl left of its lock
     Unlock(StateUnlockArgs),
+    /// Take a provisioning step that was cut off for done
+    Provisioned(StateProvisionedArgs),
 }
 
 /// Options of `state rebuild`.
@@ -410,6 +422,21 @@ pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+}
+
+/// Options of `state provisioned`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state provisioned web\n  vmctl state provisioned web --yes\n\nFor a step that was cut off, so that nobody knows whether it did its work: look into the guest\nfirst. The next apply goes on behind the step. `vmctl apply --rerun web` runs it again instead."
+)]
+pub(crate) struct StateProvisionedArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) name: String,
+    /// Do so without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
 }

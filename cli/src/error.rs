@@ -257,11 +257,9 @@ impl From<StoreError> for CliError {
 impl From<vmctl_providers::Error> for CliError {
     fn from(error: vmctl_providers::Error) -> Self {
         let this = Self::of(&error).help(error.help());
-        match error {
-            vmctl_providers::Error::Provision { tail, .. } if !tail.is_empty() => {
-                this.because(&Lines(tail.join("\n")))
-            }
-            _ => this,
+        match error.tail() {
+            [] => this,
+            tail => this.because(&Lines(tail.join("\n"))),
         }
     }
 }

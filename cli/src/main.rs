@@ -13,6 +13,8 @@ mod context;
 mod env;
 mod error;
 mod facts;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod files;
 mod logging;
 mod machines;
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, CliError> {
     let settings = Settings::read(&cli.global)?;
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
+    #[cfg(feature = "failpoints")]
+    failpoints::arm(&settings.environment)?;
     let ctx = Context { settings, options: cli.global };
     match cli.command {
         Command::Init(args) => commands::init::run(&ctx, &args),
@@ -74,5 +78,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Validate(args) => commands::validate::run(&ctx, &args),
         Command::Fmt(args) => commands::fmt::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
+        #[cfg(feature = "failpoints")]
+        Command::Failpoints => failpoints::list().map(|()| Exit::Fine),
     }
 }

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
+use vmctl_planner::admission::{size, size_needed};
 use vmctl_planner::apply::{Event, Failure};
 use vmctl_planner::{Plan, Step, StepId};
 
@@ -103,7 +104,7 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Draining => {}
+        Event::Skipped { .. } | Event::Output { .. } | Event::Throttled { .. } | Event::Draining => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
         // Drawn through the same hand as the live lines, so that they stay below it.
@@ -127,6 +128,12 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Throttled { id, needed, available } => format!(
+            "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
+            name(id),
+            size_needed(*needed),
+            size(*available)
+        ),
         Event::Draining => {
             format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
         }
@@ -178,6 +185,9 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Skipped { id, because } => ("skipped", Some(*id), json!({ "because": because })),
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
+        }
+        Event::Throttled { id, needed, available } => {
+            ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
         }
         Event::Draining => ("draining", None, json!({})),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use vmctl_planner::apply::{ApplyError, Failure, Report};
-use vmctl_planner::{Mode, Plan, StepKind};
+use vmctl_planner::{LeftAloneKind, Mode, Plan, StepKind};
 use vmctl_state::Address;
 
 use crate::context::Context;
@@ -120,14 +120,17 @@ fn applied(plan: &Plan, report: &Report, elapsed: Duration) -> String {
     format!("{GOOD}Applied{GOOD:#}: {done} {noun} in {took}.")
 }
 
-/// A provisioning step that failed may have done part of its work, so that it counts as something done.
+/// A provisioning step that failed or was cut off may have done part of its work, so that it counts as something done;
+/// in an earlier run as well.
 pub(crate) fn exit_of(plan: &Plan, report: &Report) -> Exit {
+    let was_cut_off = plan.left_alone().any(|(_, alone)| alone.kind == LeftAloneKind::Interrupted);
     let is_provision = |id| matches!(plan.graph.step(id).kind, StepKind::Provision(_));
     if report.interrupted {
         Exit::Interrupted
     } else if report.is_complete() && plan.left_alone().next().is_none() {
         Exit::Fine
-    } else if report.done.is_empty() && !report.failed.iter().any(|(id, _)| is_provision(*id)) {
+    } else if !was_cut_off && report.done.is_empty() && !report.failed.iter().any(|(id, _)| is_provision(*id))
+    {
         Exit::Error
     } else {
         Exit::Partial

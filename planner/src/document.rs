@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use vmctl_providers::{Name, Stray};
 
+use crate::admission::Shortage;
 use crate::change::Change;
 use crate::checks::CheckResult;
 use crate::desired::InputFile;
@@ -43,6 +44,8 @@ pub struct PlanDocument<'a> {
     pub looked: Looked,
     /// What the VMFile's author may not have meant.
     pub warnings: Cow<'a, [Value]>,
+    /// What the host has too little of for it.
+    pub shortages: Cow<'a, [Shortage]>,
     /// Machines with our mark that no record knows.
     pub strays: Cow<'a, [Stray]>,
     /// What became of the checks that were asked.
@@ -84,6 +87,7 @@ impl<'a> From<&'a Plan> for PlanDocument<'a> {
             steps: steps.collect(),
             looked: plan.looked,
             warnings: Cow::Borrowed(&plan.warnings),
+            shortages: Cow::Borrowed(&plan.shortages),
             strays: Cow::Borrowed(&plan.strays),
             checks: Cow::Borrowed(&plan.checks),
             inputs: Cow::Borrowed(&plan.inputs),

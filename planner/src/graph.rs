@@ -1,6 +1,6 @@
 //! Steps and their order. The only module that names petgraph.
 
-use petgraph::Direction;
+use petgraph::Direction::{self, Incoming};
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,12 @@ impl StepGraph {
 
     /// Lets `later` wait for `earlier`. Saying so twice is the same as once.
     pub fn order(&mut self, earlier: StepId, later: StepId) {
-        self.graph.update_edge(NodeIndex::new(earlier.0), NodeIndex::new(later.0), ());
+        let (earlier, later) = (NodeIndex::new(earlier.0), NodeIndex::new(later.0));
+        // Of both ends, the one with fewer neighbours answers: thousands of machines may wait for one image.
+        let mut ends = self.graph.neighbors(earlier).zip(self.graph.neighbors_directed(later, Incoming));
+        if !ends.any(|(after, before)| after == later || before == earlier) {
+            self.graph.add_edge(earlier, later, ());
+        }
     }
 
     /// Number of steps.
@@ -62,7 +67,7 @@ impl StepGraph {
 
     /// What `id` waits for, by number.
     pub fn before(&self, id: StepId) -> Vec<StepId> {
-        self.neighbours(id, Direction::Incoming)
+        self.neighbours(id, Incoming)
     }
 
     /// What waits for `id`, by number.
@@ -77,12 +82,14 @@ impl StepGraph {
         Ok(order.into_iter().map(|index| StepId(index.index())).collect())
     }
 
-    /// For each step, the number of steps on the longest path from it to the end, itself included.
-    pub fn remaining(&self) -> Result<Vec<usize>, CycleError> {
-        let mut remaining = vec![1; self.len()];
+    /// For each step, the length of the longest path from it to the end, itself included: the sum of what the steps
+    /// on it weigh.
+    pub fn remaining(&self, weight: impl Fn(&Step) -> u64) -> Result<Vec<u64>, CycleError> {
+        let mut remaining = vec![0; self.len()];
         for id in self.sequence()?.into_iter().rev() {
-            let longest = self.after(id).into_iter().map(|next| remaining[next.0]).max().unwrap_or(0);
-            remaining[id.0] = longest + 1;
+            let after = self.graph.neighbors(NodeIndex::new(id.0));
+            let longest = after.map(|next| remaining[next.index()]).max().unwrap_or(0);
+            remaining[id.0] = longest + weight(self.step(id));
         }
         Ok(remaining)
     }
@@ -118,8 +125,18 @@ mod tests {
         graph.order(a, b);
         graph.order(b, c);
         graph.order(a, d);
-        assert_eq!(graph.remaining(), Ok(vec![3, 2, 1, 1]));
+        assert_eq!(graph.remaining(|_| 2), Ok(vec![6, 4, 2, 2]));
         assert_eq!((graph.before(c), graph.after(a)), (vec![b], vec![b, d]));
+    }
+
+    #[test]
+    fn order_is_said_once_however_often_it_is_told() {
+        let mut graph = StepGraph::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| graph.add(step(name)));
+        for (earlier, later) in [(a, b), (a, b), (c, b), (a, c), (a, b), (c, b)] {
+            graph.order(earlier, later);
+        }
+        assert_eq!((graph.before(b), graph.after(a)), (vec![a, c], vec![b, c]));
     }
 
     #[test]

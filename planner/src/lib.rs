@@ -9,6 +9,7 @@
 //! ```
 
 mod accept;
+pub mod admission;
 pub mod apply;
 pub mod change;
 pub mod checks;
@@ -17,6 +18,7 @@ pub mod desired;
 pub mod diff;
 pub mod document;
 pub mod drift;
+pub mod failpoints;
 pub mod fields;
 mod found;
 pub mod graph;
@@ -37,8 +39,10 @@ pub mod texts;
 pub mod values;
 pub mod vmfile;
 
+pub use admission::{AdmissionError, Shortage, ShortageKind, shortages};
 pub use change::{
-    Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, Refusal, RefusalKind, TextDiff,
+    Accepts, Action, Change, FieldChange, LeftAlone, LeftAloneKind, ProvisionRun, Refusal, RefusalKind,
+    TextDiff,
 };
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};

@@ -11,6 +11,7 @@ use vmctl_providers::{Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
+use crate::admission::Shortage;
 use crate::change::{Accepts, Action, Change, LeftAlone, Refusal};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub looked: Looked,
     /// What the VMFile's author may not have meant, as `validate --json` tells it; put there by whoever read the file.
     pub warnings: Vec<Value>,
+    /// What the host has too little of for it; put there by whoever asked the host.
+    pub shortages: Vec<Shortage>,
     /// The steps and their order.
     pub graph: StepGraph,
     /// Files that decided the desired state.
@@ -193,6 +196,7 @@ impl Plan {
             checks: inputs.observed.checks.clone(),
             looked: inputs.observed.looked,
             warnings: Vec::new(),
+            shortages: Vec::new(),
             graph: StepGraph::default(),
             inputs: desired.map(|desired| desired.inputs.clone()).unwrap_or_default(),
             image_files: desired.map(image_files).unwrap_or_default(),

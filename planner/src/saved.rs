@@ -23,7 +23,7 @@ use crate::vmfile::{Images, content_digest};
 const KIND: &str = "vmctl-plan";
 
 /// Version of the file's format. A reader takes its own version only: plans are short-lived.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A plan as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,8 +200,10 @@ impl SavedPlan {
         }
         let bare = |plan: PlanDocument<'_>| {
             let mut plan = owned(plan);
-            // The text that a digest stands for decides nothing, and is forgotten at times; nor does a warning.
+            // The text that a digest stands for decides nothing, and is forgotten at times; nor does a warning, and
+            // what a host has room for is asked anew.
             plan.warnings = Cow::Borrowed(&[]);
+            plan.shortages = Cow::Borrowed(&[]);
             plan.changes.to_mut().iter_mut().for_each(|change| change.diffs.clear());
             plan
         };
@@ -251,6 +253,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         steps,
         looked,
         warnings,
+        shortages,
         strays,
         checks,
         inputs,
@@ -281,6 +284,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
             .collect(),
         looked,
         warnings: Cow::Owned(warnings.into_owned()),
+        shortages: Cow::Owned(shortages.into_owned()),
         strays: Cow::Owned(strays.into_owned()),
         checks: Cow::Owned(checks.into_owned()),
         inputs: Cow::Owned(inputs.into_owned()),

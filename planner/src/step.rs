@@ -41,6 +41,23 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Every kind; provisioning with the number of its first step.
+    pub fn all() -> [Self; 11] {
+        [
+            Self::FetchImage,
+            Self::Prepare,
+            Self::Update,
+            Self::Start,
+            Self::Resume,
+            Self::Ready,
+            Self::Provision(1),
+            Self::Suspend,
+            Self::Stop,
+            Self::Destroy,
+            Self::Forget,
+        ]
+    }
+
     /// The kind's name in journal, JSON and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -112,22 +129,13 @@ impl TryFrom<StepForm> for Step {
     type Error = String;
 
     fn try_from(form: StepForm) -> Result<Self, Self::Error> {
-        let kinds = [
-            StepKind::FetchImage,
-            StepKind::Prepare,
-            StepKind::Update,
-            StepKind::Start,
-            StepKind::Resume,
-            StepKind::Ready,
-            StepKind::Provision(form.number.unwrap_or_default()),
-            StepKind::Suspend,
-            StepKind::Stop,
-            StepKind::Destroy,
-            StepKind::Forget,
-        ];
-        let kind = kinds.into_iter().find(|kind| kind.name() == form.kind);
+        let kind = StepKind::all().into_iter().find(|kind| kind.name() == form.kind);
+        let kind = match kind.ok_or_else(|| format!("unknown kind of step `{}`", form.kind))? {
+            StepKind::Provision(_) => StepKind::Provision(form.number.unwrap_or_default()),
+            kind => kind,
+        };
         Ok(Self {
-            kind: kind.ok_or_else(|| format!("unknown kind of step `{}`", form.kind))?,
+            kind,
             address: form.address,
             instance: form.instance.unwrap_or(InstanceId(Uuid::nil())),
             label: form.label,

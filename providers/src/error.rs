@@ -230,6 +230,19 @@ pub enum Error {
         /// Last lines of its output.
         tail: Vec<String>,
     },
+    /// A provisioning step began and was cut off: whether it did its work, in part or at all, is unknown.
+    #[error("provisioning step {step} (`{label}`) was cut off, and what became of it is unknown")]
+    ProvisionCut {
+        /// Number of the step, from 1.
+        step: usize,
+        /// What it is called in messages.
+        label: String,
+        /// Last lines of its output.
+        tail: Vec<String>,
+        /// What cut it off.
+        #[source]
+        cause: Box<Error>,
+    },
     /// The fake world was told to fail.
     #[error("{0} (scripted failure of the noop backend)")]
     Scripted(String),
@@ -240,6 +253,14 @@ impl Error {
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// The last lines of a provisioning step that failed or was cut off.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Provision { tail, .. } | Self::ProvisionCut { tail, .. } => tail,
+            _ => &[],
+        }
     }
 
     /// The class of the failure.
@@ -258,7 +279,7 @@ impl Error {
             | Self::DiskTooSmall { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::NotUndone { cause, .. } => cause.kind(),
+            Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.kind(),
             Self::NotReady { kind, .. } => *kind,
             Self::Pattern(_) => ErrorKind::InvalidInput,
             Self::Image(error) => error.kind(),
@@ -293,7 +314,7 @@ impl Error {
                  user-data: that replaces the machine"
                     .to_owned(),
             ),
-            Self::NotUndone { cause, .. } => cause.help(),
+            Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.help(),
             Self::NotReady { help, .. } => help.clone(),
             Self::Pattern(error) => Some(error.help().to_owned()),
             Self::Ssh(error) => error.help(),

@@ -7,8 +7,10 @@
 //! The crate reads no environment and no home folder: every path comes in through configuration.
 
 pub mod abilities;
+pub mod capacity;
 mod cloud_init;
 pub mod error;
+mod failpoints;
 pub mod hypervisor;
 pub mod image;
 pub mod keys;
@@ -31,6 +33,7 @@ pub use abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
     Stray, Verdict,
 };
+pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
 pub use hypervisor::{ConsoleEndpoint, Hypervisor};
 pub use mask::Mask;

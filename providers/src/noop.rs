@@ -7,6 +7,12 @@
 //! [{ "op": "start", "vm": "web", "fail": "no luck", "times": 1 }, { "op": "prepare", "delay-ms": 20 }]
 //! ```
 //!
+//! `host.json` says what the fake host has; without it, there is no end of anything:
+//!
+//! ```json
+//! { "memory-mib": 4096, "disk-mib": 100 }
+//! ```
+//!
 //! Drift is made by editing or removing a machine's file, by hand or with [`NoopBackend::edit`].
 
 use std::collections::BTreeSet;
@@ -23,7 +29,9 @@ use crate::abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
     Stray, Verdict,
 };
+use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
@@ -81,6 +89,21 @@ pub struct Rule {
     pub times: Option<u32>,
 }
 
+/// What the fake host has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FakeHost {
+    /// Memory for all machines of the world together; no end of it if absent.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk that is free for more machines; no end of it if absent.
+    #[serde(default)]
+    pub disk_mib: Option<u64>,
+}
+
+/// What the folder of a fake machine takes; a round number.
+const FAKE_FOLDER: u64 = 1 << 20;
+
 impl NoopBackend {
     /// A world whose machines are in `vms_dir` and whose script and log are in `world`.
     ///
@@ -94,6 +117,32 @@ impl NoopBackend {
         let path = self.world.join("script.json");
         fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
         write_json(&path, &rules)
+    }
+
+    /// Says what the fake host has.
+    pub fn furnish(&self, host: &FakeHost) -> Result<()> {
+        fs::create_dir_all(&self.world).map_err(Error::io("create folder", &self.world))?;
+        write_json(&self.world.join("host.json"), host)
+    }
+
+    fn host(&self) -> Result<FakeHost> {
+        Ok(load(&self.world.join("host.json"))?.unwrap_or_default())
+    }
+
+    /// What all machines hold that are on now.
+    fn held_by_all(&self) -> Result<u64> {
+        let folders = match fs::read_dir(&self.vms_dir) {
+            Ok(folders) => folders,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(Error::io("list folder", &self.vms_dir)(error)),
+        };
+        let mut held: u64 = 0;
+        for folder in folders {
+            let folder = folder.map_err(Error::io("list folder", &self.vms_dir))?;
+            let found: Option<FakeMachine> = load(&folder.path().join("machine.json"))?;
+            held = held.saturating_add(found.as_ref().and_then(holding).unwrap_or(0));
+        }
+        Ok(held)
     }
 
     /// The log of operations that took effect, oldest first.
@@ -194,6 +243,7 @@ impl NoopBackend {
                 machine.machine = vm.machine.clone();
             }
             write_json(&self.file(vm), &machine)?;
+            failpoint!(&format!("{op}.noop.written"), self.file(vm));
             self.log(op, vm.name.as_str())?;
         }
         Ok(handle_of(vm, &machine))
@@ -208,6 +258,7 @@ impl Hypervisor for NoopBackend {
         }
         self.rehearse("prepare", spec.name.as_str()).await?;
         fs::create_dir_all(&handle.work_dir).map_err(Error::io("create folder", &handle.work_dir))?;
+        failpoint!("prepare.noop.folder-made", &handle.work_dir);
         let machine = FakeMachine {
             id: spec.id,
             name: Some(spec.name.clone()),
@@ -219,6 +270,7 @@ impl Hypervisor for NoopBackend {
             released: false,
         };
         write_json(&self.file(&handle), &machine)?;
+        failpoint!("prepare.noop.written", self.file(&handle));
         self.log("prepare", spec.name.as_str())?;
         Ok(handle)
     }
@@ -251,10 +303,20 @@ impl Hypervisor for NoopBackend {
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
-            return Ok(());
+            // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
+            return match fs::remove_dir(&vm.work_dir) {
+                Err(error) if !is_absent_or_used(&error) => {
+                    Err(Error::io("remove folder", &vm.work_dir)(error))
+                }
+                _ => Ok(()),
+            };
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
+        let file = self.file(&vm);
+        fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        failpoint!("destroy.noop.file-removed", &vm.work_dir);
         fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
+        failpoint!("destroy.noop.removed", &vm.work_dir);
         self.log("destroy", vm.name.as_str())
     }
 
@@ -328,6 +390,7 @@ impl Reconfigure for NoopBackend {
         machine.machine = spec.machine.clone();
         machine.damage.retain(|damage| !matches!(damage, Damage::SeedMissing { .. }));
         write_json(&self.file(vm), &machine)?;
+        failpoint!("update.noop.written", self.file(vm));
         self.log("update", vm.name.as_str())?;
         let changed = VmHandle {
             name: spec.name.clone(),
@@ -355,11 +418,32 @@ impl Preflight for NoopBackend {
     }
 }
 
+impl Capacity for NoopBackend {
+    fn footprint(&self, _backend: BackendTag, machine: &Machine) -> Result<Footprint> {
+        Ok(Footprint { memory: mib(machine.memory_mib), disk: FAKE_FOLDER })
+    }
+
+    fn memory(&self, _backend: BackendTag) -> Result<Option<u64>> {
+        let Some(all) = self.host()?.memory_mib else { return Ok(None) };
+        Ok(Some(mib(all).saturating_sub(self.held_by_all()?)))
+    }
+
+    fn held(&self, vm: &VmHandle) -> Result<Option<u64>> {
+        Ok(self.find(vm)?.as_ref().and_then(holding))
+    }
+
+    fn disk(&self, _backend: BackendTag) -> Result<Option<Space>> {
+        let Some(free) = self.host()?.disk_mib else { return Ok(None) };
+        Ok(Some(Space { free: mib(free), ..capacity::space(&self.vms_dir)? }))
+    }
+}
+
 impl GuestAccess for NoopBackend {
     async fn wait_ready(&self, vm: &VmHandle, _readiness: &Readiness) -> Result<()> {
         match self.state(vm).await? {
             VmState::Running => {
                 self.rehearse("ready", vm.name.as_str()).await?;
+                failpoint!("ready.noop.answered", &vm.work_dir);
                 self.log("ready", vm.name.as_str())
             }
             state => Err(Error::InvalidState { action: "wait for", state }),
@@ -389,11 +473,13 @@ impl GuestAccess for NoopBackend {
         };
         let op = format!("provision-{}", step.number);
         self.rehearse(&op, vm.name.as_str()).await?;
+        failpoint!("provision.noop.running", &vm.work_dir);
         let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
         // Nobody listening is no failure of the step.
         let _ = output.send(line).await;
         machine.provisioned.push(step.label.clone());
         write_json(&self.file(vm), &machine)?;
+        failpoint!("provision.noop.ran", &vm.work_dir);
         self.log(&op, vm.name.as_str())
     }
 }
@@ -449,6 +535,7 @@ impl Custody for NoopBackend {
             self.rehearse("release", vm.name.as_str()).await?;
             machine.released = true;
             write_json(&self.file(vm), &machine)?;
+            failpoint!("forget.noop.marked", self.file(vm));
             self.log("release", vm.name.as_str())?;
         }
         Ok(())
@@ -461,6 +548,24 @@ impl Custody for NoopBackend {
             written => written,
         }
     }
+}
+
+/// Whether a folder could not be removed because it is not there, or because something is in it.
+fn is_absent_or_used(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::DirectoryNotEmpty
+    )
+}
+
+/// A fake machine that is on holds all the memory it has.
+fn holding(machine: &FakeMachine) -> Option<u64> {
+    let is_on = matches!(machine.state, VmState::Running | VmState::Suspended | VmState::Failed);
+    is_on.then(|| mib(machine.machine.memory_mib))
+}
+
+fn mib(number: u64) -> u64 {
+    number.saturating_mul(1 << 20)
 }
 
 fn forwards(machine: &Machine) -> Vec<Forward> {

@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 use crate::abilities::{
     Custody, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure, Stray, Verdict,
 };
+use crate::capacity::{Capacity, Footprint, Space};
 use crate::error::{Error, Result};
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::noop::NoopBackend;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::qemu::QemuBackend;
-use crate::spec::{BackendTag, InstanceId, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, InstanceId, Machine, VmHandle, VmSpec, VmState};
 
 /// Dispatches on [`BackendTag`].
 ///
@@ -146,5 +147,23 @@ impl Custody for RouterHypervisor {
 
     async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
         dispatch!(self, vm.backend, backend => backend.note(vm, note).await)
+    }
+}
+
+impl Capacity for RouterHypervisor {
+    fn footprint(&self, backend: BackendTag, machine: &Machine) -> Result<Footprint> {
+        dispatch!(self, backend, host => host.footprint(backend, machine))
+    }
+
+    fn memory(&self, backend: BackendTag) -> Result<Option<u64>> {
+        dispatch!(self, backend, host => host.memory(backend))
+    }
+
+    fn held(&self, vm: &VmHandle) -> Result<Option<u64>> {
+        dispatch!(self, vm.backend, host => host.held(vm))
+    }
+
+    fn disk(&self, backend: BackendTag) -> Result<Option<Space>> {
+        dispatch!(self, backend, host => host.disk(backend))
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 
 /// Only the owner may enter.
 const PRIVATE_FOLDER: u32 = 0o700;
@@ -143,7 +144,11 @@ fn write_new(path: &Path, content: &[u8], synced: bool) -> Result<(), StoreError
         .open(path)
         .map_err(StoreError::io("create", path))?;
     file.write_all(content).map_err(StoreError::io("write", path))?;
-    if synced { file.sync_all().map_err(StoreError::io("sync", path)) } else { Ok(()) }
+    if synced {
+        file.sync_all().map_err(StoreError::io("sync", path))?;
+    }
+    failpoint!("state.file.drafted", path);
+    Ok(())
 }
 
 /// Opens a private file, making it if there is none.

@@ -50,6 +50,7 @@
 //! ```
 
 pub mod error;
+mod failpoints;
 mod files;
 mod guard;
 mod ledger;
@@ -64,5 +65,8 @@ pub mod store;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use project::{Holder, ProjectDir, Repair, Reserve, Unlocked, Writer, projects, read, unlock};
-pub use record::{Address, Ended, Intent, Note, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
+pub use record::{
+    Address, Ended, FailedProvision, Intent, Interrupted, Note, OpId, Outcome, Phase, ProvisionRecord,
+    Record, Snapshot,
+};
 pub use store::{Entry, Store};

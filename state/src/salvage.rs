@@ -151,6 +151,8 @@ mod tests {
             ready: true,
             taint: Some(taint.to_owned()),
             provisioned: Vec::new(),
+            interrupted: None,
+            provision_failed: None,
             created: Timestamp::UNIX_EPOCH,
             updated: Timestamp::UNIX_EPOCH,
         }

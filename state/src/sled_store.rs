@@ -26,6 +26,7 @@ use sled::{Db, Transactional, Tree};
 use uuid::Uuid;
 
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 use crate::guard;
 use crate::ledger::{Head, Ledger, Row, Staged};
@@ -116,6 +117,7 @@ impl SledStore {
         }
         Seal::put(&draft, snapshot.lineage, snapshot.serial)?;
         files::sync_folder(&draft)?;
+        failpoint!("state.create.drafted", folder);
         Ok(draft)
     }
 
@@ -243,11 +245,15 @@ impl SledStore {
     }
 
     fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
+        failpoint!("state.commit.begun", &self.folder);
         contained(&self.folder, || {
             self.engine.transact(writes)?;
             self.engine.db.flush().map(drop)
         })?;
-        self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))
+        failpoint!("state.commit.flushed", &data_file(&self.folder));
+        self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))?;
+        failpoint!("state.commit.synced", &data_file(&self.folder));
+        Ok(())
     }
 
     /// Reads the steps that ended, oldest first.

@@ -1,7 +1,6 @@
 //! `apply`: brings the machines to what the VMFile asks for.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -17,19 +16,22 @@ use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
-use crate::args::{ApplyArgs, ChecksWhen};
+use crate::args::{ApplyArgs, ChecksWhen, PlanningArgs};
 use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
 use crate::progress::{self, Progress};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved};
+use crate::{machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
 
 /// Fewest guests that boot side by side, whatever the host.
 const FEWEST_BOOTS: usize = 4;
+
+/// Images that are copied side by side: while one is digested, the other one is read. More only make the disk seek.
+const IMAGES: usize = 2;
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
@@ -99,22 +101,27 @@ impl Order {
         ctx: &Context,
         writer: &Writer,
         host: &RouterHypervisor,
-        refresh: bool,
+        planning: &PlanningArgs,
     ) -> Result<Plan, CliError> {
         let recorded = writer.snapshot()?;
         let Some(saved) = &self.saved else {
-            let look = Look { refresh, checks: ChecksWhen::Skip };
+            let look = Look {
+                refresh: !planning.no_refresh,
+                checks: ChecksWhen::Skip,
+                overcommit: planning.overcommit,
+            };
             return Ok(self.goal.plan(ctx, writer.dir(), &recorded, host, look).await?.0);
         };
         // Before planning: a plan for another state may not even be possible.
         if let Some(moved) = saved.moved_state(recorded.lineage, recorded.serial) {
             return Err(saved::stale(&[moved]));
         }
-        let plan = self.goal.plan_from(ctx, writer.dir(), &recorded, &saved.observed)?;
-        match saved.difference(&plan) {
-            Some(moved) => Err(saved::stale(&[moved])),
-            None => Ok(plan),
+        let mut plan = self.goal.plan_from(ctx, writer.dir(), &recorded, &saved.observed)?;
+        if let Some(moved) = saved.difference(&plan) {
+            return Err(saved::stale(&[moved]));
         }
+        plan::find_room(ctx, &mut plan, &recorded, host, planning.overcommit)?;
+        Ok(plan)
     }
 }
 
@@ -126,7 +133,7 @@ async fn with_lock(
     writer: &mut Writer,
     host: Arc<RouterHypervisor>,
 ) -> Result<Exit, CliError> {
-    let plan = order.plan(ctx, writer, &host, !args.planning.no_refresh).await?;
+    let plan = order.plan(ctx, writer, &host, &args.planning).await?;
     let document = PlanDocument::from(&plan);
     if args.json {
         progress::write_event("plan", json!({ "plan": document }))?;
@@ -137,7 +144,7 @@ async fn with_lock(
     let end = |outcome, report: &Report, elapsed, preflight: &[_]| {
         if args.json { summary::tell_programs(outcome, report, elapsed, preflight) } else { Ok(()) }
     };
-    if let Err(refused) = plan::refuse(&plan) {
+    if let Err(refused) = plan::refuse(&plan).and_then(|()| plan::refuse_shortages(&plan)) {
         end(Outcome::Refused, &nothing, done, &[])?;
         return Err(refused);
     }
@@ -249,7 +256,8 @@ fn tell_left_alone(plan: &Plan) {
 
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
-    Limits { steps: args.parallelism.get(), boots: (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS) }
+    let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
+    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.
@@ -306,13 +314,5 @@ fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
     };
-    let mut err = ui::stderr();
-    // The answer is what counts; a question that could not be printed gets none.
-    let _ = write!(err, "{question} Only `yes` is accepted: ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::new("cannot read the answer").because(&error))?;
-    Ok(answer.trim() == "yes")
+    stdin::ask(question)
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
-    PlanError, Refusal, RefusalKind, SavedPlan, Values, checks, observed, refresh,
+    PlanError, Refusal, RefusalKind, SavedPlan, ShortageKind, Values, checks, observed, refresh, shortages,
 };
 use vmctl_providers::{Name, RouterHypervisor};
 use vmctl_state::{ProjectDir, Snapshot, project};
@@ -24,7 +24,11 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
             .exit(Exit::Usage));
     }
     let goal = Goal::of(ctx, &args.planning)?;
-    let look = Look { refresh: !args.planning.no_refresh, checks: args.checks };
+    let look = Look {
+        refresh: !args.planning.no_refresh,
+        checks: args.checks,
+        overcommit: args.planning.overcommit,
+    };
     let (plan, observed) = goal.plan_now(ctx, look)?;
     let document = PlanDocument::from(&plan);
     let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
@@ -68,6 +72,8 @@ pub(super) struct Goal {
 pub(super) struct Look {
     pub(super) refresh: bool,
     pub(super) checks: ChecksWhen,
+    /// Whether the user goes on where the host has too little room.
+    pub(super) overcommit: bool,
 }
 
 impl Goal {
@@ -87,6 +93,7 @@ impl Goal {
             targets: planning.target.iter().cloned().collect(),
             excludes: planning.exclude.iter().cloned().collect(),
             replace: planning.replace.iter().cloned().collect(),
+            rerun: planning.rerun.iter().cloned().collect(),
         };
         match mode {
             Mode::Normal => Self::of_vmfile(ctx, options),
@@ -170,7 +177,8 @@ impl Goal {
         }
         let observed =
             if look.refresh { self.observe(recorded, host, look.checks).await? } else { Observed::default() };
-        let plan = self.plan_from(ctx, dir, recorded, &observed)?;
+        let mut plan = self.plan_from(ctx, dir, recorded, &observed)?;
+        find_room(ctx, &mut plan, recorded, host, look.overcommit)?;
         Ok((plan, observed))
     }
 
@@ -217,6 +225,42 @@ impl Goal {
         }
         Ok(plan)
     }
+}
+
+/// Asks the host whether it has room for what the plan starts and makes. A host that does not tell is no reason to stop.
+pub(super) fn find_room(
+    ctx: &Context,
+    plan: &mut Plan,
+    recorded: &Snapshot,
+    host: &RouterHypervisor,
+    overcommit: bool,
+) -> Result<(), CliError> {
+    match shortages(plan, recorded, host, &ctx.images()?) {
+        Ok(found) => {
+            plan.shortages = found;
+            plan.shortages.iter_mut().for_each(|shortage| shortage.overcommitted = overcommit);
+        }
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
+            ui::warn(&format!("cannot tell whether this host has room for the plan: {error}{why}"));
+        }
+    }
+    Ok(())
+}
+
+/// Ends with what the host has too little of, unless the user goes on all the same.
+pub(super) fn refuse_shortages(plan: &Plan) -> Result<(), CliError> {
+    let short: Vec<_> = plan.shortages.iter().filter(|shortage| !shortage.overcommitted).collect();
+    let Some(first) = short.first() else { return Ok(()) };
+    let texts: Vec<_> = short.iter().map(|shortage| format!("\n  {}", shortage.text)).collect();
+    let name = first.machines.last().map_or("NAME", |machine| machine.name());
+    let more = match first.kind {
+        ShortageKind::Memory => "give machines less `memory`",
+        ShortageKind::Disk => "free some space, or choose another data folder with --data-dir",
+    };
+    Err(CliError::new(format!("this host has too little room, so nothing was begun{}", texts.concat())).help(
+        format!("{more}; leave machines out, such as with --exclude {name}; or go on all the same with --overcommit"),
+    ))
 }
 
 /// What is recorded; for a project without a state, an empty one under the lineage that it will have.

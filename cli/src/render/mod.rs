@@ -23,6 +23,7 @@ const DIFF_LINES: usize = 60;
 pub(crate) fn plan(plan: &PlanDocument<'_>, width: usize) -> String {
     let mut page = Page { text: String::new(), width };
     page.refused(plan);
+    page.shortages(plan);
     page.losses(plan);
     page.drift(plan);
     page.left_alone(plan);
@@ -134,6 +135,22 @@ impl Page {
         self.raw(&format!("{BAD}Refused:{BAD:#} this plan cannot be applied."));
         for (change, Refusal { text, .. }) in refused {
             self.line(6, &format!("  {}: {}", change.address, ui::visible(text)));
+        }
+        self.gap();
+    }
+
+    fn shortages(&mut self, plan: &PlanDocument<'_>) {
+        if plan.shortages.is_empty() {
+            return;
+        }
+        let what = if plan.shortages.iter().all(|shortage| shortage.overcommitted) {
+            "apply goes on all the same (--overcommit)."
+        } else {
+            "apply refuses this plan without --overcommit."
+        };
+        self.raw(&format!("{DOUBTFUL}Too little room:{DOUBTFUL:#} {what}"));
+        for shortage in plan.shortages.iter() {
+            self.line(6, &format!("  {}", ui::visible(&shortage.text)));
         }
         self.gap();
     }
@@ -508,6 +525,8 @@ mod tests {
             ready: true,
             taint: None,
             provisioned: provisioned.collect(),
+            interrupted: None,
+            provision_failed: None,
             created: Timestamp::UNIX_EPOCH,
             updated: Timestamp::UNIX_EPOCH,
         }

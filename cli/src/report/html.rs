@@ -80,8 +80,11 @@ fn head(report: &Report) -> Markup {
 
 /// What must not be overlooked, before everything else.
 fn alarms(report: &Report) -> Markup {
-    let alarms: [(&str, Vec<(&str, &str)>); 2] =
-        [("Data loss", report.losses().collect()), ("Refused", report.refusals().collect())];
+    let alarms: [(&str, Vec<(&str, &str)>); 3] = [
+        ("Data loss", report.losses().collect()),
+        ("Refused", report.refusals().collect()),
+        ("Too little room", report.shortages().collect()),
+    ];
     markup! {
         @for (heading, entries) in alarms.iter().filter(|(_, entries)| !entries.is_empty()) {
             section.alarm {

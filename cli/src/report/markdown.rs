@@ -50,6 +50,7 @@ fn pieces(report: &Report) -> Vec<Piece> {
     let mut pieces = vec![Piece { what: "the heading".to_owned(), text: head(report) }];
     alarm("Data loss", report.losses(), &mut pieces);
     alarm("Refused", report.refusals(), &mut pieces);
+    alarm("Too little room", report.shortages(), &mut pieces);
     table(report, &mut pieces);
     for change in report.ordered().into_iter().filter(|change| has_details(change)) {
         pieces

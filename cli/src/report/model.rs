@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) drift: Vec<String>,
     /// Whatever else the reader should know.
     pub(crate) notes: Vec<String>,
+    /// What the host has too little of: what it is, and in words.
+    pub(crate) shortages: Vec<(String, String)>,
     /// What was found on the host and belongs to nobody.
     pub(crate) strays: Vec<String>,
     /// What was asked of the machines.
@@ -143,6 +145,11 @@ impl Report {
     /// Every refusal with the address it concerns.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = (&str, &str)> {
         self.changes.iter().filter_map(|change| Some((change.address.as_str(), change.refused.as_deref()?)))
+    }
+
+    /// Every shortage with what it is of.
+    pub(crate) fn shortages(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.shortages.iter().map(|(kind, text)| (kind.as_str(), text.as_str()))
     }
 
     /// The lists that stand for themselves: heading and entries; empty ones are passed over.

@@ -2,7 +2,8 @@
 
 use vmctl_planner::picture::{Picture, Tone};
 use vmctl_planner::{
-    Action, Change, CheckResult, CheckStatus, Drift, FieldChange, Mode, PlanDocument, RefusalKind,
+    Action, Change, CheckResult, CheckStatus, Drift, FieldChange, Mode, PlanDocument, RefusalKind, Shortage,
+    ShortageKind,
 };
 
 use super::{Report, ReportChange, ReportCheck, ReportCount, ReportDiff, ReportField, ReportInput};
@@ -29,6 +30,7 @@ pub(crate) fn of(plan: &PlanDocument<'_>) -> Report {
         changes: plan.changes.iter().filter(is_told).map(change).collect(),
         drift: Vec::new(),
         notes: notes(plan),
+        shortages: plan.shortages.iter().map(shortage).collect(),
         strays: plan.strays.iter().map(render::stray).collect(),
         checks: plan.checks.iter().map(check).collect(),
         steps: (!plan.steps.is_empty()).then(|| Picture::from(&plan.graph())),
@@ -85,6 +87,19 @@ fn notes(plan: &PlanDocument<'_>) -> Vec<String> {
         notes.push(format!("{} unchanged", plan.summary.unchanged));
     }
     notes
+}
+
+fn shortage(shortage: &Shortage) -> (String, String) {
+    let kind = match shortage.kind {
+        ShortageKind::Memory => "memory",
+        ShortageKind::Disk => "disk",
+    };
+    let what = if shortage.overcommitted {
+        "apply goes on all the same (--overcommit)"
+    } else {
+        "apply refuses this without --overcommit"
+    };
+    (kind.to_owned(), format!("{}; {what}", shortage.text))
 }
 
 fn change(change: &Change) -> ReportChange {

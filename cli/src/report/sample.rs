@@ -110,6 +110,11 @@ pub(super) fn sample() -> Report {
         changes,
         drift: texts(["vm.queue: cannot be reached: no answer within 5s"]),
         notes: texts(["`vm.old` is now called `vm.db`"]),
+        shortages: vec![(
+            "memory".to_owned(),
+            "`big` needs 64.2 GiB of memory, 22.9 GiB is available; apply refuses this without --overcommit"
+                .to_owned(),
+        )],
         strays: texts(["a process of QEMU (pid 4711) that no record names"]),
         checks: vec![
             check("page", "passed", Tone::Good, ""),
@@ -164,6 +169,7 @@ pub(super) fn filled(text: &str) -> Report {
         changes: vec![change.clone(), change],
         drift: texts([text]),
         notes: texts([text]),
+        shortages: vec![(text.to_owned(), text.to_owned())],
         strays: texts([text]),
         checks: vec![check],
         steps: Some(steps([text; 4])),

@@ -1,17 +1,61 @@
 //! Decides which step starts next. Pure: events in, decisions out; the executor does what it says.
+//!
+//! Of the steps that may start, the one with the longest way to the end of the plan goes first; ties go by number, which
+//! follows each machine from step to step. What competes for something scarce waits in a queue of its own, so that a
+//! full one holds nothing else up.
+//!
+//! A guest boots from the beginning of its `start` to the end of its `ready`, and holds one place all the while: else
+//! `start`, which is short, would let all guests boot at once, however few may.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::graph::{CycleError, StepGraph, StepId};
+use crate::step::StepKind;
 
 /// How many steps run side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// All steps together; at least 1.
     pub steps: usize,
-    /// Steps during which a guest boots; at least 1. Boots compete for the host's cores.
+    /// Guests that boot, from the start until they are ready; at least 1. Boots compete for the host's cores.
     pub boots: usize,
+    /// Images that are fetched; at least 1. They compete for one disk.
+    pub images: usize,
+}
+
+/// What steps weigh on the way to the end of a plan: tenths of a second that they usually take. Only their order of
+/// magnitude counts: a way with one more boot is the longer one, however many small steps the other has.
+mod weight {
+    /// A gigabyte is read, digested and written.
+    pub(super) const FETCH_IMAGE: u64 = 50;
+    /// Takes milliseconds, and weighs nothing: so a machine that is prepared starts before the next one is prepared,
+    /// and the first boot does not wait until all are.
+    pub(super) const PREPARE: u64 = 0;
+    /// A process is started, told something, or ended.
+    pub(super) const SHORT: u64 = 1;
+    /// A small guest boots to its login in some seconds, a large one in half a minute.
+    pub(super) const READY: u64 = 100;
+    /// Packages are installed, or one file is copied: nobody knows beforehand.
+    pub(super) const PROVISION: u64 = 100;
+    /// A guest powers down in some seconds.
+    pub(super) const STOP: u64 = 30;
+}
+
+fn weight_of(kind: StepKind) -> u64 {
+    match kind {
+        StepKind::FetchImage => weight::FETCH_IMAGE,
+        StepKind::Prepare => weight::PREPARE,
+        StepKind::Ready => weight::READY,
+        StepKind::Provision(_) => weight::PROVISION,
+        StepKind::Stop => weight::STOP,
+        StepKind::Update
+        | StepKind::Start
+        | StepKind::Resume
+        | StepKind::Suspend
+        | StepKind::Destroy
+        | StepKind::Forget => weight::SHORT,
+    }
 }
 
 /// What has become of a step.
@@ -29,69 +73,141 @@ pub(super) enum Status {
     Skipped(StepId),
 }
 
+/// What a step competes for, besides a place among all steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Boot,
+    Image,
+    Other,
+}
+
+fn class_of(kind: StepKind) -> Class {
+    match kind {
+        StepKind::Start | StepKind::Resume | StepKind::Ready => Class::Boot,
+        StepKind::FetchImage => Class::Image,
+        // Stops wait for guests, and need hardly anything of the host.
+        StepKind::Prepare
+        | StepKind::Update
+        | StepKind::Provision(_)
+        | StepKind::Suspend
+        | StepKind::Stop
+        | StepKind::Destroy
+        | StepKind::Forget => Class::Other,
+    }
+}
+
+/// Steps that may start, the one with the longest way to the end first, then by number.
+type Queue = BinaryHeap<(u64, Reverse<StepId>)>;
+
+/// Places for steps of one class, and who waits for one.
+#[derive(Debug)]
+struct Places {
+    limit: usize,
+    taken: usize,
+    queue: Queue,
+}
+
+impl Places {
+    fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), taken: 0, queue: Queue::new() }
+    }
+
+    /// The step that would take a place now.
+    fn first(&self) -> Option<&(u64, Reverse<StepId>)> {
+        self.queue.peek().filter(|_| self.taken < self.limit)
+    }
+}
+
 /// Knows what is done, what runs and what waits.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    limits: Limits,
     status: Vec<Status>,
     unmet: Vec<usize>,
     after: Vec<Vec<StepId>>,
-    is_boot: Vec<bool>,
-    /// Steps that may start, the one with the longest way to the end first, then by number.
-    ready: BinaryHeap<(usize, Reverse<StepId>)>,
-    remaining: Vec<usize>,
+    class: Vec<Class>,
+    /// For the start of a guest, the step that waits until the same guest is ready.
+    awaits: Vec<Option<StepId>>,
+    remaining: Vec<u64>,
+    boots: Places,
+    images: Places,
+    others: Places,
+    /// Guests that boot and are to be waited for. Each holds its place already, and they go before everything: when
+    /// they end, a place comes free. There are never more of them than places.
+    booting: Queue,
+    limit: usize,
     running: usize,
-    booting: usize,
     draining: bool,
 }
 
 impl Dispatcher {
     /// Begins with every step waiting.
     pub(super) fn new(graph: &StepGraph, limits: Limits) -> Result<Self, CycleError> {
-        let remaining = graph.remaining()?;
+        let remaining = graph.remaining(|step| weight_of(step.kind))?;
+        let after: Vec<_> = graph.steps().map(|(id, _)| graph.after(id)).collect();
+        let awaits = graph.steps().map(|(id, step)| {
+            let is_its_wait = |next: &StepId| {
+                let next = graph.step(*next);
+                next.kind == StepKind::Ready && next.address == step.address
+            };
+            after[id.0].iter().copied().find(is_its_wait).filter(|_| class_of(step.kind) == Class::Boot)
+        });
         let mut dispatcher = Self {
-            limits: Limits { steps: limits.steps.max(1), boots: limits.boots.max(1) },
             status: vec![Status::Waiting; graph.len()],
             unmet: graph.steps().map(|(id, _)| graph.before(id).len()).collect(),
-            after: graph.steps().map(|(id, _)| graph.after(id)).collect(),
-            is_boot: graph.steps().map(|(_, step)| step.kind.is_boot()).collect(),
-            ready: BinaryHeap::new(),
+            class: graph.steps().map(|(_, step)| class_of(step.kind)).collect(),
+            awaits: awaits.collect(),
+            after,
             remaining,
+            boots: Places::new(limits.boots),
+            images: Places::new(limits.images),
+            others: Places::new(usize::MAX),
+            booting: Queue::new(),
+            limit: limits.steps.max(1),
             running: 0,
-            booting: 0,
             draining: false,
         };
         for (id, _) in graph.steps() {
-            dispatcher.offer(id);
+            if dispatcher.unmet[id.0] == 0 {
+                dispatcher.offer(id);
+            }
         }
         Ok(dispatcher)
     }
 
-    /// Hands out every step that may start now, within the limits. Each step is handed out once.
-    pub(super) fn take(&mut self) -> Vec<StepId> {
+    /// Hands out every step that may start now, within the limits, and that `admits` lets go. Each step is handed out
+    /// once; one that was not admitted is offered again.
+    pub(super) fn take(&mut self, mut admits: impl FnMut(StepId) -> bool) -> Vec<StepId> {
         let mut taken = Vec::new();
-        let mut no_room = Vec::new();
-        while !self.draining && self.running < self.limits.steps {
-            let Some((remaining, Reverse(id))) = self.ready.pop() else { break };
-            if self.is_boot[id.0] && self.booting >= self.limits.boots {
-                no_room.push((remaining, Reverse(id)));
+        let mut held_back = Vec::new();
+        while !self.draining && self.running < self.limit {
+            let Some(id) = self.next() else { break };
+            if !admits(id) {
+                self.places(id).taken -= 1;
+                held_back.push(id);
                 continue;
             }
             self.status[id.0] = Status::Running;
             self.running += 1;
-            self.booting += usize::from(self.is_boot[id.0]);
             taken.push(id);
         }
-        self.ready.extend(no_room);
+        held_back.into_iter().for_each(|id| self.offer(id));
         taken
     }
 
     /// A running step ended well: what waited for it may be ready now.
     pub(super) fn done(&mut self, id: StepId) {
         self.leave(id, Status::Done);
-        for next in self.after[id.0].clone() {
+        for next in std::mem::take(&mut self.after[id.0]) {
             self.unmet[next.0] -= 1;
-            self.offer(next);
+            if self.unmet[next.0] > 0 || self.status[next.0] != Status::Waiting {
+                continue;
+            }
+            if self.awaits[id.0] == Some(next) {
+                self.boots.taken += 1;
+                self.booting.push((self.remaining[next.0], Reverse(next)));
+            } else {
+                self.offer(next);
+            }
         }
     }
 
@@ -99,12 +215,12 @@ impl Dispatcher {
     pub(super) fn failed(&mut self, id: StepId) -> Vec<StepId> {
         self.leave(id, Status::Failed);
         let mut skipped = Vec::new();
-        let mut reach = self.after[id.0].clone();
+        let mut reach = std::mem::take(&mut self.after[id.0]);
         while let Some(next) = reach.pop() {
             if self.status[next.0] == Status::Waiting {
                 self.status[next.0] = Status::Skipped(id);
                 skipped.push(next);
-                reach.extend_from_slice(&self.after[next.0]);
+                reach.append(&mut self.after[next.0]);
             }
         }
         skipped.sort_unstable();
@@ -114,6 +230,12 @@ impl Dispatcher {
     /// From now on nothing new is handed out.
     pub(super) fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// From now on at most `boots` guests boot side by side, at least 1. Those that boot already go on.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for starts that are throttled while memory is short"))]
+    pub(super) fn set_boots(&mut self, boots: usize) {
+        self.boots.limit = boots.max(1);
     }
 
     /// Number of steps that run.
@@ -126,16 +248,35 @@ impl Dispatcher {
         &self.status
     }
 
-    fn offer(&mut self, id: StepId) {
-        if self.unmet[id.0] == 0 && self.status[id.0] == Status::Waiting {
-            self.ready.push((self.remaining[id.0], Reverse(id)));
+    /// Takes the step that goes next out of its queue, and a place for it.
+    fn next(&mut self) -> Option<StepId> {
+        if let Some((_, Reverse(id))) = self.booting.pop() {
+            return Some(id);
         }
+        let classes = [&mut self.boots, &mut self.images, &mut self.others];
+        let places = classes.into_iter().max_by_key(|places| places.first().copied())?;
+        places.first()?;
+        places.taken += 1;
+        places.queue.pop().map(|(_, Reverse(id))| id)
+    }
+
+    fn offer(&mut self, id: StepId) {
+        let remaining = self.remaining[id.0];
+        self.places(id).queue.push((remaining, Reverse(id)));
     }
 
     fn leave(&mut self, id: StepId, status: Status) {
         self.status[id.0] = status;
         self.running -= 1;
-        self.booting -= usize::from(self.is_boot[id.0]);
+        self.places(id).taken -= 1;
+    }
+
+    fn places(&mut self, id: StepId) -> &mut Places {
+        match self.class[id.0] {
+            Class::Boot => &mut self.boots,
+            Class::Image => &mut self.images,
+            Class::Other => &mut self.others,
+        }
     }
 }
 
@@ -149,11 +290,16 @@ mod tests {
     use crate::step::{Step, StepKind};
 
     fn graph(kinds: &[StepKind], edges: &[(usize, usize)]) -> StepGraph {
+        graph_of(kinds, edges, usize::MAX)
+    }
+
+    /// Steps of so many machines in turns.
+    fn graph_of(kinds: &[StepKind], edges: &[(usize, usize)], machines: usize) -> StepGraph {
         let mut graph = StepGraph::default();
         for (number, kind) in kinds.iter().enumerate() {
             graph.add(Step {
                 kind: *kind,
-                address: Address::vm(&number.to_string()),
+                address: Address::vm(&(number % machines).to_string()),
                 instance: InstanceId(uuid::Uuid::nil()),
                 label: None,
             });
@@ -164,46 +310,155 @@ mod tests {
         graph
     }
 
-    const WIDE: Limits = Limits { steps: 100, boots: 100 };
+    const WIDE: Limits = Limits { steps: 100, boots: 100, images: 100 };
+
+    fn ids(numbers: &[usize]) -> Vec<StepId> {
+        numbers.iter().copied().map(StepId).collect()
+    }
+
+    /// Rounds until all is done, if every step takes one.
+    fn rounds(mut dispatcher: Dispatcher) -> usize {
+        let mut rounds = 0;
+        loop {
+            let running = dispatcher.take(all);
+            if running.is_empty() {
+                return rounds;
+            }
+            rounds += 1;
+            running.into_iter().for_each(|id| dispatcher.done(id));
+        }
+    }
+
+    fn all(_: StepId) -> bool {
+        true
+    }
 
     #[test]
     fn failure_skips_everything_behind_it_and_nothing_else() {
         let graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (1, 2), (3, 4)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(0), StepId(3)]);
-        assert_eq!(dispatcher.failed(StepId(0)), [StepId(1), StepId(2)]);
+        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
+        assert_eq!(dispatcher.failed(StepId(0)), ids(&[1, 2]));
         dispatcher.done(StepId(3));
-        assert_eq!(dispatcher.take(), [StepId(4)]);
+        assert_eq!(dispatcher.take(all), [StepId(4)]);
         assert_eq!(dispatcher.status()[2], Status::Skipped(StepId(0)));
     }
 
     #[test]
     fn longest_way_starts_first() {
-        let graph = graph(&[StepKind::Prepare; 4], &[(3, 2)]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, boots: 1 }).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(3)]);
+        let graph = graph(&[StepKind::Update; 4], &[(3, 2)]);
+        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
+        assert_eq!(dispatcher.take(all), ids(&[3]));
     }
 
     #[test]
-    fn boots_have_a_limit_of_their_own() {
-        use StepKind::{Prepare, Start};
-        let graph = graph(&[Start, Start, Prepare], &[]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1 }).unwrap();
-        assert_eq!(dispatcher.take(), [StepId(0), StepId(2)]);
+    fn way_with_a_boot_is_longer_than_one_with_many_small_steps() {
+        use StepKind::{Ready, Update};
+        let graph = graph(&[Update, Update, Update, Update, Ready], &[(0, 1), (1, 2), (3, 4)]);
+        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
+        assert_eq!(dispatcher.take(all), ids(&[3]));
+    }
+
+    /// Without the longest way first it is up to 19: the chain begins when the others are done.
+    #[test]
+    fn chain_of_10_beside_90_others_takes_10_rounds() {
+        for chain in [0..10, 45..55, 90..100] {
+            let edges: Vec<_> = chain.clone().zip(chain.skip(1)).collect();
+            let graph = graph(&[StepKind::Provision(1); 100], &edges);
+            let limits = Limits { steps: 10, ..WIDE };
+            assert_eq!(rounds(Dispatcher::new(&graph, limits).unwrap()), 10);
+        }
+    }
+
+    #[test]
+    fn boots_and_images_have_limits_of_their_own_and_hold_nothing_else_up() {
+        use StepKind::{FetchImage, Prepare, Start};
+        let graph = graph(&[Start, Start, Prepare, FetchImage, FetchImage], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1, images: 1 }).unwrap();
+        assert_eq!(dispatcher.take(all), ids(&[3, 0, 2]));
         dispatcher.done(StepId(2));
-        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.take(all), []);
         dispatcher.done(StepId(0));
-        assert_eq!(dispatcher.take(), [StepId(1)]);
+        assert_eq!(dispatcher.take(all), ids(&[1]));
+        assert!(dispatcher.failed(StepId(3)).is_empty());
+        assert_eq!(dispatcher.take(all), ids(&[4]));
+    }
+
+    /// Prepare, start and ready of two machines: 0, 1, 2 and 3, 4, 5.
+    fn two_machines() -> StepGraph {
+        use StepKind::{Prepare, Ready, Start};
+        let mut graph = StepGraph::default();
+        for name in ["a", "b"] {
+            let mut previous = None;
+            for kind in [Prepare, Start, Ready] {
+                let instance = InstanceId(uuid::Uuid::nil());
+                let step = Step { kind, address: Address::vm(name), instance, label: None };
+                let id = graph.add(step);
+                previous.replace(id).into_iter().for_each(|previous| graph.order(previous, id));
+            }
+        }
+        graph
+    }
+
+    #[test]
+    fn guest_boots_until_it_is_ready() {
+        let graph = two_machines();
+        let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 1, ..WIDE }).unwrap();
+        assert_eq!(dispatcher.take(all), ids(&[0, 3]));
+        dispatcher.done(StepId(0));
+        dispatcher.done(StepId(3));
+        assert_eq!(dispatcher.take(all), ids(&[1]));
+        dispatcher.done(StepId(1));
+        assert_eq!(dispatcher.take(all), ids(&[2]), "the second does not start while the first one boots");
+        dispatcher.done(StepId(2));
+        assert_eq!(dispatcher.take(all), ids(&[4]));
+        dispatcher.failed(StepId(4));
+        assert_eq!((dispatcher.boots.taken, dispatcher.running()), (0, 0));
+    }
+
+    #[test]
+    fn machine_that_is_prepared_starts_before_the_next_one_is_prepared() {
+        let mut dispatcher = Dispatcher::new(&two_machines(), Limits { steps: 1, ..WIDE }).unwrap();
+        let mut order = Vec::new();
+        while let [id] = dispatcher.take(all)[..] {
+            order.push(id);
+            dispatcher.done(id);
+        }
+        assert_eq!(order, ids(&[0, 1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn fewer_boots_let_those_go_on_that_run() {
+        let graph = graph(&[StepKind::Start; 5], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 3, ..WIDE }).unwrap();
+        assert_eq!(dispatcher.take(all), ids(&[0, 1, 2]));
+        dispatcher.set_boots(0);
+        dispatcher.done(StepId(0));
+        dispatcher.done(StepId(1));
+        assert_eq!(dispatcher.take(all), []);
+        dispatcher.done(StepId(2));
+        assert_eq!(dispatcher.take(all), ids(&[3]), "one may always boot, else nothing would ever end");
+        dispatcher.set_boots(2);
+        assert_eq!(dispatcher.take(all), ids(&[4]));
+    }
+
+    #[test]
+    fn what_is_not_admitted_is_offered_again() {
+        let graph = graph(&[StepKind::Start, StepKind::Prepare], &[]);
+        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
+        assert_eq!(dispatcher.take(|id| id != StepId(0)), ids(&[1]));
+        assert_eq!((dispatcher.take(|_| false), dispatcher.running()), (vec![], 1));
+        assert_eq!(dispatcher.take(all), ids(&[0]));
     }
 
     #[test]
     fn draining_hands_out_nothing() {
         let graph = graph(&[StepKind::Prepare; 2], &[(0, 1)]);
         let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
-        dispatcher.take();
+        dispatcher.take(all);
         dispatcher.drain();
         dispatcher.done(StepId(0));
-        assert_eq!((dispatcher.take(), dispatcher.running()), (vec![], 0));
+        assert_eq!((dispatcher.take(all), dispatcher.running()), (vec![], 0));
     }
 
     proptest! {
@@ -215,19 +470,27 @@ mod tests {
             failing in prop::collection::btree_set(0usize..40, 0..4),
             steps in 1usize..6,
             boots in 1usize..4,
+            images in 1usize..3,
+            machines in 1usize..40,
         ) {
             let edges: Vec<_> =
                 pairs.into_iter().filter(|(a, b)| a < b && *b < size).collect();
             let kinds: Vec<_> = (0..size)
-                .map(|number| if number % 3 == 0 { StepKind::Start } else { StepKind::Prepare })
+                .map(|number| match number % 5 {
+                    0 => StepKind::Start,
+                    1 => StepKind::FetchImage,
+                    2 => StepKind::Ready,
+                    _ => StepKind::Prepare,
+                })
                 .collect();
-            let graph = graph(&kinds, &edges);
-            let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots }).unwrap();
+            let graph = graph_of(&kinds, &edges, machines);
+            let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots, images }).unwrap();
             let mut running: Vec<StepId> = Vec::new();
             loop {
-                running.extend(dispatcher.take());
+                running.extend(dispatcher.take(all));
                 prop_assert!(running.len() <= steps);
-                prop_assert!(running.iter().filter(|id| kinds[id.0].is_boot()).count() <= boots);
+                let of = |class| running.iter().filter(|id| class_of(kinds[id.0]) == class).count();
+                prop_assert!(of(Class::Boot) <= boots && of(Class::Image) <= images);
                 for id in &running {
                     for before in graph.before(*id) {
                         prop_assert_eq!(dispatcher.status()[before.0], Status::Done);
@@ -236,6 +499,7 @@ mod tests {
                 let Some(id) = running.pop() else { break };
                 if failing.contains(&id.0) { dispatcher.failed(id); } else { dispatcher.done(id); }
             }
+            prop_assert_eq!((dispatcher.boots.taken, dispatcher.images.taken, dispatcher.others.taken), (0, 0, 0));
             for status in dispatcher.status() {
                 prop_assert!(!matches!(status, Status::Waiting | Status::Running));
             }

@@ -4,16 +4,23 @@ use tokio::sync::mpsc;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
-    Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle, VmSpec,
+    Capacity, Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle,
+    VmSpec,
 };
 
+use crate::failpoints;
 use crate::plan::LocalImage;
-use crate::step::STOP_TIMEOUT;
 
 /// Everything that a plan needs of a hypervisor.
-pub trait Host: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static {}
+pub trait Host:
+    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+{
+}
 
-impl<T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + 'static> Host for T {}
+impl<T> Host for T where
+    T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+{
+}
 
 /// One step with all it needs.
 #[derive(Debug)]
@@ -57,7 +64,7 @@ pub(super) async fn run<H: Host>(
         Effect::Ready(vm, readiness) => host.wait_ready(&vm, &readiness).await.map(|()| None),
         Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
         Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
-        Effect::Stop(vm) => host.stop(&vm, STOP_TIMEOUT).await.map(Some),
+        Effect::Stop(vm) => host.stop(&vm, failpoints::stop_timeout()).await.map(Some),
         Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
         Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
     }

@@ -16,12 +16,14 @@ use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
+use super::gate::{Gate, Held, Moment};
 use super::notes::{NotedAt, Notes};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
+use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
-use crate::recorded::handle_of;
+use crate::recorded::{cut_off, handle_of};
 use crate::step::{Step, StepKind};
 
 /// How long readers in other processes may see an old state: well within the promised second.
@@ -103,14 +105,13 @@ impl<H: Host> Executor<H> {
             records: snapshot.records,
             pending: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
+            gate: Gate::default(),
             tasks: JoinSet::new(),
             task_steps: BTreeMap::new(),
             report: Report::default(),
+            recorded: 0,
         };
-        // What an earlier run left open was taken into account by the plan; it is closed with the first commit.
-        for intent in &snapshot.open {
-            run.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
-        }
+        run.close_what_a_dead_run_left(&snapshot.open);
         if store.follows_a_crash() {
             run.records.keys().for_each(|address| run.notes.behind(address));
         }
@@ -133,12 +134,29 @@ struct Run<'a, H> {
     /// What the next commit will hold.
     pending: Vec<Entry>,
     dispatcher: Dispatcher,
+    gate: Gate,
     tasks: JoinSet<Ended>,
     task_steps: BTreeMap<tokio::task::Id, StepId>,
     report: Report,
+    /// How many of the report's done steps are durable.
+    recorded: usize,
 }
 
 impl<H: Host> Run<'_, H> {
+    /// What an earlier run left open was taken into account by the plan; it is closed with the first commit. That the
+    /// outcome of a provisioning step is unknown stays in the record, whether or not this plan is about its machine.
+    fn close_what_a_dead_run_left(&mut self, open: &[Intent]) {
+        for intent in open {
+            self.pending.push(Entry::End { op: intent.op, outcome: Outcome::Abandoned });
+            let Some(cut_off) = cut_off(intent) else { continue };
+            let record = self.records.values().find(|record| record.instance == intent.instance).cloned();
+            if let Some(record) = record {
+                let updated = Timestamp::now();
+                self.put(Record { interrupted: Some(cut_off), provision_failed: None, updated, ..record });
+            }
+        }
+    }
+
     /// Takes over what changes in the record before any step; it is durable with the first commit.
     fn keep_books(&mut self) {
         let updated = Timestamp::now();
@@ -221,14 +239,14 @@ impl<H: Host> Run<'_, H> {
         }
         let mut effects = Vec::new();
         loop {
-            let begun = self.dispatcher.take();
+            let begun = self.take();
             if begun.is_empty() {
                 break;
             }
             for id in begun {
                 match self.begin(id) {
                     Ok(effect) => effects.push((id, effect)),
-                    Err(failure) => self.fail(id, failure),
+                    Err(failure) => self.fail(id, *failure),
                 }
             }
         }
@@ -246,33 +264,74 @@ impl<H: Host> Run<'_, H> {
         Ok(())
     }
 
+    /// What may begin now: within the limits, and while there is memory for starts.
+    fn take(&mut self) -> Vec<StepId> {
+        let Self { dispatcher, gate, plan, executor, records, .. } = self;
+        let moment = Moment { host: &*executor.host, records };
+        let mut news = Vec::new();
+        gate.open();
+        let mut begun = dispatcher.take(|id| {
+            let step = plan.graph.step(id);
+            let target = plan.targets.get(&step.address);
+            let hardware = target.map(|target| (target.spec.backend, &target.spec.machine));
+            match gate.admits(id, step, hardware, &moment) {
+                Ok(()) => true,
+                Err(held) => {
+                    news.extend(held);
+                    false
+                }
+            }
+        });
+        if begun.is_empty() && dispatcher.running() == 0 {
+            // Nothing goes on that could make room: what waits is let go, one at a time.
+            let mut is_first = true;
+            begun = dispatcher.take(|_| std::mem::take(&mut is_first));
+        }
+        for id in &begun {
+            gate.began(*id, plan.graph.step(*id));
+        }
+        for Held { id, needed, available } in news {
+            self.tell(Event::Throttled { id, needed, available });
+        }
+        begun
+    }
+
     fn commit(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
         if !self.pending.is_empty() {
             self.at.serial = block_in_place(|| store.commit(&self.pending))?;
             self.pending.clear();
         }
+        let durable = self.recorded..self.report.done.len();
+        self.recorded = durable.end;
+        for id in &self.report.done[durable] {
+            failpoints::pass_commit(self.plan.graph.step(*id).kind)?;
+        }
         Ok(())
     }
 
     /// Announces a step and gathers what it needs.
-    fn begin(&mut self, id: StepId) -> Result<Effect, Failure> {
+    fn begin(&mut self, id: StepId) -> Result<Effect, Box<Failure>> {
         let step = self.plan.graph.step(id).clone();
+        failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
         let now = Timestamp::now();
         let target = self.plan.targets.get(&step.address);
         let record = self.records.get(&step.address);
         let expected = match (step.kind, target) {
-            (StepKind::Prepare, Some(target)) => {
-                Some(self.executor.host.handle(&target.spec).map_err(|error| Failure::from(&error))?)
-            }
+            (StepKind::Prepare, Some(target)) => Some(
+                self.executor.host.handle(&target.spec).map_err(|error| Box::new(Failure::from(&error)))?,
+            ),
             _ => None,
         };
         let changed = records::before(&step, record, target, expected.as_ref(), now);
-        let effect = self.effect(&step).map_err(|error| Failure {
-            kind: "bug".to_owned(),
-            message: error.to_string(),
-            chain: Vec::new(),
-            help: None,
-            tail: Vec::new(),
+        let effect = self.effect(&step).map_err(|error| {
+            Box::new(Failure {
+                kind: "bug".to_owned(),
+                message: error.to_string(),
+                chain: Vec::new(),
+                help: None,
+                tail: Vec::new(),
+                unknown: false,
+            })
         })?;
         let op = OpId(self.next_op);
         self.next_op += 1;
@@ -285,7 +344,14 @@ impl<H: Host> Run<'_, H> {
             instance: step.instance.0,
             at: now,
             detail: match step.kind {
-                StepKind::Provision(number) => json!({ "number": number, "label": step.label }),
+                StepKind::Provision(number) => {
+                    let planned = target.and_then(|target| target.provision.get(number - 1));
+                    json!({
+                        "number": number,
+                        "label": step.label,
+                        "digest": planned.map(|step| step.digest.to_string()),
+                    })
+                }
                 _ => json!({}),
             },
         }));
@@ -329,12 +395,14 @@ impl<H: Host> Run<'_, H> {
         let images = self.executor.images.clone();
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
-        let address = self.plan.graph.step(id).address.clone();
+        let Step { address, kind, .. } = self.plan.graph.step(id).clone();
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
+                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| *error)?;
                 let result = effect::run(&*host, &images, effect, &output).await;
                 drop(output);
+                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| *error)?;
                 result
             };
             let forward = async {
@@ -368,6 +436,9 @@ impl<H: Host> Run<'_, H> {
 
     fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
         let step = self.plan.graph.step(id);
+        if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
+            return self.fail(id, Failure::from(&*error));
+        }
         let target = self.plan.targets.get(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
@@ -379,6 +450,7 @@ impl<H: Host> Run<'_, H> {
             }
         }
         self.end(id, Outcome::Done);
+        self.leave_gate(id, true);
         self.dispatcher.done(id);
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
@@ -388,13 +460,23 @@ impl<H: Host> Run<'_, H> {
 
     fn fail(&mut self, id: StepId, failure: Failure) {
         let failure = failure.hidden(&self.plan.secrets);
+        self.remember_failure(id, &failure.message, failure.unknown);
         self.end(id, failure.outcome());
+        self.leave_gate(id, false);
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });
         for skipped in self.dispatcher.failed(id) {
+            self.leave_gate(skipped, false);
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
+    }
+
+    fn leave_gate(&mut self, id: StepId, is_well: bool) {
+        let graph = &self.plan.graph;
+        let has_ready = || graph.after(id).iter().any(|next| graph.step(*next).kind == StepKind::Ready);
+        let step = graph.step(id);
+        self.gate.ended(id, step, is_well, step.kind == StepKind::Start && has_ready());
     }
 
     /// Lets go of everything that runs. The journal keeps that its outcome is unknown.
@@ -402,8 +484,23 @@ impl<H: Host> Run<'_, H> {
         self.tasks.abort_all();
         self.report.interrupted = true;
         for id in std::mem::take(&mut self.task_steps).into_values() {
+            self.remember_failure(id, "", true);
             self.end(id, Outcome::Abandoned);
             self.report.abandoned.push(id);
+        }
+    }
+
+    /// Keeps in the record how a provisioning step that began did not come to a good end.
+    fn remember_failure(&mut self, id: StepId, message: &str, cut_off: bool) {
+        if !self.ops.contains_key(&id) {
+            return;
+        }
+        let step = self.plan.graph.step(id);
+        let Some(record) = self.records.get(&step.address) else { return };
+        let target = self.plan.targets.get(&step.address);
+        if let Some(record) = records::after_failure(step, record, target, message, cut_off, Timestamp::now())
+        {
+            self.put(record);
         }
     }
 

@@ -15,6 +15,7 @@
 mod dispatch;
 mod effect;
 mod executor;
+mod gate;
 mod notes;
 mod outcome;
 mod records;

@@ -48,6 +48,15 @@ pub enum Event {
         /// What it printed.
         line: OutputLine,
     },
+    /// A start waits until there is memory for it; told once for each.
+    Throttled {
+        /// Which.
+        id: StepId,
+        /// What its machine may come to hold, in bytes.
+        needed: u64,
+        /// What is left when boots under way have taken all they may, in bytes.
+        available: u64,
+    },
     /// No new steps are started, because the user asked to stop.
     Draining,
 }
@@ -65,6 +74,8 @@ pub struct Failure {
     pub help: Option<String>,
     /// Last lines of the guest's output.
     pub tail: Vec<String>,
+    /// Whether nobody knows how much of its work the step did.
+    pub unknown: bool,
 }
 
 impl Failure {
@@ -78,6 +89,7 @@ impl Failure {
                 "this is a bug in vmctl; everything else went on, and the next plan looks again".to_owned(),
             ),
             tail: Vec::new(),
+            unknown: true,
         }
     }
 
@@ -91,6 +103,7 @@ impl Failure {
             chain: hide_all(self.chain),
             help: self.help.map(hide),
             tail: hide_all(self.tail),
+            unknown: self.unknown,
         }
     }
 
@@ -108,13 +121,13 @@ impl From<&Error> for Failure {
             chain.push(error.to_string());
             cause = error.source();
         }
-        let tail = if let Error::Provision { tail, .. } = error { tail.clone() } else { Vec::new() };
         Self {
             kind: error.kind().as_str().to_owned(),
             message: error.to_string(),
             chain,
             help: error.help(),
-            tail,
+            tail: error.tail().to_vec(),
+            unknown: matches!(error, Error::ProvisionCut { .. }),
         }
     }
 }

@@ -118,7 +118,7 @@ impl World {
         control: Control,
     ) -> (Executor<RouterHypervisor>, mpsc::UnboundedReceiver<Event>) {
         let (events, shown) = mpsc::unbounded_channel();
-        let limits = Limits { steps: 8, boots: 4 };
+        let limits = Limits { steps: 8, boots: 4, images: 2 };
         (Executor::new(Arc::clone(&self.host), self.images.clone(), limits, control, events), shown)
     }
 

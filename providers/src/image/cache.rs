@@ -19,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::ImageError;
 use super::header;
+#[cfg(feature = "failpoints")]
+use crate::failpoints::answer;
 use crate::spec::{Digest, DiskImage, ImageFormat};
 
 /// How much is read at once.
@@ -54,6 +56,16 @@ impl ImageCache {
         Self { root: root.into() }
     }
 
+    /// The folder, whether it exists or not.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether there is a file for `image`; whether it is sound, an import finds out.
+    pub fn has(&self, image: &DiskImage) -> bool {
+        image.path.is_file()
+    }
+
     /// Reads `source`, refuses what is no self-contained image, and tells what it is.
     ///
     /// The digest is remembered by the file's device, inode, size and times, so that a second call is quick.
@@ -86,7 +98,13 @@ impl ImageCache {
         if found != *identity {
             return Err(ImageError::Changed { path: source.to_owned() });
         }
+        fail::fail_point!("fetch-image.cache.copied", |errno| Err(part.failed("write")(answer(errno))));
         part.keep_as(&image.path, stamp.size)?;
+        fail::fail_point!("fetch-image.cache.renamed", |errno| Err(ImageError::Cache {
+            action: "write",
+            path: image.path.clone(),
+            source: answer(errno),
+        }));
         Ok(image)
     }
 

@@ -16,6 +16,7 @@ use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, require_private, write_private};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::process::{Holder, Process};
 use crate::spec::{InstanceId, VmHandle};
@@ -51,7 +52,9 @@ impl QemuBackend {
         match Manifest::owner(&work, vm.id)? {
             Owner::Ours(mut manifest) if !manifest.released => {
                 manifest.released = true;
-                manifest.store(&work)
+                manifest.store(&work)?;
+                failpoint!("forget.qemu.marked", work.path());
+                Ok(())
             }
             Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
             Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),

@@ -11,6 +11,7 @@ use super::qmp::Monitor;
 use super::usernet::{self, Rule};
 use crate::abilities::{Damage, Inspection};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
 use crate::workdir::WorkDir;
@@ -124,6 +125,7 @@ impl QemuBackend {
             VmState::Running => monitor.pause().await?,
             state => return Err(Error::InvalidState { action: "suspend", state }),
         }
+        failpoint!("suspend.qemu.paused", &vm.work_dir);
         self.handle_of_live(vm, &process, &mut monitor).await
     }
 
@@ -135,6 +137,7 @@ impl QemuBackend {
             VmState::Suspended | VmState::Failed => monitor.unpause().await?,
             state => return Err(Error::InvalidState { action: "resume", state }),
         }
+        failpoint!("resume.qemu.unpaused", &vm.work_dir);
         self.handle_of_live(vm, &process, &mut monitor).await
     }
 

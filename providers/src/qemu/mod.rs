@@ -45,6 +45,7 @@ pub mod manifest;
 pub mod places;
 
 mod backend;
+mod capacity;
 mod console;
 mod custody;
 mod ending;

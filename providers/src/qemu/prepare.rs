@@ -14,6 +14,7 @@ use super::places::{
     create_private_dir, publish, remove_file, require_private, sync_dir, unfinished, write_private,
 };
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
@@ -30,6 +31,7 @@ impl QemuBackend {
         self.check_expressible(spec)?;
         let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
+        failpoint!("prepare.qemu.claimed", work.path());
         if !work.overlay().exists() {
             create_overlay(&work, &manifest.machine.image, manifest.machine.disk_bytes).await?;
         }
@@ -39,7 +41,9 @@ impl QemuBackend {
         if !manifest.prepared {
             manifest.prepared = true;
             sync_dir(work.path())?;
+            failpoint!("prepare.qemu.synced", work.path());
             manifest.store(&work)?;
+            failpoint!("prepare.qemu.prepared", work.path());
         }
         let state = if self.find(spec.id)?.is_some() { VmState::Running } else { manifest.state_at_rest() };
         Ok(manifest.handle(&work, state, None))
@@ -63,6 +67,7 @@ fn claim(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
 fn found(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
     let manifest = Manifest::new(spec, BaseFile::of(&spec.machine.image.path)?);
     create_private_dir(work.path())?;
+    failpoint!("prepare.qemu.folder-made", work.path());
     require_private(work.path())?;
     manifest.store(work)?;
     if let Some(parent) = work.path().parent() {
@@ -80,7 +85,10 @@ async fn create_overlay(work: &WorkDir, image: &DiskImage, size: Option<u64>) ->
     args.push(unfinished(&work.overlay()).into());
     args.extend(size.map(|bytes| bytes.to_string().into()));
     helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await?;
-    publish(&work.overlay())
+    failpoint!("prepare.qemu.overlay-made", work.overlay());
+    publish(&work.overlay())?;
+    failpoint!("prepare.qemu.overlay-renamed", work.overlay());
+    Ok(())
 }
 
 /// Makes the seed if it is not there, with the keys that the machine has; what is missing of them is made anew.
@@ -107,7 +115,10 @@ fn write_seed(work: &WorkDir, id: InstanceId, fresh: bool, config: &CloudInitCon
         let pinned = SshTarget::known_hosts_line(&alias, &host.public);
         write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
-    write_private(&work.seed(), &seed::volume(id, config, &user, &host)?)
+    failpoint!("prepare.qemu.keys-written", work.path());
+    write_private(&work.seed(), &seed::volume(id, config, &user, &host)?)?;
+    failpoint!("prepare.qemu.seed-written", work.seed());
+    Ok(())
 }
 
 /// The key in a file, which is made if it is missing.

@@ -15,6 +15,7 @@ use super::guest::{console_tail, while_alive};
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoints::failpoint;
 use crate::pattern::Pattern;
 use crate::process::{Process, tail};
 use crate::provision::OutputStream;
@@ -111,6 +112,7 @@ impl QemuBackend {
                 Ok(session) => session,
                 Err(error) => return unreachable_guest(error).map(Some),
             };
+            failpoint!("ready.qemu.logged-in", &asked.vm.work_dir);
             if !asked.vm.seed {
                 return Ok(None);
             }

@@ -7,6 +7,7 @@ use super::forwards;
 use super::manifest::{Manifest, Owner};
 use super::prepare::{QEMU_IMG_DEADLINE, ensure_seed};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
 use crate::spec::{BackendTag, Machine, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
@@ -43,6 +44,7 @@ impl QemuBackend {
             && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
         {
             grow(&work, bytes).await?;
+            failpoint!("update.qemu.grown", work.overlay());
         }
         if manifest.ssh != spec.ssh {
             self.sessions.forget(vm.id);
@@ -58,6 +60,7 @@ impl QemuBackend {
                 ..changed.handle(&work, changed.state_at_rest(), None)
             },
         };
+        failpoint!("update.qemu.brought", work.path());
         if changed != manifest {
             changed.store(&work)?;
         }

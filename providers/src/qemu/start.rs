@@ -16,6 +16,7 @@ use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
 use super::qmp::Monitor;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::{self, Launched, Process};
 use crate::spec::{Runtime, VmHandle, VmState};
 use crate::workdir::WorkDir;
@@ -68,11 +69,13 @@ impl QemuBackend {
         let mut monitor = self.monitor(vm.id, process).await?;
         let handle = self.handle_of_live(vm, process, &mut monitor).await?;
         let work = WorkDir::new(&vm.work_dir);
+        failpoint!("start.qemu.handle-made", work.path());
         if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
             && !manifest.started
         {
             manifest.started = true;
             manifest.store(&work)?;
+            failpoint!("start.qemu.remembered", work.path());
         }
         Ok(handle)
     }
@@ -115,8 +118,12 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
 
     let mut launched = process::machine(&QEMU, &args, log)?;
+    failpoint!("start.qemu.spawned", &path);
     let failure = match timeout(LAUNCH, answers(&mut launched, run)).await {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(())) => {
+            failpoint!("start.qemu.answered", &path);
+            return Ok(());
+        }
         Ok(Err(error)) => error,
         Err(_) => Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH },
     };

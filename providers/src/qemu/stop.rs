@@ -12,6 +12,7 @@ use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, remove_file, remove_tree, sync_dir};
 use super::qmp::Monitor;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::spec::{VmHandle, VmState};
 use crate::workdir::WorkDir;
@@ -55,7 +56,9 @@ impl QemuBackend {
                 forced_stop = Some(force(&run, &process).await?.as_str().to_owned());
             }
         }
+        failpoint!("stop.qemu.ended", &vm.work_dir);
         self.clean_up(vm.id)?;
+        failpoint!("stop.qemu.cleaned", &vm.work_dir);
         self.sessions.forget(vm.id);
         Ok(VmHandle { state: state_at_rest(vm)?, runtime: None, forced_stop, ..vm.clone() })
     }
@@ -69,7 +72,9 @@ impl QemuBackend {
         if let Some(process) = self.find(vm.id)? {
             force(&self.runtime_dir(vm.id), &process).await?;
         }
+        failpoint!("destroy.qemu.ended", &vm.work_dir);
         self.clean_up(vm.id)?;
+        failpoint!("destroy.qemu.cleaned", &vm.work_dir);
         self.sessions.forget(vm.id);
         match owner {
             Owner::Missing => Ok(()),
@@ -85,9 +90,12 @@ fn remove_work_dir(work: &WorkDir) -> Result<()> {
         let path = entry.map_err(Error::io("list folder", work.path()))?.path();
         if path != manifest {
             remove_entry(&path)?;
+            failpoint!("destroy.qemu.file-removed", path);
         }
     }
+    failpoint!("destroy.qemu.emptied", work.path());
     remove_file(&manifest)?;
+    failpoint!("destroy.qemu.disowned", work.path());
     fs::remove_dir(work.path()).map_err(Error::io("remove folder", work.path()))?;
     work.path().parent().map_or(Ok(()), sync_dir)
 }
@@ -135,6 +143,7 @@ async fn keep_pressing(run: &RuntimeDir) -> Result<()> {
     loop {
         ticks.tick().await;
         monitor.power_down().await?;
+        failpoint!("stop.qemu.pressed", &run.monitor());
     }
 }
 

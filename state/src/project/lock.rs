@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::ProjectDir;
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 
 /// How long some hold the lock who are not writers: readers that finish what a dead writer left, and waiters that
@@ -141,7 +142,9 @@ fn lock_blocking(file: &File) -> io::Result<()> {
 pub(super) fn announce(dir: &ProjectDir, holder: &Holder) -> Result<(), StoreError> {
     let path = dir.holder();
     let json = serde_json::to_vec(holder).map_err(|e| StoreError::io("encode", &path)(e.into()))?;
-    files::replace(&path, &json)
+    files::replace(&path, &json)?;
+    failpoint!("state.lock.announced", &path);
+    Ok(())
 }
 
 /// Who announced itself on another host and did not sign off. The lock is free as far as this kernel knows, which says

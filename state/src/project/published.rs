@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{ProjectDir, mark};
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 use crate::record::{FORMAT_VERSION, Snapshot};
 use crate::seal;
@@ -31,9 +32,11 @@ struct Format {
 /// Replaces the published snapshot.
 pub(super) fn write(dir: &ProjectDir, snapshot: &Snapshot) -> Result<(), StoreError> {
     let path = dir.snapshot();
+    failpoint!("state.publish.begun", &path);
     let mut json = serde_json::to_vec(snapshot).map_err(|e| StoreError::io("encode", &path)(e.into()))?;
     json.push(b'\n');
     files::replace(&path, &json)?;
+    failpoint!("state.publish.replaced", &path);
     mark::put(dir, snapshot.lineage, snapshot.serial)
 }
 

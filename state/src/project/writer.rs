@@ -9,6 +9,7 @@ use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
 use super::{ProjectDir, ballast, published};
 use crate::error::StoreError;
+use crate::failpoints::failpoint;
 use crate::files;
 use crate::record::{Ended, Snapshot};
 use crate::seal::Version;
@@ -122,6 +123,7 @@ impl Writer {
         let in_doubt = store.is_broken();
         store.close()?;
         published?;
+        failpoint!("state.close.published", self.dir.path());
         // After a failed commit only the store knows whether it took place: the next one to come shall look.
         if !in_doubt {
             ballast::restore(&self.dir);

@@ -182,8 +182,7 @@ fn confined_read_only_disk() {
     assert_eq!(read(&new).unwrap(), None);
     for dir in [&dir, &new] {
         let refused =
-            Writer::open(dir, holder("test"), lineage(), Duration::ZERO, vmctl_state::Reserve::Keep)
-                .unwrap_err();
+            Writer::open(dir, holder("test"), lineage(), Duration::ZERO, Reserve::Keep).unwrap_err();
         let StoreError::Io { path, source, .. } = &refused else { panic!("{refused:?}") };
         assert_eq!(source.kind(), ErrorKind::ReadOnlyFilesystem);
         assert!(path.starts_with(dir.path()), "{}", path.display());

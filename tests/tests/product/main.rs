@@ -15,6 +15,7 @@ mod plans;
 mod provisioning;
 mod recovery;
 mod report;
+mod room;
 mod schema;
 mod secrets;
 mod together;

@@ -11,6 +11,7 @@ use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
+pub(crate) use worlds::furnish;
 use worlds::{BEFORE, changed, drifted, everything, script, vmfile, vmfile_and, world};
 
 /// The texts of `key` in every element of the lists at `list`.
@@ -158,11 +159,18 @@ fn events_of_every_kind_are_as_promised() {
             { "op": "stop", "vm": "base", "delay-ms": 600_000 },
         ]),
     );
-    let mut all = apply(&world, &[], 5);
+    // Room for one boot at a time.
+    furnish(&world, &json!({ "memory-mib": 16 }));
+    let short = apply(&world, &[], 1);
+    assert_eq!(
+        (&short[0]["plan"]["shortages"][0]["kind"], &short[1]["outcome"]),
+        (&json!("memory"), &json!("refused"))
+    );
+    let mut all = apply(&world, &["--overcommit"], 5);
     let summary = all.last().expect("a summary").clone();
     assert_eq!(summary["failed"].as_array().map(Vec::len), Some(2), "{summary:#}");
     assert_eq!(summary["skipped"].as_array().map(Vec::len), Some(1), "{summary:#}");
-    all.extend(apply(&world, &[], 0));
+    all.extend(apply(&world, &["--overcommit"], 0));
     let nothing = apply(&world, &[], 0);
     assert_eq!((nothing.len(), &nothing[2]["outcome"]), (3, &json!("nothing-to-do")));
     assert_eq!(nothing[1]["outputs"]["login"]["value"], "me");

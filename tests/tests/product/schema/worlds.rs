@@ -27,6 +27,13 @@ pub(super) fn script(world: &World, rules: &Value) {
     fs::write(folder.join("script.json"), rules.to_string()).expect("the script");
 }
 
+/// Says what the fake host has.
+pub(crate) fn furnish(world: &World, host: &Value) {
+    let folder = world.data().join("projects/shop/noop");
+    fs::create_dir_all(&folder).expect("the fake host's folder");
+    fs::write(folder.join("host.json"), host.to_string()).expect("the fake host");
+}
+
 /// One fake machine of a VMFile.
 fn vm(name: &str, rest: &str) -> String {
     format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
