@@ -51,6 +51,9 @@ pub(crate) struct GlobalArgs {
     /// File of values for variables, `name value` on each line; may be repeated
     #[arg(long = "var-file", global = true, value_name = "PATH")]
     pub(crate) var_files: Vec<PathBuf>,
+    /// Take machines for stopped that were left running on another host; only if they are off there for certain
+    #[arg(long, global = true)]
+    pub(crate) take_over: bool,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: ColorWhen,
@@ -171,7 +174,7 @@ pub(crate) struct PlanningArgs {
     #[arg(long)]
     pub(crate) destroy: bool,
     /// Change only the record, to what is observed; no machine is touched
-    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace"])]
+    #[arg(long, conflicts_with_all = ["destroy", "no_refresh", "replace", "rerun"])]
     pub(crate) refresh_only: bool,
     /// Trust the record and do not look at what really runs
     #[arg(long)]
@@ -185,6 +188,9 @@ pub(crate) struct PlanningArgs {
     /// Make this machine anew, whether or not it changed; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) replace: Vec<Name>,
+    /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
+    #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
+    pub(crate) rerun: Vec<Name>,
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,
@@ -264,7 +270,7 @@ pub(crate) struct DriftArgs {
 )]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]
@@ -276,6 +282,9 @@ pub(crate) struct ApplyArgs {
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
+    /// Start nothing new after the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Print events as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -366,7 +375,7 @@ pub(crate) struct UntaintArgs {
 
 /// Options of `state`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl state rm web")]
+#[command(after_help = "Examples:\n  vmctl state rm web\n  vmctl state provisioned web")]
 pub(crate) struct StateArgs {
     /// What to do
     #[command(subcommand)]
@@ -380,6 +389,8 @@ pub(crate) enum StateCommand {
     Rm(StateRmArgs),
     /// Clear what a dead vmctl left of its lock
     Unlock(StateUnlockArgs),
+    /// Take a provisioning step that was cut off for done
+    Provisioned(StateProvisionedArgs),
 }
 
 /// Options of `state unlock`.
@@ -402,6 +413,21 @@ pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+}
+
+/// Options of `state provisioned`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state provisioned web\n  vmctl state provisioned web --yes\n\nFor a step that was cut off, so that nobody knows whether it did its work: look into the guest\nfirst. The next apply goes on behind the step. `vmctl apply --rerun web` runs it again instead."
+)]
+pub(crate) struct StateProvisionedArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) name: String,
+    /// Do so without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
 }

@@ -238,10 +238,23 @@ impl Context {
         let noop = NoopBackend::new(project.vms(), project.path().join("noop"));
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: project.vms(),
+            images_dir: self.settings.data_dir()?.join("images"),
             runtime_dir: self.settings.runtime_dir()?.to_owned(),
             accel: self.settings.accel,
+            take_over: self.options.take_over,
         });
         Ok(RouterHypervisor::new(noop, qemu))
+    }
+
+    /// As [`Context::writer`], for a run that removes machines: it works on a full disk as well, as long as the room that
+    /// is kept for it lasts.
+    pub(crate) fn writer_to_free(
+        &self,
+        dir: &ProjectDir,
+        command: &str,
+        lock: &LockArgs,
+    ) -> Result<Writer, CliError> {
+        self.open_writer(lock, |wait| Writer::open_to_free(dir, holder(command), lineage(dir), wait))
     }
 
     /// Opens the state of a project for writing. Waits for another writer as long as an option or the environment
@@ -252,7 +265,14 @@ impl Context {
         command: &str,
         lock: &LockArgs,
     ) -> Result<Writer, CliError> {
-        let open = |wait| Writer::open(dir, holder(command), lineage(dir), wait);
+        self.open_writer(lock, |wait| Writer::open(dir, holder(command), lineage(dir), wait))
+    }
+
+    fn open_writer(
+        &self,
+        lock: &LockArgs,
+        open: impl Fn(Duration) -> Result<Writer, StoreError>,
+    ) -> Result<Writer, CliError> {
         let patience = lock.lock_timeout.or(self.settings.lock_timeout).unwrap_or_default();
         match open(Duration::ZERO) {
             Err(StoreError::Locked { holder, .. }) if !patience.is_zero() => {

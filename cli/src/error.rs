@@ -100,6 +100,11 @@ impl CliError {
         Self { exit, body: Body::Silent }
     }
 
+    /// Whether nothing is left to say, as where a reader went away.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.body, Body::Silent)
+    }
+
     /// Diagnostics with spans.
     pub(crate) fn report(report: impl Diagnostic + Send + Sync + 'static) -> Self {
         Self { exit: Exit::Error, body: Body::Report(Box::new(report)) }
@@ -257,11 +262,9 @@ impl From<StoreError> for CliError {
 impl From<vmctl_providers::Error> for CliError {
     fn from(error: vmctl_providers::Error) -> Self {
         let this = Self::of(&error).help(error.help());
-        match error {
-            vmctl_providers::Error::Provision { tail, .. } if !tail.is_empty() => {
-                this.because(&Lines(tail.join("\n")))
-            }
-            _ => this,
+        match error.tail() {
+            [] => this,
+            tail => this.because(&Lines(tail.join("\n"))),
         }
     }
 }

@@ -9,6 +9,8 @@ use vmctl_planner::observed::Sight;
 use vmctl_providers::workdir::WorkDir;
 use vmctl_providers::{Damage, DiskImage, Forward, Inspection, Nic, Stall, process};
 
+use vmctl_state::FailedProvision;
+
 use crate::commands::ssh::arguments;
 use crate::machines::{Machine, is_live, phase_word, reachable};
 
@@ -41,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) vnc: Option<String>,
     pub(crate) ssh: Option<SshFacts>,
     pub(crate) provisioned: Vec<StepFacts>,
+    pub(crate) provision_interrupted: Option<CutOffFacts>,
+    pub(crate) provision_failed: Option<FailedProvision>,
     pub(crate) forced_stop: Option<String>,
     pub(crate) damage: Vec<Damage>,
     pub(crate) stall: Option<Stall>,
@@ -66,6 +70,14 @@ pub(crate) struct StepFacts {
     pub(crate) at: Timestamp,
 }
 
+/// A provisioning step that was cut off.
+#[derive(Debug, Serialize)]
+pub(crate) struct CutOffFacts {
+    pub(crate) number: u32,
+    pub(crate) label: String,
+    pub(crate) at: Timestamp,
+}
+
 impl Machine {
     /// Everything known, in the form in which it is shown.
     pub(crate) fn facts(&self) -> Facts {
@@ -84,7 +96,7 @@ impl Machine {
             state: self.state(),
             recorded: phase_word(self.record.phase),
             unreachable: match &self.sight {
-                Some(Sight::Unreachable { reason }) => Some(reason.clone()),
+                Some(Sight::Unreachable { reason, .. }) => Some(reason.clone()),
                 Some(Sight::Seen(_)) | None => None,
             },
             tainted: self.record.taint.clone(),
@@ -117,6 +129,12 @@ impl Machine {
                 .zip(1..)
                 .map(|(step, number)| StepFacts { step: number, digest: step.digest.clone(), at: step.at })
                 .collect(),
+            provision_interrupted: self.interrupted.as_ref().map(|step| CutOffFacts {
+                number: step.number,
+                label: step.label.clone(),
+                at: step.at,
+            }),
+            provision_failed: self.record.provision_failed.clone().filter(|_| self.interrupted.is_none()),
             forced_stop: handle.and_then(|handle| handle.forced_stop.clone()),
             damage: found.map(|found| found.damage.clone()).unwrap_or_default(),
             stall: found.and_then(|found| found.stall.clone()),

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use vmctl_planner::observed::{self, Sight};
-use vmctl_planner::recorded::handle_of;
+use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::ssh::SshTarget;
+use vmctl_providers::workdir::among;
 use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
-use vmctl_state::{Address, Phase, Record, Snapshot, project};
+use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
 use crate::error::CliError;
@@ -25,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) handle: Option<VmHandle>,
     /// What was seen; absent without a handle.
     pub(crate) sight: Option<Sight>,
+    /// The provisioning step that was cut off.
+    pub(crate) interrupted: Option<Interrupted>,
 }
 
 /// Looks at all machines of a project at once. A project without a state has none.
@@ -53,7 +56,7 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
     let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
     let folder = match handle {
-        Some(handle) => handle.work_dir,
+        Some(handle) => among(&ctx.project_dir(&project)?.vms(), &handle.work_dir),
         None => ctx.project_dir(&project)?.vms().join(address.name()),
     };
     Ok((address, folder))
@@ -146,8 +149,13 @@ fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Looks at every machine in `snapshot`.
-fn look(ctx: &Context, project: &Name, snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
-    let hypervisor = ctx.hypervisor(&ctx.project_dir(project)?)?;
+fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
+    let dir = ctx.project_dir(project)?;
+    let hypervisor = ctx.hypervisor(&dir)?;
+    if project::at_work(&dir)?.is_some() {
+        // What is begun there is under way.
+        snapshot.open.clear();
+    }
     small_runtime()?.block_on(seen(&hypervisor, project, snapshot))
 }
 
@@ -158,6 +166,7 @@ pub(crate) async fn seen(
     snapshot: Snapshot,
 ) -> Result<Vec<Machine>, CliError> {
     let mut seen = observed::refresh(host, &snapshot).await.map_err(|error| CliError::of(&error))?;
+    let open = snapshot.open;
     let records = snapshot.records.into_iter().filter(|(address, _)| is_vm(address));
     records
         .map(|(address, record)| {
@@ -168,7 +177,8 @@ pub(crate) async fn seen(
                     handle_of(&record).map_err(|error| CliError::of(&error))?
                 }
             };
-            Ok(Machine { project: project.clone(), record, handle, sight })
+            let interrupted = unknown_step(&record, &open);
+            Ok(Machine { project: project.clone(), record, handle, sight, interrupted })
         })
         .collect()
 }
@@ -214,6 +224,11 @@ impl Machine {
         if self.record.taint.is_some() {
             remarks.push("tainted".to_owned());
         }
+        if let Some(step) = &self.interrupted {
+            remarks.push(format!("provisioning interrupted at step {}", step.number));
+        } else if let Some(step) = &self.record.provision_failed {
+            remarks.push(format!("provisioning failed at step {}", step.number));
+        }
         if self.inspection().is_some_and(|found| !found.damage.is_empty()) {
             remarks.push("damaged".to_owned());
         }
@@ -243,8 +258,10 @@ impl Machine {
                     .help("write `state \"running\"` in the VMFile and apply; that resumes it".to_owned())
             }
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
-            (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
-            (Some(Sight::Unreachable { reason }), _) => {
+            (Some(Sight::Unreachable { elsewhere: false, .. }), Some(handle)) if handle.runtime.is_some() => {
+                return Ok(handle);
+            }
+            (Some(Sight::Unreachable { reason, .. }), _) => {
                 CliError::new(format!("`{address}` cannot be asked")).because(&Reason(reason.clone()))
             }
             _ => CliError::new(format!("`{address}` is not running, it is {}", self.state())).help(
@@ -342,6 +359,7 @@ pub(crate) mod samples {
                 vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
                 forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
                 boot: None,
+                host: None,
             }),
             forced_stop: None,
         }
@@ -361,6 +379,8 @@ pub(crate) mod samples {
             ready: true,
             taint: None,
             provisioned: vec![ProvisionRecord { digest: "sha256:00".to_owned(), at }],
+            interrupted: None,
+            provision_failed: None,
             created: at,
             updated: at,
         };
@@ -379,13 +399,17 @@ pub(crate) mod samples {
             record,
             handle: Some(handle),
             sight: Some(Sight::Seen(Box::new(inspection))),
+            interrupted: None,
         }
     }
 
     /// A machine that does not answer.
     pub(crate) fn unreachable(name: &str) -> Machine {
         let reason = "no answer within 5s".to_owned();
-        Machine { sight: Some(Sight::Unreachable { reason }), ..machine(name, VmState::Running) }
+        Machine {
+            sight: Some(Sight::Unreachable { reason, elsewhere: false }),
+            ..machine(name, VmState::Running)
+        }
     }
 
     /// A machine whose making was cut short.

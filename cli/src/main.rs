@@ -8,14 +8,17 @@
 //! ```
 
 mod args;
+mod aside;
 mod commands;
 mod context;
+mod descriptors;
 mod env;
 mod error;
 mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod files;
+mod interrupts;
 mod logging;
 mod machines;
 mod output;
@@ -57,6 +60,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
     #[cfg(feature = "failpoints")]
     failpoints::arm(&settings.environment)?;
+    descriptors::raise();
     let ctx = Context { settings, options: cli.global };
     match cli.command {
         Command::Init(args) => commands::init::run(&ctx, &args),

@@ -248,6 +248,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::kdl1" => "The file is written in KDL 1",
         "vmfile::kernel" => "A kernel cannot be booted as it is asked for",
         "vmfile::key" => "An ssh key cannot be used",
+        "vmfile::retries" => "A step is to be tried again that is not said to be safe to run again",
         "vmfile::missing" => "Something that is needed is missing",
         "vmfile::moved" => "A rename does not fit the rest of the file",
         "vmfile::network" => "The network cannot do what is asked of it",

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vmctl_providers::InstanceId;
-use vmctl_state::Address;
+use vmctl_state::{Address, Interrupted};
 
 use crate::drift::Drift;
 use crate::fields::Class;
@@ -121,10 +121,30 @@ pub enum Accepts {
 /// Why a change that is called for is not carried out, although the rest of the plan is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftAlone {
+    /// What stands in the way.
+    pub kind: LeftAloneKind,
     /// Why.
     pub reason: String,
     /// What would be done otherwise; `no-op` where that cannot be told.
     pub instead_of: Action,
+}
+
+/// What stands in the way of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeftAloneKind {
+    /// It cannot be asked what it does.
+    Unreachable,
+    /// It may run on another host, or from another folder.
+    Elsewhere,
+    /// Something is wrong with its files.
+    Damaged,
+    /// Its disk cannot grow, and there still is no room for it.
+    DiskFull,
+    /// A provisioning step was cut off, and nobody said whether it may run again.
+    Interrupted,
+    /// A machine that it needs is left alone.
+    Dependency,
 }
 
 /// Why a whole plan cannot be applied because of one change.
@@ -171,6 +191,8 @@ pub struct Change {
     pub refused: Option<Refusal>,
     /// Why nothing is done although something would have to be.
     pub left_alone: Option<LeftAlone>,
+    /// The provisioning step whose outcome is unknown.
+    pub interrupted: Option<Interrupted>,
     /// The address that it had until now.
     pub moved_from: Option<Address>,
     /// Where recorded and observed differ.
@@ -207,6 +229,7 @@ impl Change {
             losses: Vec::new(),
             refused: None,
             left_alone: None,
+            interrupted: None,
             moved_from: None,
             drift: Vec::new(),
             fields: Vec::new(),
@@ -227,8 +250,8 @@ impl Change {
     }
 
     /// Leaves the machine as it is, for a reason.
-    pub(crate) fn leave_alone(&mut self, reason: String) {
-        self.left_alone = Some(LeftAlone { reason, instead_of: self.action });
+    pub(crate) fn leave_alone(&mut self, kind: LeftAloneKind, reason: String) {
+        self.left_alone = Some(LeftAlone { kind, reason, instead_of: self.action });
         self.action = Action::NoOp;
         self.losses.clear();
         self.refused = None;

@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 use vmctl_providers::{InstanceId, Name, Protocol, Secrets};
 use vmctl_state::{Address, Snapshot};
 
-use crate::change::{Action, Change};
+use crate::change::{Action, Change, LeftAloneKind};
 use crate::desired::{Desired, DesiredVm, Trigger};
 use crate::diff::{Decision, Known, Wish, decide};
 use crate::observed::Sight;
 use crate::plan::Inputs;
-use crate::recorded::{RecordError, RecordedVm, spec_of};
+use crate::recorded::{RecordError, RecordedVm, cut_off, spec_of, unknown_step};
 use crate::scope::Mode;
 use crate::step::StepKind;
 
@@ -59,6 +59,8 @@ impl<'a> Decisions<'a> {
             moved_from: self.moves.get(address),
             sight: inputs.observed.vms.get(address),
             interrupted: interrupted(inputs.recorded, address),
+            unknown: record.and_then(|record| unknown_step(record, &inputs.recorded.open)),
+            rerun: inputs.options.rerun.contains(address.name()),
             wish,
             secrets: &self.secrets,
             fresh: fresh_instance(inputs.recorded, address),
@@ -222,7 +224,8 @@ impl<'a> Decisions<'a> {
                     continue;
                 };
                 blocked.insert(change.address.clone());
-                change.leave_alone(format!("it needs `{reason}`, which is left alone or cannot be asked"));
+                let reason = format!("it needs `{reason}`, which is left alone or cannot be asked");
+                change.leave_alone(LeftAloneKind::Dependency, reason);
             }
             if blocked.len() == before {
                 return;
@@ -251,8 +254,10 @@ fn fixed_ports(vm: &RecordedVm) -> impl Iterator<Item = (Protocol, u16)> {
     fixed.map(|forward| (forward.protocol, forward.host_port))
 }
 
+/// The step in which an earlier run died; provisioning, which can be told in more detail, is told elsewhere.
 fn interrupted<'a>(recorded: &'a Snapshot, address: &Address) -> Option<&'a str> {
-    recorded.open.iter().find(|intent| intent.address == *address).map(|intent| intent.step.as_str())
+    let ours = recorded.open.iter().filter(|intent| intent.address == *address && cut_off(intent).is_none());
+    ours.map(|intent| intent.step.as_str()).next()
 }
 
 /// The identity of a machine made from this state: unique, since the serial only grows, and repeatable.

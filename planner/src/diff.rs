@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use vmctl_providers::provision::Rerun;
 use vmctl_providers::{Damage, Inspection, InstanceId, Secrets, Stall, VmState};
-use vmctl_state::{Address, Phase, Record};
+use vmctl_state::{Address, Interrupted, Phase, Record};
 
 use crate::admission::{size, size_needed};
-use crate::change::{Action, Change, FieldChange, ProvisionRun, Refusal};
+use crate::change::{Action, Change, FieldChange, LeftAloneKind, ProvisionRun, Refusal};
 use crate::desired::{DesiredVm, Power, Trigger};
 use crate::drift::{Drift, DriftKind, drift};
 use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
@@ -21,7 +22,7 @@ use crate::step::StepKind;
 const ROOM_TO_GO_ON: u64 = 1 << 20;
 
 /// Everything known about one address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Known<'a> {
     /// What is asked for now.
     pub desired: Option<&'a DesiredVm>,
@@ -33,6 +34,10 @@ pub struct Known<'a> {
     pub sight: Option<&'a Sight>,
     /// The step in which an earlier run was cut off.
     pub interrupted: Option<&'a str>,
+    /// The provisioning step whose outcome is unknown.
+    pub unknown: Option<Interrupted>,
+    /// Whether that step may run again, whatever the VMFile says of it.
+    pub rerun: bool,
     /// What is wanted of the machine besides what the VMFile says.
     pub wish: Wish<'a>,
     /// What no record may hold.
@@ -80,8 +85,10 @@ pub fn decide(address: &Address, known: Known<'_>) -> Result<Decision, RecordErr
     if let Some(record) = known.record {
         change.drift = drift(record, known.sight)?;
     }
+    change.interrupted.clone_from(&known.unknown);
+    let desired = known.desired;
     let mut decision = decided(change, known)?;
-    if let Some(desired) = known.desired
+    if let Some(desired) = desired
         && decision.change.refused.is_none()
         && decision.change.is_effective()
     {
@@ -94,7 +101,7 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
     match (known.desired, known.record) {
         (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
         (None, Some(record)) => {
-            part_with(&mut change, record, known)?;
+            part_with(&mut change, record, &known)?;
             Ok(Decision { change, after: None, provisioned: 0 })
         }
         (Some(desired), None) => {
@@ -103,12 +110,12 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
             create(&mut change, desired);
             Ok(Decision { change, after: Some(after), provisioned: 0 })
         }
-        (Some(desired), Some(record)) => converge(change, desired, record, known),
+        (Some(desired), Some(record)) => converge(change, desired, record, &known),
     }
 }
 
 /// A machine that is not desired any more.
-fn part_with(change: &mut Change, record: &Record, known: Known<'_>) -> Result<(), RecordError> {
+fn part_with(change: &mut Change, record: &Record, known: &Known<'_>) -> Result<(), RecordError> {
     if known.wish == Wish::Forget {
         change.action = Action::Forget;
         change.reasons.push("`removed` in the VMFile; it goes on as it is".to_owned());
@@ -183,7 +190,7 @@ fn converge(
     mut change: Change,
     desired: &DesiredVm,
     record: &Record,
-    known: Known<'_>,
+    known: &Known<'_>,
 ) -> Result<Decision, RecordError> {
     let bare = spec_of(record)?;
     let before = bare.clone().sealed(known.secrets);
@@ -199,7 +206,7 @@ fn converge(
 
     if let Some(reason) = still_held(&change, known) {
         change.action = Action::Replace;
-        change.leave_alone(reason);
+        change.leave_alone(LeftAloneKind::Damaged, reason);
         return Ok(Decision { change, after: None, provisioned: 0 });
     }
     if let Some(reasons) = must_replace(&change, desired, record, known, done) {
@@ -236,10 +243,20 @@ fn converge(
     forget_bare(&mut change, &bare, &before, &after);
     // A machine that cannot be asked is planned for as it is recorded, and then left alone.
     let state = state_now(record, known.sight).unwrap_or_else(|| recorded_state(record.phase));
-    settle(&mut change, desired, record, state, known.wish, done);
+    settle(&mut change, desired, record, state, known, done);
     change.action = action_of(&change);
-    if let Some(reason) = cannot_be_worked_on(&change, known.sight) {
-        change.leave_alone(reason);
+    if let Some((kind, reason)) = cannot_be_worked_on(&change, known.sight) {
+        change.leave_alone(kind, reason);
+    } else if let Some(unknown) = &known.unknown
+        && !change.provision.is_empty()
+    {
+        match permission(desired, unknown, known.rerun) {
+            Some(why) => change.reasons.push(format!("{}; {why}", cut_off_text(unknown))),
+            None => {
+                let reason = choice(unknown, change.address.name());
+                change.leave_alone(LeftAloneKind::Interrupted, reason);
+            }
+        }
     }
     Ok(Decision { change, after: Some(after), provisioned: done })
 }
@@ -323,7 +340,7 @@ fn name_shrinking(change: &mut Change, before: &RecordedVm, after: &RecordedVm) 
 }
 
 /// Why a running machine whose files are gone is not replaced unasked: its process still holds the disk.
-fn still_held(change: &Change, known: Known<'_>) -> Option<String> {
+fn still_held(change: &Change, known: &Known<'_>) -> Option<String> {
     let Some(Sight::Seen(seen)) = known.sight else { return None };
     let is_gone = |drift: &Drift| matches!(drift.kind, DriftKind::DiskMissing | DriftKind::FolderMissing);
     if !is_live(seen.state) || matches!(known.wish, Wish::Replace(_)) || !change.drift.iter().any(is_gone) {
@@ -341,7 +358,7 @@ fn must_replace(
     change: &Change,
     desired: &DesiredVm,
     record: &Record,
-    known: Known<'_>,
+    known: &Known<'_>,
     done: usize,
 ) -> Option<Vec<String>> {
     let mut reasons = Vec::new();
@@ -393,23 +410,65 @@ fn is_trigger(desired: &DesiredVm, name: &str) -> bool {
     })
 }
 
+/// Why a step that was cut off runs again; `None` if somebody must decide. What counts is what the VMFile says of the
+/// step with its number now: whoever edits a step may say that it is safe to run behind what its last form left behind.
+fn permission(desired: &DesiredVm, unknown: &Interrupted, rerun: bool) -> Option<&'static str> {
+    let step = desired.provision.iter().find(|step| u32::try_from(step.number) == Ok(unknown.number));
+    if rerun {
+        Some("it runs again, as asked for with `--rerun`")
+    } else if step.is_some_and(|step| step.options.rerun == Rerun::Safe) {
+        Some("it runs again, being `rerun \"safe\"`")
+    } else {
+        None
+    }
+}
+
+fn cut_off_text(unknown: &Interrupted) -> String {
+    let Interrupted { number, label, at, .. } = unknown;
+    format!("provisioning step {number} (`{label}`) was cut off at {at:.0}, and what became of it is unknown")
+}
+
+/// What to choose from where a step must not run again unasked.
+fn choice(unknown: &Interrupted, name: &str) -> String {
+    format!(
+        "{}. Look into the guest, and choose: `vmctl apply --rerun {name}` runs it again, `vmctl state provisioned {name}` \
+         takes it for done, `vmctl apply --replace {name}` makes the machine anew",
+        cut_off_text(unknown)
+    )
+}
+
 /// Why nothing may be done to the machine now, although something would have to be.
-fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<String> {
+fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<(LeftAloneKind, String)> {
     match sight {
-        Some(Sight::Unreachable { .. }) => Some("it cannot be asked what it does".to_owned()),
-        Some(Sight::Seen(seen)) => seen.damage.iter().find_map(|damage| match damage {
-            // It would stop or stay off: the provider refuses to start on a torn disk.
-            Damage::BaseChanged { path, .. } if change.up.contains(&StepKind::Start) => Some(format!(
-                "it would not start: `{}`, the image under its disk, changed. Put the image back, or replace the \
-                 machine with `--replace {}`",
-                path.display(),
-                change.address.name()
-            )),
-            Damage::FolderForeign { .. } if change.is_effective() => Some(damage.to_string()),
-            _ => None,
-        }).or_else(|| has_no_room(change, seen)),
+        Some(Sight::Unreachable { elsewhere: true, .. }) => Some((
+            LeftAloneKind::Elsewhere,
+            "it may run elsewhere. Stop it there; `--take-over` says that it is off for certain, because the host that it \
+             ran on is gone"
+                .to_owned(),
+        )),
+        Some(Sight::Unreachable { elsewhere: false, .. }) => {
+            Some((LeftAloneKind::Unreachable, "it cannot be asked what it does".to_owned()))
+        }
+        Some(Sight::Seen(seen)) => {
+            let damaged = damage_in_the_way(change, &seen.damage).map(|why| (LeftAloneKind::Damaged, why));
+            damaged.or_else(|| has_no_room(change, seen).map(|why| (LeftAloneKind::DiskFull, why)))
+        }
         None => None,
     }
+}
+
+fn damage_in_the_way(change: &Change, damage: &[Damage]) -> Option<String> {
+    damage.iter().find_map(|damage| match damage {
+        // It would stop or stay off: the provider refuses to start on a torn disk.
+        Damage::BaseChanged { path, .. } if change.up.contains(&StepKind::Start) => Some(format!(
+            "it would not start: `{}`, the image under its disk, changed. Put the image back, or replace the machine \
+             with `--replace {}`",
+            path.display(),
+            change.address.name()
+        )),
+        Damage::FolderForeign { .. } if change.is_effective() => Some(damage.to_string()),
+        _ => None,
+    })
 }
 
 /// Why a machine whose disk could not grow cannot go on, if there still is no room for it.
@@ -437,13 +496,20 @@ fn settle(
     desired: &DesiredVm,
     record: &Record,
     state: VmState,
-    wish: Wish<'_>,
+    known: &Known<'_>,
     done: usize,
 ) {
-    if record.provisioned.len() > done && done == desired.provision.len() {
+    let all = desired.provision.len();
+    // A step that is not asked for any more: what became of it decides nothing.
+    let cut_off_and_gone = known.unknown.as_ref().is_some_and(|unknown| unknown.number as usize > all);
+    if (record.provisioned.len() > done || cut_off_and_gone) && done == all {
+        let cut_off = known.unknown.as_ref().filter(|_| cut_off_and_gone);
         change.fields.push(FieldChange {
             field: Cow::Borrowed(PROVISION),
-            before: steps(record.provisioned.len()),
+            before: match cut_off {
+                Some(unknown) => Value::String(format!("step {} was cut off", unknown.number)),
+                None => steps(record.provisioned.len()),
+            },
             after: steps(done),
             unit: None,
             class: Some(Class::RecordOnly),
@@ -456,7 +522,7 @@ fn settle(
     let crippled = drifted(&[DriftKind::Failed, DriftKind::Vcpus, DriftKind::Memory]);
     let stalled = drifted(&[DriftKind::DiskFull, DriftKind::DiskFailed]);
     let repairable = drifted(&[DriftKind::ForwardMissing, DriftKind::ForwardExtra, DriftKind::SeedMissing]);
-    let wished = if let Wish::Restart(why) = wish { Some(why) } else { None };
+    let wished = if let Wish::Restart(why) = known.wish { Some(why) } else { None };
     let restart = live && (class == Some(Class::Restart) || crippled || wished.is_some());
     if restart {
         change.down.push(StepKind::Stop);
@@ -519,7 +585,9 @@ fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usiz
     if starts && change.drift.is_empty() && !change.fields.iter().any(|field| field.field == "state") {
         change.reasons.push("it is to run".to_owned());
     }
-    if let Some(ProvisionRun { number, label }) = change.provision.first() {
+    if let Some(ProvisionRun { number, label }) = change.provision.first()
+        && (change.interrupted.is_none() || record.provisioned.len() > done)
+    {
         let why = if record.provisioned.len() > done { "changed" } else { "has not succeeded yet" };
         change.reasons.push(format!("provisioning step {number} (`{label}`) {why}"));
     }

@@ -40,7 +40,8 @@ pub mod vmfile;
 
 pub use admission::{AdmissionError, Shortage, ShortageKind, shortages};
 pub use change::{
-    Accepts, Action, Change, FieldChange, LeftAlone, ProvisionRun, Refusal, RefusalKind, TextDiff,
+    Accepts, Action, Change, FieldChange, LeftAlone, LeftAloneKind, ProvisionRun, Refusal, RefusalKind,
+    TextDiff,
 };
 pub use checks::{CheckResult, CheckStatus};
 pub use desired::{Desired, DesiredVm, Power, Until};

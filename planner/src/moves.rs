@@ -84,6 +84,7 @@ pub(crate) fn renamed<'a>(options: &'a Options, moves: &BTreeMap<Address, Addres
         targets: renamed(&options.targets),
         excludes: renamed(&options.excludes),
         replace: renamed(&options.replace),
+        rerun: renamed(&options.rerun),
         ..options.clone()
     })
 }

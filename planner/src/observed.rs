@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{Custody, Inspect, Inspection, InstanceId, Name, Stray};
+use vmctl_providers::{Custody, Error, Inspect, Inspection, InstanceId, Name, Stray};
 use vmctl_state::{Address, Snapshot};
 
 use crate::checks::CheckResult;
 use crate::desired::Desired;
 use crate::recorded::{RecordError, handle_of};
 
-/// Machines looked at side by side; a connection each, so that file descriptors are the bound that matters.
-const CONCURRENT_LOOKS: usize = 64;
+/// Machines looked at side by side. Each holds up to four file descriptors, which are the bound that matters: a process
+/// that may open 256 files must get by.
+const CONCURRENT_LOOKS: usize = 40;
 
 /// How long one machine may take to answer. A hung one costs this once, whatever the number of machines.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
@@ -50,6 +51,9 @@ pub enum Sight {
     Unreachable {
         /// Why.
         reason: String,
+        /// Whether its process is not one of this host, or works on another copy of its files.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        elsewhere: bool,
     },
 }
 
@@ -65,8 +69,14 @@ pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observ
         .map(|(address, handle)| async move {
             let sight = match tokio::time::timeout(LOOK_DEADLINE, host.inspect(&handle)).await {
                 Ok(Ok(inspection)) => Sight::Seen(Box::new(inspection)),
-                Ok(Err(error)) => Sight::Unreachable { reason: error.to_string() },
-                Err(_) => Sight::Unreachable { reason: format!("no answer within {LOOK_DEADLINE:?}") },
+                Ok(Err(error)) => Sight::Unreachable {
+                    reason: error.to_string(),
+                    elsewhere: matches!(error, Error::Elsewhere { .. }),
+                },
+                Err(_) => {
+                    let reason = format!("no answer within {LOOK_DEADLINE:?}");
+                    Sight::Unreachable { reason, elsewhere: false }
+                }
             };
             (address, sight)
         })
@@ -82,7 +92,7 @@ pub async fn strays<H: Custody>(
     project: &Name,
     recorded: &Snapshot,
     desired: Option<&Desired>,
-) -> Result<Vec<Stray>, vmctl_providers::Error> {
+) -> Result<Vec<Stray>, Error> {
     let known: BTreeSet<_> = recorded.records.values().map(|record| InstanceId(record.instance)).collect();
     let mut strays = host.strays(project, &known).await?;
     let removed = |stray: &Stray| {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{
     BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SshConfig, VmHandle, secrets,
 };
-use vmctl_state::{Address, Record, Snapshot};
+use vmctl_state::{Address, Intent, Interrupted, Record, Snapshot};
 
 use crate::desired::{Check, DesiredImage, DesiredVm, Hardware, Lifecycle, Power, Share, Until};
+use crate::step::StepKind;
 
 /// What was asked for, as remembered. Compared field by field with what is asked for now.
 ///
@@ -199,4 +201,27 @@ pub fn handle_of(record: &Record) -> Result<Option<VmHandle>, RecordError> {
         .map(VmHandle::deserialize)
         .transpose()
         .map_err(|source| RecordError { address: record.address.clone(), source })
+}
+
+/// The provisioning step that `intent` announced, as one whose outcome is unknown; `None` for other steps.
+pub fn cut_off(intent: &Intent) -> Option<Interrupted> {
+    if intent.step != StepKind::Provision(0).name() {
+        return None;
+    }
+    let detail = |name: &str| intent.detail.get(name);
+    let text = |name| detail(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Interrupted {
+        number: detail("number").and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())?,
+        label: text("label").unwrap_or_default(),
+        at: intent.at,
+        digest: text("digest"),
+    })
+}
+
+/// The provisioning step of a machine whose outcome is unknown, if there is one: it was cut off, or a dead run left
+/// it among the `open` steps. Where somebody is at work, what is open is under way and not to be given here.
+pub fn unknown_step(record: &Record, open: &[Intent]) -> Option<Interrupted> {
+    let ours = open.iter().filter(|intent| intent.instance == record.instance);
+    // The instance and not the address: a machine that is renamed keeps it.
+    ours.filter_map(cut_off).next_back().or_else(|| record.interrupted.clone())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vmctl_providers::Probe;
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, Run};
 
 use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Output};
 use crate::vmfile::template;
@@ -185,6 +185,10 @@ impl Form<'_> {
             Run::Once => "once",
             Run::Always => "always",
         };
+        let rerun = match options.rerun {
+            Rerun::Ask => "ask",
+            Rerun::Safe => "safe",
+        };
         json!({
             "number": step.number,
             "kind": kind,
@@ -194,6 +198,8 @@ impl Form<'_> {
             "destination": destination,
             "digest": step.digest,
             "run": run,
+            "rerun": rerun,
+            "retries": options.retries,
             "env": env,
             "user": self.maybe(options.user.as_ref()),
             "timeout_ms": options.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),

@@ -33,6 +33,8 @@ pub struct Options {
     pub excludes: BTreeSet<Name>,
     /// Machines that are made anew whether or not they changed.
     pub replace: BTreeSet<Name>,
+    /// Machines whose provisioning step runs again if it was cut off, although nobody knows what it did.
+    pub rerun: BTreeSet<Name>,
     /// Machines that are let go of where all others are removed; in the normal mode the VMFile names them.
     pub forget: BTreeSet<Name>,
 }
@@ -72,13 +74,18 @@ pub(crate) fn scope(
         return Err(contradicts("target", name, "`--exclude` names it as well").into());
     }
     let is_removed = |name: &&Name| desired.is_some_and(|desired| desired.removed.contains(*name));
-    if let Some(name) = options.replace.iter().find(is_removed) {
-        return Err(contradicts("replace", name, "it is `removed` in the VMFile").into());
+    for (option, names) in [("replace", &options.replace), ("rerun", &options.rerun)] {
+        if let Some(name) = names.iter().find(is_removed) {
+            return Err(contradicts(option, name, "it is `removed` in the VMFile").into());
+        }
     }
     let needs = needs(options.mode, desired, recorded)?;
-    for (option, names) in
-        [("target", &options.targets), ("exclude", &options.excludes), ("replace", &options.replace)]
-    {
+    for (option, names) in [
+        ("target", &options.targets),
+        ("exclude", &options.excludes),
+        ("replace", &options.replace),
+        ("rerun", &options.rerun),
+    ] {
         if let Some(name) = names.iter().find(|name| !needs.contains_key(*name)) {
             let known = needs.keys().cloned().collect();
             return Err(UnknownMachine { option, name: name.clone(), known }.into());
@@ -95,10 +102,12 @@ pub(crate) fn scope(
     for name in reach(&options.excludes, &reversed(&needs)) {
         included.remove(&name);
     }
-    match options.replace.iter().find(|name| !included.contains(*name)) {
-        Some(name) => Err(contradicts("replace", name, "the plan is not about it").into()),
-        None => Ok(Some(included)),
+    for (option, names) in [("replace", &options.replace), ("rerun", &options.rerun)] {
+        if let Some(name) = names.iter().find(|name| !included.contains(*name)) {
+            return Err(contradicts(option, name, "the plan is not about it").into());
+        }
     }
+    Ok(Some(included))
 }
 
 /// A scope could not be told.

@@ -18,7 +18,7 @@ use vmctl_planner::desired::{
 use vmctl_planner::vmfile::{
     FILE_NAME, Given, LoadOptions, Loaded, Report, Severity, discover, load, project,
 };
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, StepOptions};
 use vmctl_providers::{
     CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Protocol, Readiness, Secret, SshConfig,
     keys,
@@ -178,7 +178,7 @@ fn everything_that_can_be_written_arrives() {
                     source: site.path("app.conf"),
                     destination: "/etc/app.conf".to_owned(),
                 },
-                options: Default::default(),
+                options: StepOptions { rerun: Rerun::Safe, ..Default::default() },
                 digest: Digest::of(file_digest),
                 secrets: Default::default(),
             },

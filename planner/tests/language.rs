@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use site::Site;
 use vmctl_planner::desired::{Attribute, DesiredImage, DesiredVm, Move, OutputPart, Trigger, Until};
 use vmctl_planner::vmfile::{project, removed};
+use vmctl_providers::provision::Rerun;
 use vmctl_providers::{Digest, Name, NetworkConfig, Probe};
 
 fn name(text: &str) -> Name {
@@ -604,4 +605,35 @@ fn machines_that_all_wait_for_all_are_too_many() {
     assert_eq!(Site::new(&text(100)).desired().vms.len(), 200);
     let report = Site::new(&text(1_001)).load().unwrap_err();
     assert_eq!(report.problems().iter().map(|problem| problem.code).collect::<Vec<_>>(), ["vmfile::too-big"]);
+}
+
+#[test]
+fn a_script_may_run_again_only_if_it_says_so_and_a_file_may_anyway() {
+    let steps = "ssh
+        provision { inline \"a\" }
+        provision { inline \"b\"; rerun \"safe\"; retries 3 }
+        provision \"file\" { source \"disk.img\"; destination \"/x\"; retries 1 }
+        provision \"file\" { source \"disk.img\"; destination \"/y\"; rerun \"ask\" }";
+    let vm = layered("", "", "", steps);
+    let said: Vec<_> = vm.provision.iter().map(|step| (step.options.rerun, step.options.retries)).collect();
+    assert_eq!(said, [(Rerun::Ask, 0), (Rerun::Safe, 3), (Rerun::Safe, 1), (Rerun::Ask, 0)]);
+    // To say so is no change of what the step does.
+    let silent = layered("", "", "", "ssh; provision { inline \"a\" }; provision { inline \"b\" }");
+    assert_eq!(vm.provision[1].digest, silent.provision[1].digest);
+}
+
+#[test]
+fn retries_are_for_steps_that_are_safe_to_run_again() {
+    for (options, code) in [
+        ("retries 1", "vmfile::retries"),
+        ("rerun \"ask\"; retries 1", "vmfile::retries"),
+        ("rerun \"safe\"; retries 11", "vmfile::out-of-range"),
+        ("rerun \"yes\"", "vmfile::bad-value"),
+    ] {
+        let site = Site::new(&format!(
+            "vm \"web\" {{ image \"disk.img\"; ssh; provision {{ inline \"a\"; {options} }} }}"
+        ));
+        let codes: Vec<_> = site.load().unwrap_err().problems().iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, [code], "{options}");
+    }
 }

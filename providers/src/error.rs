@@ -126,6 +126,12 @@ pub enum Error {
         /// What was found there.
         found: String,
     },
+    /// The machine's process is not one of this host, or works on another copy of the machine's files.
+    #[error("it may run elsewhere: its process was last seen {place}")]
+    Elsewhere {
+        /// Where, as it reads behind "last seen".
+        place: String,
+    },
     /// A fixed port of the host is taken.
     #[error("port {address} is in use{}", holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
     PortInUse {
@@ -250,6 +256,19 @@ pub enum Error {
         /// Last lines of its output.
         tail: Vec<String>,
     },
+    /// A provisioning step began and was cut off: whether it did its work, in part or at all, is unknown.
+    #[error("provisioning step {step} (`{label}`) was cut off, and what became of it is unknown")]
+    ProvisionCut {
+        /// Number of the step, from 1.
+        step: usize,
+        /// What it is called in messages.
+        label: String,
+        /// Last lines of its output.
+        tail: Vec<String>,
+        /// What cut it off.
+        #[source]
+        cause: Box<Error>,
+    },
     /// The fake world was told to fail.
     #[error("{0} (scripted failure of the noop backend)")]
     Scripted(String),
@@ -278,6 +297,14 @@ impl Error {
         }
     }
 
+    /// The last lines of a provisioning step that failed or was cut off.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Provision { tail, .. } | Self::ProvisionCut { tail, .. } => tail,
+            _ => &[],
+        }
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -290,13 +317,16 @@ impl Error {
             | Self::Monitor(_)
             | Self::ProcessEnded { .. } => ErrorKind::Host,
             Self::InvalidState { .. } => ErrorKind::InvalidState,
-            Self::Foreign { .. } | Self::PortInUse { .. } | Self::MonitorBusy { .. } => ErrorKind::InUse,
+            Self::Foreign { .. }
+            | Self::Elsewhere { .. }
+            | Self::PortInUse { .. }
+            | Self::MonitorBusy { .. } => ErrorKind::InUse,
             Self::Bind { .. }
             | Self::Unusable { .. }
             | Self::DiskTooSmall { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
-            Self::NotUndone { cause, .. } => cause.kind(),
+            Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.kind(),
             Self::NotReady { kind, .. } => *kind,
             Self::Pattern(_) => ErrorKind::InvalidInput,
             Self::Image(error) => error.kind(),
@@ -319,6 +349,11 @@ impl Error {
             Self::Foreign { .. } => Some(
                 "two projects must not share one data folder entry; choose another project name".to_owned(),
             ),
+            Self::Elsewhere { .. } => Some(
+                "stop it there. If it is off for certain, because that host is gone for good, `--take-over` says so; a \
+                 copy of a data folder must not be used beside its original"
+                    .to_owned(),
+            ),
             Self::BaseChanged { .. } => Some(
                 "put the original image back, or replace the machine so that it is made from the new one"
                     .to_owned(),
@@ -332,7 +367,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::DiskFull { .. } => Some("free some space there; then `vmctl apply` goes on".to_owned()),
-            Self::NotUndone { cause, .. } => cause.help(),
+            Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.help(),
             Self::NotReady { help, .. } => help.clone(),
             Self::Pattern(error) => Some(error.help().to_owned()),
             Self::Ssh(error) => error.help(),

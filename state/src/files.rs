@@ -104,13 +104,34 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
 /// Makes a file whole or not at all, and never in place of another; one that is there already stays. `draft` is a name
 /// beside it that nobody else uses.
 pub(crate) fn create_once(path: &Path, draft: &Path, content: &[u8]) -> Result<(), StoreError> {
-    replace(draft, content)?;
-    let linked = fs::hard_link(draft, path);
+    let made = replace(draft, content)
+        .and_then(|()| fs::hard_link(draft, path).map_err(StoreError::io("create", path)));
     remove(draft)?;
-    match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::io("create", path)(error)),
-        _ => path.parent().map_or(Ok(()), sync_folder),
+    // If it is there now, somebody was first, and may have removed the draft as a left-over.
+    if !exists(path)? {
+        made?;
     }
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Removes the drafts that [`create_once`] left beside `path` when it was killed: their names go on with `-`.
+///
+/// A living process whose draft this takes finds that the file is there, and needs no draft. So nothing is removed
+/// before it is.
+pub(crate) fn remove_drafts(path: &Path) -> Result<(), StoreError> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    if !exists(path)? {
+        return Ok(());
+    }
+    for (found, is_folder) in entries(folder)? {
+        let rest = found.file_name().and_then(|found| found.to_str()?.strip_prefix(name));
+        if !is_folder && rest.is_some_and(|rest| rest.starts_with('-')) {
+            remove(&found)?;
+        }
+    }
+    Ok(())
 }
 
 fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {

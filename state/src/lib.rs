@@ -63,5 +63,8 @@ pub mod store;
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use project::{Holder, ProjectDir, Unlocked, Writer, projects, read, unlock};
-pub use record::{Address, Ended, Intent, OpId, Outcome, Phase, ProvisionRecord, Record, Snapshot};
+pub use record::{
+    Address, Ended, FailedProvision, Intent, Interrupted, OpId, Outcome, Phase, ProvisionRecord, Record,
+    Snapshot,
+};
 pub use store::{Entry, Store};

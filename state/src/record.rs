@@ -73,6 +73,34 @@ pub struct ProvisionRecord {
     pub at: Timestamp,
 }
 
+/// A provisioning step that was cut off: whether it did its work, in part or at all, is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interrupted {
+    /// Its number, from 1.
+    pub number: u32,
+    /// What it is called.
+    #[serde(default)]
+    pub label: String,
+    /// When it was cut off; where the run died with it, when it began.
+    pub at: Timestamp,
+    /// Digest of its content; absent where the journal does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// A provisioning step that ended with a failure of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedProvision {
+    /// Its number, from 1.
+    pub number: u32,
+    /// What it is called.
+    pub label: String,
+    /// When it failed.
+    pub at: Timestamp,
+    /// How, in words; holds no sensitive value.
+    pub message: String,
+}
+
 /// One remembered machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -94,6 +122,13 @@ pub struct Record {
     pub taint: Option<String>,
     /// Provisioning steps that ended well, in order, from the first.
     pub provisioned: Vec<ProvisionRecord>,
+    /// The provisioning step whose outcome is unknown. A step that a dead run left open is not here yet: it is among
+    /// [`Snapshot::open`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupted: Option<Interrupted>,
+    /// The provisioning step that failed, until it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provision_failed: Option<FailedProvision>,
     /// When the record was made.
     pub created: Timestamp,
     /// When it was last changed.

@@ -27,8 +27,8 @@ mod doors;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use vmctl::{Ended, Running};
-pub use world::World;
+pub use vmctl::{Ended, Running, Unread};
+pub use world::{Saved, World};
 
 /// How long a condition may take to come true; emulated guests on a busy host are slow.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -12,6 +12,7 @@ pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod plan;
+pub(crate) mod provisioned;
 pub(crate) mod show;
 pub(crate) mod ssh;
 pub(crate) mod state;

@@ -93,6 +93,7 @@ impl Goal {
             targets: planning.target.iter().cloned().collect(),
             excludes: planning.exclude.iter().cloned().collect(),
             replace: planning.replace.iter().cloned().collect(),
+            rerun: planning.rerun.iter().cloned().collect(),
         };
         match mode {
             Mode::Normal => Self::of_vmfile(ctx, options),

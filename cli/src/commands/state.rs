@@ -14,6 +14,7 @@ pub(crate) fn run(ctx: &Context, args: &StateArgs) -> Result<Exit, CliError> {
     match &args.command {
         StateCommand::Rm(args) => rm(ctx, args),
         StateCommand::Unlock(args) => give_back(ctx, args),
+        StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
     }
 }
 

@@ -60,6 +60,7 @@ fn text(facts: &Facts, state: String) -> String {
     rows.extend(facts.provisioned.iter().map(|step| {
         ("Provisioned", Some(format!("step {} at {:.0} ({})", step.step, step.at, step.digest)))
     }));
+    rows.extend(provisioning(facts).map(|text| ("Provisioning", Some(text))));
     rows.push(("Forced stop", facts.forced_stop.clone()));
     rows.extend(facts.damage.iter().map(|damage| ("Damage", Some(damage.to_string()))));
     rows.push(("Created", Some(format!("{:.0}", facts.created))));
@@ -74,6 +75,25 @@ fn text(facts: &Facts, state: String) -> String {
         }
     }
     text
+}
+
+/// Where provisioning stands if it did not come to its end, and how to go on.
+fn provisioning(facts: &Facts) -> Option<String> {
+    let name = &facts.name;
+    if let Some(step) = &facts.provision_interrupted {
+        return Some(format!(
+            "interrupted at step {} `{}` at {:.0}: what became of it is unknown. `vmctl apply --rerun {name}` runs it \
+             again, `vmctl state provisioned {name}` takes it for done",
+            step.number, step.label, step.at
+        ));
+    }
+    facts.provision_failed.as_ref().map(|step| {
+        format!(
+            "failed at step {} `{}` at {:.0}: {}. `vmctl apply` tries it again, `vmctl log {name} --provision` shows \
+             what it printed",
+            step.number, step.label, step.at, step.message
+        )
+    })
 }
 
 fn network(nic: &Nic) -> String {
@@ -100,6 +120,7 @@ fn port(forward: &Forward) -> String {
 #[cfg(test)]
 mod tests {
     use vmctl_providers::VmState;
+    use vmctl_state::{FailedProvision, Interrupted};
 
     use super::*;
     use crate::machines::{Machine, samples};
@@ -150,6 +171,25 @@ mod tests {
         Created:      1970-01-01T00:00:00Z
         Updated:      1970-01-01T00:00:00Z
         ");
+    }
+
+    #[test]
+    fn provisioning_that_stands_still_says_where_and_how_to_go_on() {
+        let mut machine = samples::machine("web", VmState::Running);
+        let at = machine.record.created;
+        let (number, label) = (2, "setup.sh".to_owned());
+        machine.record.provision_failed =
+            Some(FailedProvision { number, label: label.clone(), at, message: "it ended with 9".to_owned() });
+        assert_eq!(machine.state_and_remarks(), "running (provisioning failed at step 2)");
+        let told = shown(&machine);
+        let line = told.lines().find(|line| line.starts_with("Provisioning:")).unwrap();
+        insta::assert_snapshot!(line, @"Provisioning:  failed at step 2 `setup.sh` at 1970-01-01T00:00:00Z: it ended with 9. `vmctl apply` tries it again, `vmctl log web --provision` shows what it printed");
+
+        machine.interrupted = Some(Interrupted { number, label, at, digest: None });
+        assert_eq!(machine.state_and_remarks(), "running (provisioning interrupted at step 2)");
+        let told = shown(&machine);
+        let line = told.lines().find(|line| line.starts_with("Provisioning:")).unwrap();
+        insta::assert_snapshot!(line, @"Provisioning:  interrupted at step 2 `setup.sh` at 1970-01-01T00:00:00Z: what became of it is unknown. `vmctl apply --rerun web` runs it again, `vmctl state provisioned web` takes it for done");
     }
 
     #[test]
@@ -222,6 +262,8 @@ mod tests {
                 "at": "1970-01-01T00:00:00Z"
               }
             ],
+            "provision_interrupted": null,
+            "provision_failed": null,
             "forced_stop": null,
             "damage": [],
             "created": "1970-01-01T00:00:00Z",

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use vmctl_providers::VmHandle;
-use vmctl_state::{Phase, ProvisionRecord, Record};
+use vmctl_state::{FailedProvision, Interrupted, Phase, ProvisionRecord, Record};
 
 use crate::step::{Step, StepKind};
 use crate::target::Target;
@@ -28,6 +28,8 @@ pub(super) fn before(
             ready: false,
             taint: None,
             provisioned: Vec::new(),
+            interrupted: None,
+            provision_failed: None,
             created: record.map_or(now, |record| record.created),
             updated: now,
         },
@@ -37,7 +39,12 @@ pub(super) fn before(
     match step.kind {
         StepKind::Prepare => {}
         StepKind::Start | StepKind::Stop => record.ready = false,
-        StepKind::Provision(number) => record.provisioned.truncate(number - 1),
+        StepKind::Provision(number) => {
+            record.provisioned.truncate(number - 1);
+            // What became of the step is open from here on: if the run dies, the journal says so.
+            record.interrupted = None;
+            record.provision_failed = None;
+        }
         StepKind::Destroy => record.phase = Phase::Destroying,
         StepKind::FetchImage
         | StepKind::Update
@@ -71,6 +78,9 @@ pub(super) fn after(
             if let Some(target) = target {
                 record.spec = json(&target.recorded);
                 record.provisioned.truncate(target.provisioned);
+                let is_asked_for = |number: u32| number as usize <= target.provision.len();
+                record.interrupted = record.interrupted.filter(|step| is_asked_for(step.number));
+                record.provision_failed = record.provision_failed.filter(|step| is_asked_for(step.number));
             }
         }
         StepKind::Start | StepKind::Resume => record.phase = Phase::Running,
@@ -84,6 +94,29 @@ pub(super) fn after(
         StepKind::Suspend => record.phase = Phase::Suspended,
         StepKind::Stop => record.phase = Phase::Stopped,
         StepKind::Destroy | StepKind::Forget => return None,
+    }
+    Some(record)
+}
+
+/// The record after a provisioning step that did not end well; `cut_off` says that nobody knows how much it did.
+pub(super) fn after_failure(
+    step: &Step,
+    record: &Record,
+    target: Option<&Target>,
+    failure: &str,
+    cut_off: bool,
+    now: Timestamp,
+) -> Option<Record> {
+    let StepKind::Provision(number) = step.kind else { return None };
+    let (label, at) = (step.label.clone().unwrap_or_default(), now);
+    let planned = target.and_then(|target| target.provision.get(number - 1));
+    let number = u32::try_from(number).unwrap_or(u32::MAX);
+    let mut record = Record { updated: now, ..record.clone() };
+    if cut_off {
+        let digest = planned.map(|step| step.digest.to_string());
+        record.interrupted = Some(Interrupted { number, label, at, digest });
+    } else {
+        record.provision_failed = Some(FailedProvision { number, label, at, message: failure.to_owned() });
     }
     Some(record)
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep, StepOptions};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, StepOptions};
 use vmctl_providers::{Digest, Secret, Secrets};
 
 use super::ast::{Node, Spanned};
 use super::decode::in_text_order;
 use super::fields::{Fields, Parts, shorten};
 use super::grammar::{
-    DESTINATION, ENV, ENV_ENTRY, FILE_USAGE, INLINE, MODE, OWNER, PROVISION, PROVISIONS, RUN, RUNS, SCRIPT,
-    SHELL_USAGE, SOURCE, STEP_TIMEOUT, STEP_USER, Shape,
+    DESTINATION, ENV, ENV_ENTRY, FILE_USAGE, INLINE, MODE, OWNER, PROVISION, PROVISIONS, RERUN, RERUNS,
+    RETRIES, RUN, RUNS, SCRIPT, SHELL_USAGE, SOURCE, STEP_TIMEOUT, STEP_USER, Shape,
 };
 use super::report::Fault;
 use super::resolve::Resolver;
@@ -30,10 +30,12 @@ impl Fields {
         };
         let action =
             kind.and_then(|is_file| if is_file { self.file_step(&parts) } else { self.shell_step(&parts) });
-        Provision { span: node.name.span, action, options: self.step_options(&parts) }
+        // A file appears in the guest whole, so that copying it once more is harmless.
+        let usual = if kind == Some(true) { Rerun::Safe } else { Rerun::Ask };
+        Provision { span: node.name.span, action, options: self.step_options(&parts, usual) }
     }
 
-    fn step_options(&mut self, parts: &Parts<'_>) -> StepOptions {
+    fn step_options(&mut self, parts: &Parts<'_>, usual: Rerun) -> StepOptions {
         let timeout = parts.child("timeout").and_then(|node| {
             let value = self.only_value(&Parts::of(node), &STEP_TIMEOUT)?;
             self.duration(&STEP_TIMEOUT, value)
@@ -53,7 +55,11 @@ impl Fields {
             }
             is_owner
         });
+        let rerun =
+            self.leaf_choice(parts, &RERUN, "word for `rerun`", &RERUNS).map_or(usual, |rerun| rerun.value);
         StepOptions {
+            rerun,
+            retries: self.retries(parts, rerun),
             run: self
                 .leaf_choice(parts, &RUN, "word for `run`", &RUNS)
                 .map_or_else(Default::default, |run| run.value),
@@ -63,6 +69,24 @@ impl Fields {
             mode,
             owner: owner.map(|owner| owner.value),
         }
+    }
+
+    /// Trying a step again is running it again after it did part of its work.
+    fn retries(&mut self, parts: &Parts<'_>, rerun: Rerun) -> u8 {
+        let Some(retries) = parts.child("retries").and_then(|node| self.leaf_whole(node, &RETRIES)) else {
+            return 0;
+        };
+        if retries.value > 0 && rerun != Rerun::Safe {
+            self.tell(
+                Fault::error("vmfile::retries", "a step that is tried again must be safe to run again")
+                    .at(retries.span, "needs `rerun \"safe\"`")
+                    .help(
+                        "write `rerun \"safe\"` beside it if the step may run twice, or take `retries` out",
+                    ),
+            );
+            return 0;
+        }
+        u8::try_from(retries.value).unwrap_or(0)
     }
 
     fn mode(&mut self, text: &Spanned<String>) -> Option<u32> {

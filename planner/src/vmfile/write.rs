@@ -11,7 +11,7 @@ use vmctl_providers::{Forward, Name, NetworkConfig, Probe};
 
 use super::duration;
 use super::grammar::{
-    ACCELS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RUNS, Shape, UNTIL, shown, top,
+    ACCELS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, Shape, UNTIL, shown, top,
 };
 use super::lex::is_forbidden;
 use crate::desired::{
@@ -310,6 +310,8 @@ impl Author<'_> {
         node.with(options.mode.map(|mode| Node::new("mode").value(word(format!("{mode:04o}")))))
             .with(options.owner.as_ref().map(|owner| self.leaf("owner", owner)))
             .with([Node::new("run").value(word_of(&RUNS, &options.run))])
+            .with([Node::new("rerun").value(word_of(&RERUNS, &options.rerun))])
+            .with((options.retries > 0).then(|| Node::new("retries").value(number(options.retries))))
             .with((!env.is_empty()).then(|| Node::new("env").with(env)))
             .with(options.user.as_ref().map(|user| self.leaf("user", user)))
             .with(options.timeout.map(|limit| Node::new("timeout").value(word(duration::shown(limit)))))

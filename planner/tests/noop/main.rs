@@ -8,4 +8,5 @@ mod failures;
 mod lifecycle;
 mod properties;
 mod secrets;
+mod unknown;
 mod world;

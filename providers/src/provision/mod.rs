@@ -88,11 +88,16 @@ impl ProvisionStep {
     }
 }
 
-/// How a provisioning step runs, and when. No backend carries out anything but the defaults yet.
+/// How a provisioning step runs, and when. Of what says how, no backend carries out anything but the defaults yet; when
+/// it runs again is not a backend's business.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepOptions {
     /// When it runs again.
     pub run: Run,
+    /// Whether it may run again where nobody knows whether it ran.
+    pub rerun: Rerun,
+    /// How often it is tried again after a failure; 0 unless it may run again.
+    pub retries: u8,
     /// Environment variables of a script, by name.
     pub env: BTreeMap<String, Secret>,
     /// Who a script runs as; the login user if absent.
@@ -117,6 +122,26 @@ pub enum Run {
     Always,
 }
 
+/// Whether a step may run again that was cut off, so that nobody knows how much of its work it did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rerun {
+    /// Only if somebody says so.
+    #[default]
+    Ask,
+    /// Yes: to run it twice, or once and a half, comes to the same as once.
+    Safe,
+}
+
+impl StepOptions {
+    /// Whether a backend has to do nothing special for it.
+    pub fn are_plain(&self) -> bool {
+        let Self { run, rerun: _, retries: _, env, user, timeout, mode, owner } = self;
+        *run == Run::OnChange
+            && env.is_empty()
+            && (user, timeout, mode, owner) == (&None, &None, &None, &None)
+    }
+}
+
 /// Which stream of the guest's command a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,7 +164,9 @@ pub struct OutputLine {
 /// Runs `step` over `session`; every line goes to `output` and, raw, to the end of the file `log`. What the step must not
 /// show is hidden in both, and in the error.
 ///
-/// A step that fails, or takes longer than [`STEP_TIMEOUT`], is an [`Error::Provision`] with its last lines.
+/// A step that fails, or takes longer than [`STEP_TIMEOUT`], is an [`Error::Provision`] with its last lines. One that
+/// began and whose end nobody saw is an [`Error::ProvisionCut`]; every other error means that it did nothing. A log that
+/// cannot be written to any more does not end the step.
 pub async fn run(
     session: &Session,
     step: &ProvisionStep,
@@ -166,21 +193,31 @@ pub async fn run_within(
             put_file(session, source, destination, deadline).await
         }
     };
-    let tail = recorder.finish().await?;
+    let words = match &end {
+        Ok(End::Status(status)) => format!("ended with {status}"),
+        Ok(End::OutOfTime) => format!("was ended: it took longer than {limit:?}"),
+        Ok(End::Cut(cause)) => format!("was cut off: {cause}"),
+        Err(error) => format!("failed: {error}"),
+    };
+    let tail = recorder.finish(&words).await;
+    let (number, label) = (step.number, step.label.clone());
     let status = match end? {
         End::Status(status) if status.is_success() => return Ok(()),
         End::Status(status) => status.to_string(),
         End::OutOfTime => format!("a timeout after {limit:?}"),
-        End::Lost => "a lost connection".to_owned(),
+        End::Cut(cause) => {
+            return Err(Error::ProvisionCut { step: number, label, tail, cause: Box::new(cause) });
+        }
     };
-    Err(Error::Provision { step: step.number, label: step.label.clone(), status, tail })
+    Err(Error::Provision { step: number, label, status, tail })
 }
 
 /// How a step came to its end.
 enum End {
     Status(ExitStatus),
     OutOfTime,
-    Lost,
+    /// It began, and nobody saw its end.
+    Cut(Error),
 }
 
 async fn put_file(session: &Session, source: &Path, destination: &str, deadline: Instant) -> Result<End> {
@@ -188,6 +225,7 @@ async fn put_file(session: &Session, source: &Path, destination: &str, deadline:
     let mode = metadata.permissions().mode() & 0o777;
     match timeout_at(deadline, session.upload(source, destination, mode)).await {
         Ok(Ok(())) => Ok(End::Status(ExitStatus::Code(0))),
+        Ok(Err(error @ SshError::Lost(_))) => Ok(End::Cut(error.into())),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Ok(End::OutOfTime),
     }
@@ -212,11 +250,10 @@ async fn run_script(
                 tokio::select! {
                     piece = running.next() => match piece {
                         Ok(Some((stream, bytes))) => {
-                            recorder.take(stream, &bytes).await?;
+                            recorder.take(stream, &bytes).await;
                             failpoint!("provision.qemu.running", "provision.log");
                         }
-                        Ok(None) => return Ok(None),
-                        Err(SshError::Lost(_)) => return Ok(Some(End::Lost)),
+                        Ok(None) => return Ok(()),
                         Err(error) => return Err(Error::from(error)),
                     },
                     // A connection that is lost meanwhile is told by the output.
@@ -226,15 +263,11 @@ async fn run_script(
         };
         timeout_at(deadline, follow).await
     };
-    match followed {
-        Ok(Ok(None)) => Ok(End::Status(running.finish().await?)),
-        Ok(Ok(Some(end))) => Ok(end),
-        Ok(Err(error)) => Err(error),
-        Err(_) => {
-            stop(running, recorder).await?;
-            Ok(End::OutOfTime)
-        }
-    }
+    Ok(match followed {
+        Ok(Ok(())) => running.finish().await.map_or_else(|error| End::Cut(error.into()), End::Status),
+        Ok(Err(error)) => End::Cut(error),
+        Err(_) => stop(running, recorder).await.map_or_else(End::Cut, |()| End::OutOfTime),
+    })
 }
 
 /// Ends a step that is out of time, and waits until the guest has done so.
@@ -242,7 +275,7 @@ async fn stop(mut running: Running, recorder: &mut Recorder<'_>) -> Result<()> {
     let grace = Instant::now() + END_GRACE;
     running.input().end().await?;
     while let Ok(Ok(Some((stream, bytes)))) = timeout_at(grace, running.next()).await {
-        recorder.take(stream, &bytes).await?;
+        recorder.take(stream, &bytes).await;
     }
     if let Err(error) = running.finish().await {
         tracing::warn!(%error, "the guest did not end a step that was out of time");

@@ -7,7 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::lines::LineSplitter;
 use super::{OutputLine, OutputStream, ProvisionStep};
@@ -25,6 +27,9 @@ const TAIL: usize = 20;
 #[derive(Debug)]
 pub(super) struct Recorder<'a> {
     log: LogFile,
+    /// Number and label of the step.
+    name: String,
+    began: Instant,
     output: &'a mpsc::Sender<OutputLine>,
     stdout: LineSplitter,
     stderr: LineSplitter,
@@ -39,44 +44,47 @@ impl<'a> Recorder<'a> {
         output: &'a mpsc::Sender<OutputLine>,
     ) -> Result<Self> {
         let mut log = LogFile::open(log, MAX_LOG)?;
-        let title = format!("==> step {}: {}\n", step.number, visible(&step.label).replace('\n', " "));
-        log.write(title.as_bytes())?;
+        let name = format!("step {}: {}", step.number, visible(&step.label).replace('\n', " "));
+        log.append(format!("==> {name}, began at {:.0}\n", Timestamp::now()).as_bytes())?;
         let (stdout, stderr) = (LineSplitter::default(), LineSplitter::default());
         let tail = VecDeque::with_capacity(TAIL);
-        Ok(Self { log, output, stdout, stderr, tail, secrets: &step.secrets })
+        Ok(Self { log, name, began: Instant::now(), output, stdout, stderr, tail, secrets: &step.secrets })
     }
 
     /// Takes a piece of output; waits while the caller has lines to read.
-    pub(super) async fn take(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<()> {
+    pub(super) async fn take(&mut self, stream: OutputStream, bytes: &[u8]) {
         if self.secrets.is_empty() {
-            self.log.write(bytes)?;
+            self.log.write(bytes);
         }
         let lines = match stream {
             OutputStream::Stdout => self.stdout.push(bytes),
             OutputStream::Stderr => self.stderr.push(bytes),
         };
         for line in lines {
-            self.pass(stream, line).await?;
+            self.pass(stream, line).await;
         }
-        Ok(())
     }
 
-    /// Ends lines and log, and returns the last lines.
-    pub(super) async fn finish(mut self) -> Result<Vec<String>> {
+    /// Ends lines and log, saying how the step ended, and returns the last lines.
+    pub(super) async fn finish(mut self, how: &str) -> Vec<String> {
         if let Some(line) = self.stdout.finish() {
-            self.pass(OutputStream::Stdout, line).await?;
+            self.pass(OutputStream::Stdout, line).await;
         }
         if let Some(line) = self.stderr.finish() {
-            self.pass(OutputStream::Stderr, line).await?;
+            self.pass(OutputStream::Stderr, line).await;
         }
-        self.log.finish()?;
-        Ok(self.tail.into())
+        let how = self.secrets.hide(&visible(how).replace('\n', " "));
+        let (name, now, took) = (&self.name, Timestamp::now(), self.began.elapsed().as_secs_f64());
+        if let Err(error) = self.log.finish(&format!("==> {name}, {how} at {now:.0}, after {took:.1} s\n")) {
+            tracing::warn!(%error, "the log of a provisioning step is not whole");
+        }
+        self.tail.into()
     }
 
-    async fn pass(&mut self, stream: OutputStream, line: String) -> Result<()> {
+    async fn pass(&mut self, stream: OutputStream, line: String) {
         let text = self.secrets.hide(&line);
         if !self.secrets.is_empty() {
-            self.log.write(format!("{text}\n").as_bytes())?;
+            self.log.write(format!("{text}\n").as_bytes());
         }
         if self.tail.len() == TAIL {
             self.tail.pop_front();
@@ -84,7 +92,6 @@ impl<'a> Recorder<'a> {
         self.tail.push_back(text.clone());
         // A caller that no longer listens does not end the step.
         let _ = self.output.send(OutputLine { stream, text }).await;
-        Ok(())
     }
 }
 
@@ -110,16 +117,23 @@ impl LogFile {
         Ok(Self { file, path: path.to_owned(), room, dropped: 0, in_line: false })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Writes what has room. A disk that is full is a full log: it is no reason to cut off what runs in the guest.
+    fn write(&mut self, bytes: &[u8]) {
         let fits = usize::try_from(self.room).unwrap_or(usize::MAX).min(bytes.len());
-        self.append(&bytes[..fits])?;
-        self.room -= fits as u64;
-        self.dropped += (bytes.len() - fits) as u64;
-        Ok(())
+        let written = match self.append(&bytes[..fits]) {
+            Ok(()) => fits,
+            Err(error) => {
+                tracing::warn!(%error, "the log of a provisioning step is not whole");
+                self.room = 0;
+                0
+            }
+        };
+        self.room = self.room.saturating_sub(written as u64);
+        self.dropped += (bytes.len() - written) as u64;
     }
 
-    /// Ends the last line, and says what is missing.
-    fn finish(&mut self) -> Result<()> {
+    /// Ends the last line, says what is missing, and adds `end`, which has room in a full log too.
+    fn finish(&mut self, end: &str) -> Result<()> {
         if self.in_line {
             self.append(b"\n")?;
         }
@@ -127,7 +141,7 @@ impl LogFile {
             let note = format!("==> {} bytes dropped, this log is full\n", self.dropped);
             self.append(note.as_bytes())?;
         }
-        Ok(())
+        self.append(end.as_bytes())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
@@ -151,15 +165,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = LogFile::open(&path, 10).unwrap();
-        log.write(b"12345678").unwrap();
-        log.write(b"9abcdef").unwrap();
-        log.finish().unwrap();
-        let expected = "123456789a\n==> 5 bytes dropped, this log is full\n";
+        log.write(b"12345678");
+        log.write(b"9abcdef");
+        log.finish("==> the end\n").unwrap();
+        let expected = "123456789a\n==> 5 bytes dropped, this log is full\n==> the end\n";
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let mut again = LogFile::open(&path, 10).unwrap();
-        again.write(b"more\n").unwrap();
-        again.finish().unwrap();
+        again.write(b"more\n");
+        again.finish("").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{expected}==> 5 bytes dropped, this log is full\n"));
     }
@@ -178,9 +192,9 @@ mod tests {
         };
         let (sender, mut receiver) = mpsc::channel(100);
         let mut recorder = Recorder::open(&path, &step, &sender).unwrap();
-        recorder.take(OutputStream::Stdout, b"one\ntw").await.unwrap();
-        recorder.take(OutputStream::Stderr, b"bad\xff\n").await.unwrap();
-        let tail = recorder.finish().await.unwrap();
+        recorder.take(OutputStream::Stdout, b"one\ntw").await;
+        recorder.take(OutputStream::Stderr, b"bad\xff\n").await;
+        let tail = recorder.finish("ended with exit code 0").await;
         assert_eq!(tail, ["one", "bad\u{fffd}", "tw"]);
         drop(sender);
         let mut lines = Vec::new();
@@ -190,7 +204,12 @@ mod tests {
         let (out, err) = (OutputStream::Stdout, OutputStream::Stderr);
         let expected = [(out, "one"), (err, "bad\u{fffd}"), (out, "tw")];
         assert_eq!(lines, expected.map(|(stream, text)| (stream, text.to_owned())));
-        assert_eq!(std::fs::read(&path).unwrap(), b"==> step 2: x^[[2J\none\ntwbad\xff\n");
+        let log = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let lines: Vec<_> = log.lines().collect();
+        let [first, output @ .., last] = &*lines else { panic!("no lines in {log:?}") };
+        assert!(first.starts_with("==> step 2: x^[[2J, began at 2"), "{first}");
+        assert_eq!(output, ["one", "twbad\u{fffd}"]);
+        assert!(last.starts_with("==> step 2: x^[[2J, ended with exit code 0 at 2"), "{last}");
     }
 
     #[tokio::test]
@@ -207,10 +226,10 @@ mod tests {
         };
         let (sender, mut receiver) = mpsc::channel(100);
         let mut recorder = Recorder::open(&path, &step, &sender).unwrap();
-        recorder.take(OutputStream::Stdout, b"a hunt").await.unwrap();
-        recorder.take(OutputStream::Stderr, b"hunter2\n").await.unwrap();
-        recorder.take(OutputStream::Stdout, b"er2 b\n\n").await.unwrap();
-        let tail = recorder.finish().await.unwrap();
+        recorder.take(OutputStream::Stdout, b"a hunt").await;
+        recorder.take(OutputStream::Stderr, b"hunter2\n").await;
+        recorder.take(OutputStream::Stdout, b"er2 b\n\n").await;
+        let tail = recorder.finish("ended with exit code 0").await;
         drop(sender);
         assert_eq!(tail, ["(sensitive)", "a (sensitive) b", ""]);
         let mut lines = Vec::new();
@@ -218,8 +237,9 @@ mod tests {
             lines.push(line.text);
         }
         assert_eq!(lines, tail);
-        let log = "==> step 1: inline\n(sensitive)\na (sensitive) b\n\n";
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), log);
+        let log = std::fs::read_to_string(&path).unwrap();
+        let output: Vec<_> = log.lines().filter(|line| !line.starts_with("==>")).collect();
+        assert_eq!(output, ["(sensitive)", "a (sensitive) b", ""]);
     }
 
     #[tokio::test]
@@ -237,9 +257,9 @@ mod tests {
         drop(receiver);
         let mut recorder = Recorder::open(&folder.path().join("log"), &step, &sender).unwrap();
         for number in 0..100 {
-            recorder.take(OutputStream::Stdout, format!("{number}\n").as_bytes()).await.unwrap();
+            recorder.take(OutputStream::Stdout, format!("{number}\n").as_bytes()).await;
         }
-        let tail = recorder.finish().await.unwrap();
+        let tail = recorder.finish("ended with exit code 0").await;
         assert_eq!(tail, (80..100).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 }

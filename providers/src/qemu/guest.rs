@@ -13,7 +13,7 @@ use super::look::state_at_rest;
 use super::places::{ensure_private_file, qemu_log, tail_of};
 use crate::error::{Error, Result};
 use crate::process::Process;
-use crate::provision::{self, OutputLine, ProvisionAction, ProvisionStep, StepOptions};
+use crate::provision::{self, OutputLine, ProvisionAction, ProvisionStep};
 use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::ssh::{Session, SshTarget};
 use crate::workdir::WorkDir;
@@ -74,7 +74,7 @@ impl QemuBackend {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
-        if step.options != StepOptions::default() || matches!(step.action, ProvisionAction::Folder { .. }) {
+        if !step.options.are_plain() || matches!(step.action, ProvisionAction::Folder { .. }) {
             let what = format!("an option of provisioning step {}", step.number);
             return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
         }
@@ -86,7 +86,16 @@ impl QemuBackend {
             None => while_alive(vm, &process, self.log_in(vm, &process, LOGIN), || true).await?,
         };
         let running = provision::run(&session, step, &log, output);
-        while_alive(vm, &process, running, || session.is_closed()).await
+        let ended = while_alive(vm, &process, running, || session.is_closed()).await;
+        ended.map_err(|error| match error {
+            Error::ProcessEnded { .. } => Error::ProvisionCut {
+                step: step.number,
+                label: step.label.clone(),
+                tail: Vec::new(),
+                cause: Box::new(error),
+            },
+            error => error,
+        })
     }
 
     /// The process of a machine that must have one.

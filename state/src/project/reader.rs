@@ -41,7 +41,7 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     match take_over(dir, Duration::ZERO) {
         Ok(Some(exact)) => Ok(Some(exact)),
         Ok(None) => from_writer(dir).map(Some),
-        Err(refused) if refused.is_write_refused() => {
+        Err(refused) if refused.is_write_refused() || refused.is_full() => {
             let Some(behind) = published::load(dir)? else { return Err(refused) };
             tracing::warn!(error = %refused, "what was committed since the last publishing is not shown");
             Ok(Some(behind))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::ballast::Reserve;
 use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
 use super::{ProjectDir, ballast, published};
@@ -36,17 +37,41 @@ impl Writer {
     /// A project without a state gets one with the given `lineage`; a project that only lost its state is
     /// [`Missing`](StoreError::Missing). What a dead writer committed is there, with the steps it left open in
     /// [`Snapshot::open`]. On success readers see the current serial. Blocks the calling thread while it waits.
+    ///
+    /// A full disk is an error: what makes more shall not take the room that is kept for what removes.
     pub fn open(dir: &ProjectDir, holder: Holder, lineage: Uuid, wait: Duration) -> Result<Self, StoreError> {
+        Self::open_with(dir, holder, lineage, wait, Reserve::Kept)
+    }
+
+    /// As [`Writer::open`], for a run that is going to free room: on a full disk it gives up what is kept for that.
+    pub fn open_to_free(
+        dir: &ProjectDir,
+        holder: Holder,
+        lineage: Uuid,
+        wait: Duration,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(dir, holder, lineage, wait, Reserve::Spent)
+    }
+
+    fn open_with(
+        dir: &ProjectDir,
+        holder: Holder,
+        lineage: Uuid,
+        wait: Duration,
+        reserve: Reserve,
+    ) -> Result<Self, StoreError> {
         files::create_private_folder(dir.path())?;
         let lock = Lock::of_writer(dir, wait)?;
         let writer_died = files::exists(&dir.holder())?;
-        let opened = ballast::with_room(dir, || {
+        let opened = ballast::with_room(dir, reserve, || {
             let presence = dir.presence()?;
             lock::announce(dir, &holder)?;
             if presence == Presence::Nothing {
                 SledStore::create(&dir.state(), lineage)?;
                 ballast::restore(dir);
             }
+            files::remove_drafts(&dir.lineage())?;
+            files::remove_drafts(&dir.key())?;
             open_store(dir)
         });
         match opened {
@@ -76,7 +101,7 @@ impl Writer {
 
     /// Gives up the room that is kept for a run on a full disk; returns whether there was any.
     ///
-    /// Opening does so by itself when it needs to. The room is taken again on close, if there is enough.
+    /// [`Writer::open_to_free`] does so by itself when it needs to. The room is taken again on close, if there is enough.
     pub fn release_ballast(&self) -> Result<bool, StoreError> {
         ballast::release(&self.dir)
     }
@@ -131,19 +156,19 @@ impl Store for Writer {
         let published = self.published;
         let dir = self.dir.clone();
         self.published = publish(&dir, self.store_mut(), published)?;
+        // A run that frees room takes the reserve again at once: who knows how it ends.
+        ballast::restore_amply(&dir);
         Ok(())
     }
 }
 
 /// Opens the store of a project that has one, and publishes what is in it. The caller holds the lock.
 pub(super) fn open_store(dir: &ProjectDir) -> Result<SledStore, StoreError> {
-    ballast::with_room(dir, || {
-        let store = SledStore::open(&dir.state())?;
-        if !published::is_current(dir, store.current())? {
-            published::write(dir, store.current())?;
-        }
-        Ok(store)
-    })
+    let store = SledStore::open(&dir.state())?;
+    if !published::is_current(dir, store.current())? {
+        published::write(dir, store.current())?;
+    }
+    Ok(store)
 }
 
 fn publish(dir: &ProjectDir, store: &mut SledStore, published: u64) -> Result<u64, StoreError> {

@@ -66,6 +66,10 @@ fn mounted() -> (PathBuf, ProjectDir) {
     (mount, dir)
 }
 
+fn to_free(dir: &ProjectDir) -> Writer {
+    Writer::open_to_free(dir, holder("test"), lineage(), Duration::ZERO).unwrap()
+}
+
 /// Takes all the room that is left.
 fn fill(mount: &Path) -> PathBuf {
     let path = mount.join("filler");
@@ -95,7 +99,12 @@ fn confined_full_disk() {
     assert!(dir.ballast().exists());
 
     let filler = fill(&mount);
-    let mut writer = open(&dir);
+    let refused = Writer::open(&dir, holder("test"), lineage(), Duration::ZERO).unwrap_err();
+    assert!(is_full(&refused), "{refused:?}");
+    assert!(refused.help().unwrap().contains("--destroy"));
+    assert_eq!(read(&dir).unwrap().unwrap().records.len(), 3, "to look needs no room");
+    assert!(dir.ballast().exists(), "it is kept for who frees room");
+    let mut writer = to_free(&dir);
     assert!(!dir.ballast().exists(), "it was needed");
     for name in ["a", "b"] {
         writer.commit(&[Entry::Remove(Address::vm(name))]).unwrap();
@@ -104,8 +113,12 @@ fn confined_full_disk() {
     assert_eq!(read(&dir).unwrap().unwrap().records.len(), 1);
 
     assert!(!dir.ballast().exists(), "there is no room for it");
+    let mut writer = to_free(&dir);
+    writer.commit(&[put("d", json!("x"))]).unwrap();
     fs::remove_file(filler).unwrap();
-    open(&dir).close().unwrap();
+    writer.publish().unwrap();
+    assert!(dir.ballast().exists(), "it is taken again as soon as there is much room");
+    writer.close().unwrap();
     assert!(dir.ballast().exists());
     assert!(open(&dir).release_ballast().unwrap());
 }
@@ -132,7 +145,7 @@ fn confined_disk_that_fills() {
     assert!(dir.holder().exists(), "the next one shall look into the store");
 
     // There is the ballast for this.
-    let writer = open(&dir);
+    let writer = to_free(&dir);
     let found = writer.snapshot().unwrap();
     assert!(
         (acknowledged..=acknowledged + 1).contains(&found.serial),

@@ -48,6 +48,8 @@ pub(crate) fn record(name: &str, spec: Value) -> Record {
         ready: true,
         taint: None,
         provisioned: Vec::new(),
+        interrupted: None,
+        provision_failed: None,
         created: Timestamp::UNIX_EPOCH,
         updated: Timestamp::UNIX_EPOCH,
     }

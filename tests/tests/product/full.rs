@@ -120,3 +120,99 @@ fn guest_that_fills_the_disk_is_paused_told_and_goes_on_whole() {
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }
+
+/// F14: the project's own folder is full.
+#[test]
+fn full_project_folder_stops_before_the_next_effect_and_destroy_works() {
+    let mut world = World::new(0);
+    world.blank_image();
+    let disks = Disks::of(&mut world);
+    let project = world.data().join("projects/shop");
+    disks.mount(&project, 8 << 10);
+    let machine =
+        |name: &str| format!("vm \"{name}\" {{ image \"blank.qcow2\"; memory 64; network \"none\" }}\n");
+    let machines = |names: &[&str]| names.iter().map(|name| machine(name)).collect::<String>();
+    world.vmfile(&machines(&["a", "b"]));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let pid = world.pid("a");
+
+    let filler = disks.fill(&project);
+    world.vmfile(&machines(&["a", "b", "c"]));
+    world.vmctl(&["plan"]).expect(0).says("vm.c: create");
+    for _ in 0..2 {
+        let stopped = world.vmctl(&["apply", "--yes", "--overcommit"]).expect(1);
+        stopped.says("No space left on device").says("Free space").says("apply --destroy");
+    }
+    assert!(!disks.see(&project).join("vms/c").exists(), "nothing was begun");
+    assert_eq!((world.pid("a"), &*world.states()["b"]), (pid, "running"), "what runs goes on");
+
+    // Room for what is there to be removed, and not only once.
+    process::kill(world.pid("b"));
+    world.vmctl(&["apply", "--destroy", "--yes", "--target", "b"]).expect(0);
+    disks.fill(&project);
+    process::kill(pid);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    assert_eq!(world.states().len(), 0);
+    assert_eq!(unfinished(&disks.see(&project)), [""; 0]);
+
+    fs::remove_file(filler).expect("the file that took the room");
+    world.vmfile(&machines(&["a"]));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    end(&world, &["a"]);
+}
+
+/// F15: a data folder that may only be read. To look works, to change is refused before any effect.
+#[test]
+fn read_only_data_folder_is_for_looking_only() {
+    let mut world = World::new(0);
+    world.blank_image();
+    let disks = Disks::of(&mut world);
+    disks.mount(&world.data(), 32 << 10);
+    world.vmfile("vm \"a\" { image \"blank.qcow2\"; backend \"noop\" }\n");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    disks.remount(&world.data(), "ro");
+    assert_eq!(world.states()["a"], "running");
+    world.vmctl(&["status", "a"]).expect(0);
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    world.vmfile("vm \"a\" { image \"blank.qcow2\"; backend \"noop\"; vcpus 2 }\nvm \"b\" { image \"blank.qcow2\"; backend \"noop\" }\n");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(2).says("vm.b: create");
+    let refused = world.vmctl(&["apply", "--yes"]).expect(1).says("Read-only file system").says("help:");
+    refused.says(&world.data().join("projects/shop").display().to_string());
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(1).says("read-only");
+    disks.remount(&world.data(), "rw");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+}
+
+/// F15: a data folder of somebody else, or closed to everybody. As root, vmctl is run as somebody else.
+#[test]
+fn folder_that_is_not_ours_is_refused_before_any_effect() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut world = World::new(0);
+    world.blank_image();
+    world.vmfile("vm \"a\" { image \"blank.qcow2\"; backend \"noop\" }\n");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the mode of a folder");
+    };
+    let closed = world.folder().join("closed");
+    fs::create_dir(&closed).expect("a folder");
+    mode(&closed, 0o000);
+    world.set("VMCTL_DATA_DIR", &closed);
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        // Nothing is closed to root.
+        for folder in [world.folder().to_owned(), world.project()] {
+            mode(&folder, 0o755);
+        }
+        let somebody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        world.through(somebody.map(str::to_owned).into());
+    }
+    for command in [&["apply", "--yes"][..], &["list"], &["plan"]] {
+        let refused = world.vmctl(command).expect(1).says("Permission denied").says("help:");
+        refused.says(&closed.display().to_string());
+    }
+    mode(&closed, 0o700);
+    assert_eq!(fs::read_dir(&closed).expect("the folder").count(), 0, "nothing was made");
+}

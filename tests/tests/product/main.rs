@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod changes;
+mod crash;
 mod drift;
 mod examples;
 mod format;
@@ -11,6 +12,7 @@ mod init;
 mod interruption;
 mod life;
 mod locking;
+mod moved;
 mod outputs;
 mod plans;
 mod provisioning;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::misplaced::{in_check, in_lifecycle};
 use super::{Args, Layers, Shape, TCP_PORT, Type, words};
+use vmctl_providers::provision::Rerun;
+
 use crate::desired::Run;
 
 /// Less is over before a process runs, more is a slip of the pen.
@@ -72,7 +74,20 @@ pub(in super::super) const FILE_USAGE: &str =
 pub(in super::super) const PROVISIONS: [(&str, bool); 2] = [("shell", false), ("file", true)];
 pub(in super::super) static PROVISION: Shape = Shape {
     args: Args::Optional(Type::Choice(&words(&PROVISIONS))),
-    block: &[&INLINE, &SCRIPT, &SOURCE, &DESTINATION, &MODE, &OWNER, &RUN, &ENV, &STEP_USER, &STEP_TIMEOUT],
+    block: &[
+        &INLINE,
+        &SCRIPT,
+        &SOURCE,
+        &DESTINATION,
+        &MODE,
+        &OWNER,
+        &RUN,
+        &RERUN,
+        &RETRIES,
+        &ENV,
+        &STEP_USER,
+        &STEP_TIMEOUT,
+    ],
     repeats: true,
     layers: Layers::Added,
     default: "none",
@@ -131,6 +146,27 @@ pub(in super::super) static RUN: Shape = Shape {
         Type::Choice(&words(&RUNS)),
         "`run \"once\"`",
         "When it runs again after it ran: when its content changed, never, or at every apply",
+    )
+};
+pub(in super::super) const RERUNS: [(&str, Rerun); 2] = [("ask", Rerun::Ask), ("safe", Rerun::Safe)];
+pub(in super::super) static RERUN: Shape = Shape {
+    default: "`\"ask\"` for `shell`, `\"safe\"` for `file`",
+    ..Shape::leaf(
+        "rerun",
+        Type::Choice(&words(&RERUNS)),
+        "`rerun \"safe\"`",
+        "Whether it may simply run again where it was [cut off](#interrupted-steps), or somebody must decide",
+    )
+};
+/// More is no retry but a loop.
+const MAX_RETRIES: u64 = 10;
+pub(in super::super) static RETRIES: Shape = Shape {
+    default: "`0`",
+    ..Shape::leaf(
+        "retries",
+        Type::Whole { low: 0, high: MAX_RETRIES },
+        "`retries 3`",
+        "How often it is tried again after a failure, in the same apply; only with `rerun \"safe\"`",
     )
 };
 pub(in super::super) static ENV: Shape = Shape {
