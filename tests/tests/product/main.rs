@@ -7,6 +7,7 @@ mod crash;
 mod drift;
 mod examples;
 mod format;
+mod full;
 mod init;
 mod interruption;
 mod life;
