@@ -92,6 +92,15 @@ impl Scenario {
     }
 }
 
+/// What becomes of a provisioning step that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rerun {
+    /// It runs again.
+    Safe,
+    /// Somebody has to say.
+    Ask,
+}
+
 /// A world in front of one of the applies, and what comes of it when nothing disturbs it.
 pub(super) struct Stage {
     world: World,
@@ -112,6 +121,11 @@ struct End {
 
 impl Stage {
     pub(super) fn new(scenario: Scenario) -> Self {
+        Self::with(scenario, Rerun::Safe)
+    }
+
+    /// The same with provisioning steps that say something else of being run again.
+    pub(super) fn with(scenario: Scenario, rerun: Rerun) -> Self {
         let mut world = World::with_failpoints(0);
         world.blank_image();
         world.blank_disk("other.qcow2", "16M");
@@ -119,10 +133,10 @@ impl Stage {
             world.write(script, &format!("echo {script}\n"));
         }
         for earlier in Scenario::ALL.into_iter().take_while(|earlier| *earlier != scenario) {
-            write_vmfile(&world, earlier);
+            write_vmfile(&world, earlier, rerun);
             world.vmctl(earlier.arguments()).expect(0);
         }
-        write_vmfile(&world, scenario);
+        write_vmfile(&world, scenario, rerun);
         let before = world.save();
         let (ended, trace) = world.traced(scenario.arguments());
         ended.expect(0);
@@ -157,6 +171,11 @@ impl Stage {
         self.world.states()
     }
 
+    /// Runs vmctl undisturbed.
+    pub(super) fn vmctl(&self, arguments: &[&str]) -> Ended {
+        self.world.vmctl(arguments)
+    }
+
     /// Applies with a fault. A kill that was met ended it.
     pub(super) fn disturbed(&mut self, fault: &str) -> Ended {
         self.world.arm(fault);
@@ -171,7 +190,7 @@ impl Stage {
         let what = format!("{armed}\n{}", what.join("----\n"));
         let ended = self.world.vmctl(self.scenario.arguments());
         assert_eq!(ended.status.code(), Some(0), "one more apply after\n{what}----\n{}", ended.text());
-        let is_told = ["its outcome is unknown", "provision", "interrupted"]
+        let is_told = ["is unknown", "was cut off", "failed", "panicked"]
             .iter()
             .any(|word| what.contains(word) || ended.text().contains(word));
         let leaks = leaks::leaks(&self.world, self.scenario.goal());
@@ -206,6 +225,10 @@ fn once(ran: &[String]) -> BTreeSet<&String> {
     ran.iter().collect()
 }
 
-fn write_vmfile(world: &World, scenario: Scenario) {
-    world.vmfile(&scenario.vmfile().replace("RERUN", ""));
+fn write_vmfile(world: &World, scenario: Scenario, rerun: Rerun) {
+    let word = match rerun {
+        Rerun::Safe => "; rerun \"safe\"",
+        Rerun::Ask => "",
+    };
+    world.vmfile(&scenario.vmfile().replace("RERUN", word));
 }
