@@ -51,6 +51,9 @@ pub(crate) struct GlobalArgs {
     /// File of values for variables, `name value` on each line; may be repeated
     #[arg(long = "var-file", global = true, value_name = "PATH")]
     pub(crate) var_files: Vec<PathBuf>,
+    /// Take machines for stopped that were left running on another host; only if they are off there for certain
+    #[arg(long, global = true)]
+    pub(crate) take_over: bool,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     pub(crate) color: ColorWhen,
@@ -279,6 +282,9 @@ pub(crate) struct ApplyArgs {
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
+    /// Start nothing new after the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Print events as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,

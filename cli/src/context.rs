@@ -238,8 +238,10 @@ impl Context {
         let noop = NoopBackend::new(project.vms(), project.path().join("noop"));
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: project.vms(),
+            images_dir: self.settings.data_dir()?.join("images"),
             runtime_dir: self.settings.runtime_dir()?.to_owned(),
             accel: self.settings.accel,
+            take_over: self.options.take_over,
         });
         Ok(RouterHypervisor::new(noop, qemu))
     }

@@ -100,6 +100,11 @@ impl CliError {
         Self { exit, body: Body::Silent }
     }
 
+    /// Whether nothing is left to say, as where a reader went away.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.body, Body::Silent)
+    }
+
     /// Diagnostics with spans.
     pub(crate) fn report(report: impl Diagnostic + Send + Sync + 'static) -> Self {
         Self { exit: Exit::Error, body: Body::Report(Box::new(report)) }

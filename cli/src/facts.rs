@@ -96,7 +96,7 @@ impl Machine {
             state: self.state(),
             recorded: phase_word(self.record.phase),
             unreachable: match &self.sight {
-                Some(Sight::Unreachable { reason }) => Some(reason.clone()),
+                Some(Sight::Unreachable { reason, .. }) => Some(reason.clone()),
                 Some(Sight::Seen(_)) | None => None,
             },
             tainted: self.record.taint.clone(),

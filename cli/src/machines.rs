@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::ssh::SshTarget;
+use vmctl_providers::workdir::among;
 use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
@@ -55,7 +56,7 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
     let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
     let folder = match handle {
-        Some(handle) => handle.work_dir,
+        Some(handle) => among(&ctx.project_dir(&project)?.vms(), &handle.work_dir),
         None => ctx.project_dir(&project)?.vms().join(address.name()),
     };
     Ok((address, folder))
@@ -257,8 +258,10 @@ impl Machine {
                     .help("write `state \"running\"` in the VMFile and apply; that resumes it".to_owned())
             }
             (Some(Sight::Seen(found)), Some(handle)) if is_live(found.state) => return Ok(handle),
-            (Some(Sight::Unreachable { .. }), Some(handle)) if handle.runtime.is_some() => return Ok(handle),
-            (Some(Sight::Unreachable { reason }), _) => {
+            (Some(Sight::Unreachable { elsewhere: false, .. }), Some(handle)) if handle.runtime.is_some() => {
+                return Ok(handle);
+            }
+            (Some(Sight::Unreachable { reason, .. }), _) => {
                 CliError::new(format!("`{address}` cannot be asked")).because(&Reason(reason.clone()))
             }
             _ => CliError::new(format!("`{address}` is not running, it is {}", self.state())).help(
@@ -356,6 +359,7 @@ pub(crate) mod samples {
                 vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
                 forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
                 boot: None,
+                host: None,
             }),
             forced_stop: None,
         }
@@ -402,7 +406,10 @@ pub(crate) mod samples {
     /// A machine that does not answer.
     pub(crate) fn unreachable(name: &str) -> Machine {
         let reason = "no answer within 5s".to_owned();
-        Machine { sight: Some(Sight::Unreachable { reason }), ..machine(name, VmState::Running) }
+        Machine {
+            sight: Some(Sight::Unreachable { reason, elsewhere: false }),
+            ..machine(name, VmState::Running)
+        }
     }
 
     /// A machine whose making was cut short.

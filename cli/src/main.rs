@@ -8,6 +8,7 @@
 //! ```
 
 mod args;
+mod aside;
 mod commands;
 mod context;
 mod env;
@@ -16,6 +17,7 @@ mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod files;
+mod interrupts;
 mod logging;
 mod machines;
 mod output;

@@ -31,8 +31,8 @@ fn standing(machine: &Machine) -> Standing {
     match (&machine.sight, runtime) {
         (Some(Sight::Seen(found)), Some((handle, runtime))) if is_live(found.state) => up(handle, runtime),
         // Who holds its monitor keeps it from answering; its ports stay as they are recorded.
-        (Some(Sight::Unreachable { .. }), Some((handle, runtime))) => up(handle, runtime),
-        (Some(Sight::Unreachable { reason }), None) => Standing::Unreachable { reason: reason.clone() },
+        (Some(Sight::Unreachable { elsewhere: false, .. }), Some((handle, runtime))) => up(handle, runtime),
+        (Some(Sight::Unreachable { reason, .. }), _) => Standing::Unreachable { reason: reason.clone() },
         _ => Standing::Off { state: machine.state().to_owned() },
     }
 }

@@ -18,6 +18,9 @@ use crate::ui::{self, BAD, DOUBTFUL, GOOD};
 /// How often a live line is drawn anew; twice the rate at which a spinner looks alive.
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// Steps that are named when what runs is awaited.
+const AWAITED: usize = 3;
+
 /// Version of the event lines.
 const EVENT_FORMAT: u32 = 1;
 
@@ -64,7 +67,9 @@ impl Progress {
                 Ok(())
             }
             Self::Quiet => {
-                if let (Event::Failed { .. }, Some(text)) = (event, plain(plan, event)) {
+                if let (Event::Failed { .. } | Event::Draining { .. }, Some(text)) =
+                    (event, plain(plan, event))
+                {
                     tell(&text);
                 }
                 Ok(())
@@ -78,6 +83,31 @@ impl Progress {
             for bar in std::mem::take(bars).into_values() {
                 bar.finish_and_clear();
             }
+        }
+    }
+}
+
+/// Something to say outside the stream of events.
+#[derive(Debug)]
+pub(crate) enum Words {
+    /// To people, on stderr.
+    Err(String),
+    /// A result, on stdout.
+    Out(String),
+    /// To programs, an event that is about no single step.
+    Event(&'static str, serde_json::Value),
+}
+
+impl Words {
+    /// Says it; only stdout has somebody who must hear.
+    pub(crate) fn say(self) -> Result<(), CliError> {
+        match self {
+            Self::Err(text) => {
+                tell(&text);
+                Ok(())
+            }
+            Self::Out(text) => ui::print(&text),
+            Self::Event(event, more) => write_event(event, more),
         }
     }
 }
@@ -99,16 +129,26 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
             bar.enable_steady_tick(REDRAW);
             bars.insert(*id, bar);
         }
-        Event::Done { id, .. } | Event::Failed { id, .. } => {
+        Event::Done { id, .. }
+        | Event::Failed { id, .. }
+        | Event::Retrying { id, .. }
+        | Event::GivenUp(id) => {
             if let Some(bar) = bars.remove(id) {
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Throttled { .. } | Event::Draining => {}
+        Event::Skipped { .. }
+        | Event::Output { .. }
+        | Event::Dropped { .. }
+        | Event::Throttled { .. }
+        | Event::Draining { .. } => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
-        // Drawn through the same hand as the live lines, so that they stay below it.
-        lines.suspend(|| tell(&text));
+        // Drawn through the same hand as the live lines, so that they stay below it. A terminal that is gone is nobody
+        // to tell.
+        let shown =
+            if ui::stderr_has_color() { text } else { anstream::adapter::strip_str(&text).to_string() };
+        let _ = lines.println(shown);
     }
 }
 
@@ -128,20 +168,44 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Dropped { address, lines, .. } => {
+            let name = address.name();
+            format!("{name} | … lines not shown: {lines}; `vmctl log --provision {name}` has them")
+        }
         Event::Throttled { id, needed, available } => format!(
             "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
             name(id),
             size_needed(*needed),
             size(*available)
         ),
-        Event::Draining => {
-            format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started; again to stop at once")
+        Event::Retrying { id, failure, attempt, of, after } => format!(
+            "{} {BAD}failed{BAD:#} (try {attempt} of {of}, the next one in {} s): {}",
+            name(id),
+            after.as_secs(),
+            failure_text(failure)
+        ),
+        Event::GivenUp(id) => {
+            format!("{} {DOUBTFUL}given up{DOUBTFUL:#}: the next apply waits again", name(id))
+        }
+        Event::Draining { awaited } => {
+            let head = format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started");
+            let names: Vec<_> = awaited.iter().take(AWAITED).map(name).collect();
+            match awaited.len().saturating_sub(AWAITED) {
+                0 if names.is_empty() => head,
+                0 => format!("{head}; waiting for {}. Again (Ctrl-C) stops at once", names.join(", ")),
+                more => {
+                    format!(
+                        "{head}; waiting for {} and {more} more. Again (Ctrl-C) stops at once",
+                        names.join(", ")
+                    )
+                }
+            }
         }
     })
 }
 
 /// Message, causes, tail and hint, one a line.
-fn failure_text(failure: &Failure) -> String {
+pub(crate) fn failure_text(failure: &Failure) -> String {
     let mut text = ui::visible(&failure.message);
     for cause in &failure.chain {
         text.push_str(&format!("\n    caused by: {}", ui::visible(cause)));
@@ -186,10 +250,17 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
+        Event::Dropped { id, lines, .. } => ("dropped", Some(*id), json!({ "lines": lines })),
         Event::Throttled { id, needed, available } => {
             ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
         }
-        Event::Draining => ("draining", None, json!({})),
+        Event::Retrying { id, failure, attempt, of, after } => (
+            "retrying",
+            Some(*id),
+            json!({ "failure": failure, "attempt": attempt, "of": of, "seconds": after.as_secs_f64() }),
+        ),
+        Event::GivenUp(id) => ("given-up", Some(*id), json!({})),
+        Event::Draining { awaited } => ("draining", None, json!({ "awaited": awaited })),
     };
     let step = id.map(|id| plan.graph.step(id));
     write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, more })

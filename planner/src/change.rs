@@ -135,6 +135,8 @@ pub struct LeftAlone {
 pub enum LeftAloneKind {
     /// It cannot be asked what it does.
     Unreachable,
+    /// It may run on another host, or from another folder.
+    Elsewhere,
     /// Something is wrong with its files.
     Damaged,
     /// Its disk cannot grow, and there still is no room for it.

@@ -81,7 +81,7 @@ async fn ask_one<H: GuestAccess>(
         let (status, detail) = match sight {
             Sight::Seen(seen) if seen.state == VmState::Running => answer(host, &seen.handle, probes).await,
             Sight::Seen(seen) => (CheckStatus::Unknown, Some(format!("it is {}", seen.state))),
-            Sight::Unreachable { reason } => (CheckStatus::Unknown, Some(reason.clone())),
+            Sight::Unreachable { reason, .. } => (CheckStatus::Unknown, Some(reason.clone())),
         };
         let detail = detail.map(|detail| secrets.hide(&detail));
         results.push(CheckResult { address: address.clone(), name: name.to_owned(), status, detail });

@@ -440,7 +440,13 @@ fn choice(unknown: &Interrupted, name: &str) -> String {
 /// Why nothing may be done to the machine now, although something would have to be.
 fn cannot_be_worked_on(change: &Change, sight: Option<&Sight>) -> Option<(LeftAloneKind, String)> {
     match sight {
-        Some(Sight::Unreachable { .. }) => {
+        Some(Sight::Unreachable { elsewhere: true, .. }) => Some((
+            LeftAloneKind::Elsewhere,
+            "it may run elsewhere. Stop it there; `--take-over` says that it is off for certain, because the host that it \
+             ran on is gone"
+                .to_owned(),
+        )),
+        Some(Sight::Unreachable { elsewhere: false, .. }) => {
             Some((LeftAloneKind::Unreachable, "it cannot be asked what it does".to_owned()))
         }
         Some(Sight::Seen(seen)) => {

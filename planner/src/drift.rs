@@ -67,6 +67,8 @@ pub enum DriftKind {
     FolderMissing,
     /// The folder says that it is another's.
     FolderForeign,
+    /// Its process is not one of this host, or works on another copy of its files.
+    Elsewhere,
     /// It could not be asked; it may be in any state.
     Unreachable,
 }
@@ -87,8 +89,9 @@ impl Drift {
 pub fn drift(record: &Record, sight: Option<&Sight>) -> Result<Vec<Drift>, RecordError> {
     match sight {
         None => Ok(Vec::new()),
-        Some(Sight::Unreachable { reason }) => {
-            let drift = Drift::new(DriftKind::Unreachable, format!("cannot be reached: {reason}"));
+        Some(Sight::Unreachable { reason, elsewhere }) => {
+            let kind = if *elsewhere { DriftKind::Elsewhere } else { DriftKind::Unreachable };
+            let drift = Drift::new(kind, format!("cannot be reached: {reason}"));
             Ok(vec![drift.between(Value::Null, json(reason))])
         }
         // What is half-made or half-removed is finished, whatever it looks like.

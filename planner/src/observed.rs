@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{Custody, Inspect, Inspection, InstanceId, Name, Stray};
+use vmctl_providers::{Custody, Error, Inspect, Inspection, InstanceId, Name, Stray};
 use vmctl_state::{Address, Snapshot};
 
 use crate::checks::CheckResult;
@@ -50,6 +50,9 @@ pub enum Sight {
     Unreachable {
         /// Why.
         reason: String,
+        /// Whether its process is not one of this host, or works on another copy of its files.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        elsewhere: bool,
     },
 }
 
@@ -65,8 +68,14 @@ pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observ
         .map(|(address, handle)| async move {
             let sight = match tokio::time::timeout(LOOK_DEADLINE, host.inspect(&handle)).await {
                 Ok(Ok(inspection)) => Sight::Seen(Box::new(inspection)),
-                Ok(Err(error)) => Sight::Unreachable { reason: error.to_string() },
-                Err(_) => Sight::Unreachable { reason: format!("no answer within {LOOK_DEADLINE:?}") },
+                Ok(Err(error)) => Sight::Unreachable {
+                    reason: error.to_string(),
+                    elsewhere: matches!(error, Error::Elsewhere { .. }),
+                },
+                Err(_) => {
+                    let reason = format!("no answer within {LOOK_DEADLINE:?}");
+                    Sight::Unreachable { reason, elsewhere: false }
+                }
             };
             (address, sight)
         })
@@ -82,7 +91,7 @@ pub async fn strays<H: Custody>(
     project: &Name,
     recorded: &Snapshot,
     desired: Option<&Desired>,
-) -> Result<Vec<Stray>, vmctl_providers::Error> {
+) -> Result<Vec<Stray>, Error> {
     let known: BTreeSet<_> = recorded.records.values().map(|record| InstanceId(record.instance)).collect();
     let mut strays = host.strays(project, &known).await?;
     let removed = |stray: &Stray| {

@@ -106,6 +106,12 @@ pub enum Error {
         /// What was found there.
         found: String,
     },
+    /// The machine's process is not one of this host, or works on another copy of the machine's files.
+    #[error("it may run elsewhere: its process was last seen {place}")]
+    Elsewhere {
+        /// Where, as it reads behind "last seen".
+        place: String,
+    },
     /// A fixed port of the host is taken.
     #[error("port {address} is in use{}", holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default())]
     PortInUse {
@@ -273,7 +279,10 @@ impl Error {
                 ErrorKind::Host
             }
             Self::InvalidState { .. } => ErrorKind::InvalidState,
-            Self::Foreign { .. } | Self::PortInUse { .. } | Self::MonitorBusy { .. } => ErrorKind::InUse,
+            Self::Foreign { .. }
+            | Self::Elsewhere { .. }
+            | Self::PortInUse { .. }
+            | Self::MonitorBusy { .. } => ErrorKind::InUse,
             Self::Bind { .. }
             | Self::Unusable { .. }
             | Self::DiskTooSmall { .. }
@@ -301,6 +310,11 @@ impl Error {
             ),
             Self::Foreign { .. } => Some(
                 "two projects must not share one data folder entry; choose another project name".to_owned(),
+            ),
+            Self::Elsewhere { .. } => Some(
+                "stop it there. If it is off for certain, because that host is gone for good, `--take-over` says so; a \
+                 copy of a data folder must not be used beside its original"
+                    .to_owned(),
             ),
             Self::BaseChanged { .. } => Some(
                 "put the original image back, or replace the machine so that it is made from the new one"

@@ -35,6 +35,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::workdir::among;
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -71,7 +72,7 @@ pub struct FakeMachine {
 }
 
 /// One line of the script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Rule {
     /// The operation it is about, as named in `events.log`.
@@ -88,6 +89,9 @@ pub struct Rule {
     /// Applies to this many operations only; to all of them if absent.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Lets a provisioning step print this many lines more, however often it runs.
+    #[serde(default)]
+    pub lines: u64,
 }
 
 /// What the fake host has.
@@ -169,15 +173,24 @@ impl NoopBackend {
         write_json(&path, &machine)
     }
 
+    /// The machine with the folder that it has now: the world may have been moved since it was recorded.
+    fn here(&self, vm: &VmHandle) -> VmHandle {
+        VmHandle { work_dir: among(&self.vms_dir, &vm.work_dir), ..vm.clone() }
+    }
+
+    fn folder(&self, vm: &VmHandle) -> PathBuf {
+        among(&self.vms_dir, &vm.work_dir)
+    }
+
     fn file(&self, vm: &VmHandle) -> PathBuf {
-        vm.work_dir.join("machine.json")
+        self.folder(vm).join("machine.json")
     }
 
     fn find(&self, vm: &VmHandle) -> Result<Option<FakeMachine>> {
         let found: Option<FakeMachine> = load(&self.file(vm))?;
         match found {
             Some(machine) if machine.id != vm.id => {
-                Err(Error::Foreign { path: vm.work_dir.clone(), found: machine.id.to_string() })
+                Err(Error::Foreign { path: self.folder(vm), found: machine.id.to_string() })
             }
             found => Ok(found),
         }
@@ -199,6 +212,13 @@ impl NoopBackend {
             }
         }
         Ok(())
+    }
+
+    /// How many lines the operation prints besides its own, as the script says.
+    fn lines(&self, op: &str, vm: &str) -> Result<u64> {
+        let rules: Vec<Rule> = load(&self.world.join("script.json"))?.unwrap_or_default();
+        let concerned = |rule: &&Rule| rule.op == op && rule.vm.as_deref().is_none_or(|name| name == vm);
+        Ok(rules.iter().filter(concerned).map(|rule| rule.lines).sum())
     }
 
     /// Uses up one of a rule's turns. Creating a file is what makes a turn exclusive between processes.
@@ -308,7 +328,7 @@ impl Hypervisor for NoopBackend {
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
             // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
-            return match fs::remove_dir(&vm.work_dir) {
+            return match fs::remove_dir(self.folder(&vm)) {
                 Err(error) if !is_absent_or_used(&error) => {
                     Err(Error::io("remove folder", &vm.work_dir)(error))
                 }
@@ -316,11 +336,11 @@ impl Hypervisor for NoopBackend {
             };
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
-        let file = self.file(&vm);
+        let (file, folder) = (self.file(&vm), self.folder(&vm));
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
-        failpoint!("destroy.noop.file-removed", &vm.work_dir);
-        fs::remove_dir_all(&vm.work_dir).map_err(Error::io("remove folder", &vm.work_dir))?;
-        failpoint!("destroy.noop.removed", &vm.work_dir);
+        failpoint!("destroy.noop.file-removed", &folder);
+        fs::remove_dir_all(&folder).map_err(Error::io("remove folder", &folder))?;
+        failpoint!("destroy.noop.removed", &folder);
         self.log("destroy", vm.name.as_str())
     }
 
@@ -354,6 +374,7 @@ impl NoopBackend {
 
 impl Inspect for NoopBackend {
     async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        let vm = &self.here(vm);
         self.rehearse("inspect", vm.name.as_str()).await?;
         let Some(machine) = self.find(vm)? else {
             let handle = VmHandle { state: VmState::Destroyed, runtime: None, ..vm.clone() };
@@ -479,14 +500,26 @@ impl GuestAccess for NoopBackend {
         };
         let op = format!("provision-{}", step.number);
         self.rehearse(&op, vm.name.as_str()).await?;
-        failpoint!("provision.noop.running", &vm.work_dir);
-        let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
-        // Nobody listening is no failure of the step.
-        let _ = output.send(line).await;
-        machine.provisioned.push(step.label.clone());
-        write_json(&self.file(vm), &machine)?;
-        failpoint!("provision.noop.ran", &vm.work_dir);
-        self.log(&op, vm.name.as_str())
+        let run = async {
+            failpoint!("provision.noop.running", &vm.work_dir);
+            let line = |text| OutputLine { stream: OutputStream::Stdout, text };
+            // Nobody listening is no failure of the step.
+            let _ = output.send(line(format!("noop: {}", step.label))).await;
+            for number in 1..=self.lines(&op, vm.name.as_str())? {
+                let _ = output.send(line(format!("line {number}"))).await;
+            }
+            machine.provisioned.push(step.label.clone());
+            write_json(&self.file(vm), &machine)?;
+            failpoint!("provision.noop.ran", &vm.work_dir);
+            self.log(&op, vm.name.as_str())
+        };
+        // What the script of the world fails did not begin; what fails later did.
+        run.await.map_err(|cause| Error::ProvisionCut {
+            step: step.number,
+            label: step.label.clone(),
+            tail: Vec::new(),
+            cause: Box::new(cause),
+        })
     }
 }
 
@@ -561,6 +594,7 @@ fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
         vnc: None,
         forwards: forwards(&machine.machine),
         boot: None,
+        host: None,
     });
     VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
 }

@@ -420,6 +420,9 @@ pub struct Runtime {
     /// The host's boot during which it was started (`/proc/sys/kernel/random/boot_id`), where that is known.
     #[serde(default)]
     pub boot: Option<String>,
+    /// The host that it was started on, as a digest of its machine id (machine-id(5)), where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// A backend's data about one machine; serialisable, and all that later calls need.

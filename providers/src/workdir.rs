@@ -61,6 +61,14 @@ impl WorkDir {
     }
 }
 
+/// What `recorded` names, in the folder `home`: things keep their names when the folder above them is moved.
+pub fn among(home: &Path, recorded: &Path) -> PathBuf {
+    match recorded.file_name() {
+        Some(name) if recorded.parent() != Some(home) => home.join(name),
+        Some(_) | None => recorded.to_owned(),
+    }
+}
+
 /// The folder of `id` where `plain`, the one that bears its machine's name, is another's.
 ///
 /// `~` is in no name, so that this is no machine's plain folder.

@@ -26,7 +26,7 @@ mod doors;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use vmctl::{Ended, Running};
+pub use vmctl::{Ended, Running, Unread};
 pub use world::{Saved, World};
 
 /// How long a condition may take to come true; emulated guests on a busy host are slow.

@@ -6,13 +6,13 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::slots::{self, Slots};
-use crate::vmctl::{Ended, Running};
+use crate::vmctl::{Ended, Running, Unread};
 use crate::{process, surroundings};
 
 /// Variables that a run inherits; everything else is decided by the world.
@@ -164,21 +164,29 @@ impl World {
 
     /// Runs vmctl to its end with `input` on its standard input.
     pub fn vmctl_with_input(&self, arguments: &[&str], input: &str) -> Ended {
-        self.spawn(arguments, input).end()
+        let (child, what) = self.spawn(arguments);
+        Running::new(child, what, input).end()
     }
 
     /// Starts vmctl.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        self.spawn(arguments, "")
+        let (child, what) = self.spawn(arguments);
+        Running::new(child, what, "")
     }
 
-    fn spawn(&self, arguments: &[&str], input: &str) -> Running {
+    /// Starts vmctl, and reads nothing of what it prints until told to.
+    pub fn start_unread(&self, arguments: &[&str]) -> Unread {
+        let (child, what) = self.spawn(arguments);
+        Unread::new(child, what)
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> (Child, String) {
         let mut command = Command::new(&self.binary);
         command.args(arguments).current_dir(self.project());
         command.env_clear().envs(&self.variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run vmctl: {error}"));
-        Running::new(child, format!("vmctl {}", arguments.join(" ")), input)
+        (child, format!("vmctl {}", arguments.join(" ")))
     }
 
     /// What `plan --json` decides for each address, addresses that are left alone included.

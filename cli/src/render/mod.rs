@@ -419,7 +419,7 @@ mod tests {
             let record = record(&vm);
             recorded.records.insert(record.address.clone(), record);
         }
-        let unreachable = Sight::Unreachable { reason: "no answer within 5s".to_owned() };
+        let unreachable = Sight::Unreachable { reason: "no answer within 5s".to_owned(), elsewhere: false };
         let stray = Stray {
             name: "lost".to_owned(),
             id: InstanceId(Uuid::from_u128(9)),

@@ -11,14 +11,17 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
-use vmctl_providers::{BackendTag, Error, Machine, VmHandle};
+use vmctl_providers::provision::Rerun;
+use vmctl_providers::{BackendTag, ErrorKind, Machine, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Store};
 
 use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
+use super::events::EventSender;
 use super::gate::{Gate, Held, Moment};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
+use super::retries::{Pause, Retries};
 use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::plan::{Bookkeeping, Plan};
@@ -28,9 +31,8 @@ use crate::step::{Step, StepKind};
 /// How long readers in other processes may see an old state: well within the promised second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Lines of guest output that wait to become events, per step. The stream of events itself has no bound, so a printer
-/// that is slower than a flooding guest costs memory (`docs/limitations.md`).
-const OUTPUT_BACKLOG: usize = 256;
+/// Lines of guest output on their way from a step to the events, per step. Who takes them never waits, so that a few do.
+const OUTPUT_BACKLOG: usize = 16;
 
 /// How an apply is asked to stop.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +41,8 @@ pub struct Control {
     pub drain: CancellationToken,
     /// Stop at once; what runs is journalled as abandoned.
     pub abort: CancellationToken,
+    /// Start nothing new after the first failure, finish what runs.
+    pub fail_fast: bool,
 }
 
 /// Carries out plans on one host.
@@ -48,10 +52,18 @@ pub struct Executor<H> {
     images: ImageCache,
     limits: Limits,
     control: Control,
-    events: mpsc::UnboundedSender<Event>,
+    events: EventSender,
 }
 
-type Ended = (StepId, Duration, Result<Option<VmHandle>, Error>);
+type Ended = (StepId, Duration, End);
+
+/// How the work of a step came to its end.
+enum End {
+    Done(Option<Box<VmHandle>>),
+    Failed(Box<Failure>),
+    /// It only waited, and was told not to.
+    GivenUp,
+}
 
 impl<H: Host> Executor<H> {
     /// An executor that tells `events` what happens. Nobody listening is fine.
@@ -60,7 +72,7 @@ impl<H: Host> Executor<H> {
         images: ImageCache,
         limits: Limits,
         control: Control,
-        events: mpsc::UnboundedSender<Event>,
+        events: EventSender,
     ) -> Self {
         Self { host, images, limits, control, events }
     }
@@ -108,6 +120,8 @@ impl<H: Host> Executor<H> {
             task_steps: BTreeMap::new(),
             report: Report::default(),
             recorded: 0,
+            waiting: CancellationToken::new(),
+            retries: Retries::default(),
         };
         run.close_what_a_dead_run_left(&snapshot.open);
         run.keep_books();
@@ -134,6 +148,9 @@ struct Run<'a, H> {
     report: Report,
     /// How many of the report's done steps are durable.
     recorded: usize,
+    /// Ends the waits that change nothing.
+    waiting: CancellationToken,
+    retries: Retries,
 }
 
 impl<H: Host> Run<'_, H> {
@@ -178,7 +195,7 @@ impl<H: Host> Run<'_, H> {
         loop {
             if let Err(error) = self.advance(store) {
                 // Nothing new without a journal; what runs is finished, and its end is offered once more.
-                self.dispatcher.drain();
+                self.begin_nothing_new();
                 fatal.get_or_insert(error);
             }
             if self.dispatcher.running() == 0 {
@@ -190,11 +207,8 @@ impl<H: Host> Run<'_, H> {
                     self.abandon();
                     break;
                 }
-                () = control.drain.cancelled(), if !self.report.interrupted => {
-                    self.report.interrupted = true;
-                    self.dispatcher.drain();
-                    self.tell(Event::Draining);
-                }
+                () = control.drain.cancelled(), if !self.report.interrupted => self.interrupt(),
+                Some(due) = self.retries.due() => self.retries.again.extend(due),
                 Some(ended) = self.tasks.join_next_with_id() => {
                     self.ended(ended);
                     while let Some(ended) = self.tasks.try_join_next_with_id() {
@@ -215,6 +229,7 @@ impl<H: Host> Run<'_, H> {
                 self.report.not_begun.push(StepId(number));
             }
         }
+        self.report.not_begun.sort_unstable();
         match fatal {
             Some(error) => Err(error),
             None => Ok(self.report),
@@ -223,13 +238,13 @@ impl<H: Host> Run<'_, H> {
 
     /// Commits what ended together with what begins, then lets it begin.
     fn advance(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
-        if self.executor.control.drain.is_cancelled() {
-            self.report.interrupted = true;
-            self.dispatcher.drain();
+        if self.executor.control.drain.is_cancelled() && !self.report.interrupted {
+            self.interrupt();
         }
         let mut effects = Vec::new();
         loop {
-            let begun = self.take();
+            let mut begun = self.take();
+            begun.extend(self.retries.take());
             if begun.is_empty() {
                 break;
             }
@@ -291,6 +306,23 @@ impl<H: Host> Run<'_, H> {
             failpoints::pass_commit(self.plan.graph.step(*id).kind)?;
         }
         Ok(())
+    }
+
+    /// The user asked to stop: what waits for nothing but time and a guest ends, the rest goes on to its end.
+    fn interrupt(&mut self) {
+        self.report.interrupted = true;
+        self.begin_nothing_new();
+        let is_awaited = |id: &StepId| self.plan.graph.step(*id).kind != StepKind::Ready;
+        let awaited = self.task_steps.values().copied().filter(is_awaited).collect();
+        self.tell(Event::Draining { awaited });
+    }
+
+    fn begin_nothing_new(&mut self) {
+        self.dispatcher.drain();
+        self.waiting.cancel();
+        for (id, failure) in self.retries.stop() {
+            self.give_up(id, failure);
+        }
     }
 
     /// Announces a step and gathers what it needs.
@@ -380,34 +412,44 @@ impl<H: Host> Run<'_, H> {
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
         let Step { address, kind, .. } = self.plan.graph.step(id).clone();
+        let waiting = self.waiting.clone();
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
-                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| *error)?;
+                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| Failure::from(&*error))?;
                 let result = effect::run(&*host, &images, effect, &output).await;
                 drop(output);
-                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| *error)?;
-                result
+                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| Failure::of_begun(kind, &error))?;
+                result.map_err(|error| Failure::from(&error))
+            };
+            let work = async {
+                tokio::select! {
+                    result = work => match result {
+                        Ok(handle) => End::Done(handle.map(Box::new)),
+                        Err(failure) => End::Failed(Box::new(failure)),
+                    },
+                    () = waiting.cancelled(), if kind == StepKind::Ready => End::GivenUp,
+                }
             };
             let forward = async {
                 while let Some(line) = lines.recv().await {
-                    // Nobody listening is fine.
-                    let _ = events.send(Event::Output { id, address: address.clone(), line });
+                    events.send(Event::Output { id, address: address.clone(), line });
                 }
             };
-            let (result, ()) = tokio::join!(work, forward);
-            (id, started.elapsed(), result)
+            let (end, ()) = tokio::join!(work, forward);
+            (id, started.elapsed(), end)
         });
         self.task_steps.insert(task.id(), id);
     }
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), JoinError>) {
         match ended {
-            Ok((task, (id, elapsed, result))) => {
+            Ok((task, (id, elapsed, end))) => {
                 self.task_steps.remove(&task);
-                match result {
-                    Ok(handle) => self.succeed(id, elapsed, handle),
-                    Err(error) => self.fail(id, Failure::from(&error)),
+                match end {
+                    End::Done(handle) => self.succeed(id, elapsed, handle.map(|handle| *handle)),
+                    End::Failed(failure) => self.fail(id, *failure),
+                    End::GivenUp => self.wait_no_more(id),
                 }
             }
             Err(error) => {
@@ -421,8 +463,9 @@ impl<H: Host> Run<'_, H> {
     fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
         let step = self.plan.graph.step(id);
         if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
-            return self.fail(id, Failure::from(&*error));
+            return self.fail(id, Failure::of_begun(step.kind, &error));
         }
+        self.retries.forget(id);
         let target = self.plan.targets.get(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
@@ -446,6 +489,29 @@ impl<H: Host> Run<'_, H> {
         let failure = failure.hidden(&self.plan.secrets);
         self.remember_failure(id, &failure.message, failure.unknown);
         self.end(id, failure.outcome());
+        let allowed = if self.waiting.is_cancelled() { 0 } else { self.retries_of(id, &failure) };
+        match self.retries.schedule(id, allowed, &failure) {
+            Some(Pause { attempt, after }) => {
+                self.tell(Event::Retrying { id, failure, attempt, of: allowed + 1, after });
+            }
+            None => self.give_up(id, failure),
+        }
+    }
+
+    /// How often a step that failed so may be tried again in this apply: only where its author said that it is safe to
+    /// run again, and only what failed in the guest. What is wrong with the host or with vmctl stays wrong.
+    fn retries_of(&self, id: StepId, failure: &Failure) -> u8 {
+        let step = self.plan.graph.step(id);
+        let StepKind::Provision(number) = step.kind else { return 0 };
+        let is_of_the_guest =
+            [ErrorKind::Guest, ErrorKind::Timeout].iter().any(|kind| kind.as_str() == failure.kind);
+        let target = self.plan.targets.get(&step.address).filter(|_| is_of_the_guest);
+        let options = target.and_then(|target| target.provision.get(number - 1)).map(|step| &step.options);
+        options.filter(|options| options.rerun == Rerun::Safe).map_or(0, |options| options.retries)
+    }
+
+    /// A step failed for good: what waits for it is skipped.
+    fn give_up(&mut self, id: StepId, failure: Failure) {
         self.leave_gate(id, false);
         self.report.failed.push((id, failure.clone()));
         self.tell(Event::Failed { id, failure });
@@ -454,6 +520,18 @@ impl<H: Host> Run<'_, H> {
             self.report.skipped.push((skipped, id));
             self.tell(Event::Skipped { id: skipped, because: id });
         }
+        if self.executor.control.fail_fast && self.report.failed_fast.is_none() {
+            self.report.failed_fast = Some(id);
+            self.dispatcher.drain();
+        }
+    }
+
+    /// A wait that changes nothing was ended: the next apply waits again, and what comes after it is not begun.
+    fn wait_no_more(&mut self, id: StepId) {
+        self.end(id, Outcome::Abandoned);
+        self.report.given_up.push(id);
+        self.tell(Event::GivenUp(id));
+        self.report.not_begun.extend(self.dispatcher.failed(id));
     }
 
     fn leave_gate(&mut self, id: StepId, is_well: bool) {
@@ -467,7 +545,12 @@ impl<H: Host> Run<'_, H> {
     fn abandon(&mut self) {
         self.tasks.abort_all();
         self.report.interrupted = true;
+        self.begin_nothing_new();
         for id in std::mem::take(&mut self.task_steps).into_values() {
+            if self.plan.graph.step(id).kind == StepKind::Ready {
+                self.wait_no_more(id);
+                continue;
+            }
             self.remember_failure(id, "", true);
             self.end(id, Outcome::Abandoned);
             self.report.abandoned.push(id);
@@ -500,8 +583,7 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn tell(&self, event: Event) {
-        // Nobody listening is fine.
-        let _ = self.executor.events.send(event);
+        self.executor.events.send(event);
     }
 }
 

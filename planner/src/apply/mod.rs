@@ -14,12 +14,15 @@
 
 mod dispatch;
 mod effect;
+mod events;
 mod executor;
 mod gate;
 mod outcome;
 mod records;
+mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;
+pub use events::{EventReceiver, EventSender, events};
 pub use executor::{Control, Executor};
 pub use outcome::{ApplyError, Event, Failure, Report};

@@ -9,7 +9,7 @@ use vmctl_state::{Address, Outcome, StoreError};
 
 use crate::graph::{CycleError, StepId};
 use crate::recorded::RecordError;
-use crate::step::Step;
+use crate::step::{Step, StepKind};
 
 /// Something that happened during an apply.
 #[derive(Debug, Clone)]
@@ -48,6 +48,21 @@ pub enum Event {
         /// What it printed.
         line: OutputLine,
     },
+    /// A step failed and is tried again after a pause.
+    Retrying {
+        /// Which.
+        id: StepId,
+        /// Why.
+        failure: Failure,
+        /// Which try it was, from 1.
+        attempt: u8,
+        /// How many tries there are.
+        of: u8,
+        /// How long the pause is.
+        after: Duration,
+    },
+    /// A step only waited, and its waiting was ended because nothing that comes after it will begin.
+    GivenUp(StepId),
     /// A start waits until there is memory for it; told once for each.
     Throttled {
         /// Which.
@@ -57,8 +72,20 @@ pub enum Event {
         /// What is left when boots under way have taken all they may, in bytes.
         available: u64,
     },
+    /// Lines that a guest printed here are left out, because whoever shows events was slower than the guest.
+    Dropped {
+        /// During which step.
+        id: StepId,
+        /// Which machine.
+        address: Address,
+        /// How many.
+        lines: u64,
+    },
     /// No new steps are started, because the user asked to stop.
-    Draining,
+    Draining {
+        /// Steps that run and go on to their end.
+        awaited: Vec<StepId>,
+    },
 }
 
 /// Why a step failed, as data.
@@ -91,6 +118,11 @@ impl Failure {
             tail: Vec::new(),
             unknown: true,
         }
+    }
+
+    /// Why the work of a step of this kind could not be taken for done, although it began.
+    pub(super) fn of_begun(kind: StepKind, error: &Error) -> Self {
+        Self { unknown: matches!(kind, StepKind::Provision(_)), ..Self::from(error) }
     }
 
     /// The same with every sensitive value hidden.
@@ -143,8 +175,13 @@ pub struct Report {
     pub skipped: Vec<(StepId, StepId)>,
     /// Steps that were cut off; what became of them is unknown.
     pub abandoned: Vec<StepId>,
-    /// Steps that were not begun because the user asked to stop.
+    /// Steps that only waited, and whose waiting was ended. They changed nothing; the next apply waits again.
+    pub given_up: Vec<StepId>,
+    /// Steps that were not begun because the user asked to stop, or because of a failure where the first one ends the
+    /// apply.
     pub not_begun: Vec<StepId>,
+    /// The failure after which nothing new was begun.
+    pub failed_fast: Option<StepId>,
     /// Whether the user asked to stop.
     pub interrupted: bool,
 }
@@ -155,6 +192,7 @@ impl Report {
         self.failed.is_empty()
             && self.skipped.is_empty()
             && self.abandoned.is_empty()
+            && self.given_up.is_empty()
             && self.not_begun.is_empty()
     }
 }

@@ -21,8 +21,8 @@ pub enum Holder {
     Nobody,
     /// The process that was expected.
     Expected(Process),
-    /// Another process; its pid, for the message.
-    Stranger(u32),
+    /// Another process, for the message.
+    Unexpected(Process),
 }
 
 /// A live process that was proved to be the expected one.
@@ -48,8 +48,28 @@ impl Process {
         if is_expected(&process.arguments()?) {
             Ok(Holder::Expected(process))
         } else {
-            Ok(Holder::Stranger(process.pid()))
+            Ok(Holder::Unexpected(process))
         }
+    }
+
+    /// The process with this id, if there is one and its command line `is_expected`. A number proves nothing more.
+    pub fn running(pid: u32, is_expected: impl FnOnce(&[String]) -> bool) -> io::Result<Option<Self>> {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let process = Self { pid, fd };
+        let is_expected = is_expected(&process.arguments()?);
+        Ok(is_expected.then_some(process))
+    }
+
+    /// Whether it holds a file open that is in `folder`, a real path, or was until it was removed. A process whose
+    /// files cannot be seen has none there.
+    pub fn has_open_in(&self, folder: &Path) -> bool {
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return false };
+        open.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|path| path.starts_with(folder)))
     }
 
     /// Its process id, to be shown.
@@ -138,7 +158,7 @@ mod tests {
 
         let is_expected = |args: &[String]| args.iter().any(|arg| Path::new(arg) == pidfile);
         let Holder::Expected(process) = Process::holding(&pidfile, is_expected).unwrap() else { panic!() };
-        assert!(matches!(Process::holding(&pidfile, |_| false).unwrap(), Holder::Stranger(_)));
+        assert!(matches!(Process::holding(&pidfile, |_| false).unwrap(), Holder::Unexpected(_)));
 
         let waited = tokio::time::timeout(Duration::from_millis(20), process.exited()).await;
         assert!(waited.is_err(), "it lives, so the wait must not end");

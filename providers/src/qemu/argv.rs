@@ -234,7 +234,7 @@ fn socket(id: &str, path: &str, more: &[(&str, &str)]) -> String {
 }
 
 /// A comma list of `key=value`; values keep their meaning whatever they hold.
-fn list(pairs: &[(&str, &str)]) -> String {
+pub(crate) fn list(pairs: &[(&str, &str)]) -> String {
     pairs.iter().map(|(key, value)| format!("{key}={}", doubled(value))).collect::<Vec<_>>().join(",")
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::accel::AccelChoice;
+use super::argv::marks;
 use super::guest::Sessions;
+use super::home::carries;
 use super::placement::Placements;
 use super::places::RuntimeDir;
 use crate::abilities::{
@@ -31,10 +33,15 @@ pub const QEMU_IMG: Program = Program { name: "qemu-img", package: "qemu-utils" 
 pub struct QemuConfig {
     /// Folder that holds one folder per machine of one project.
     pub vms_dir: PathBuf,
+    /// Folder of the image cache, where images are looked for whose recorded path is another.
+    pub images_dir: PathBuf,
     /// Private folder on a short path for sockets; made with mode 0700, refused if somebody else owns it.
     pub runtime_dir: PathBuf,
     /// Which accelerator to use.
     pub accel: AccelChoice,
+    /// Whether machines that were left running on another host are taken for stopped. Two hosts that run one machine
+    /// on one shared disk destroy it, so only who knows that they do not may say this.
+    pub take_over: bool,
 }
 
 /// Runs machines as detached QEMU processes.
@@ -65,14 +72,28 @@ impl QemuBackend {
     pub(super) fn find(&self, id: InstanceId) -> Result<Option<Process>> {
         let run = self.runtime_dir(id);
         run.check_private()?;
-        let uuid = id.to_string();
-        let carries_uuid =
-            |args: &[String]| args.windows(2).any(|pair| pair[0] == "-uuid" && pair[1] == uuid);
-        match Process::holding(&run.pidfile(), carries_uuid).map_err(Error::io("examine", run.pidfile()))? {
+        let mut found = None;
+        let is_expected = |args: &[String]| {
+            found = marks(args);
+            carries(args, id)
+        };
+        match Process::holding(&run.pidfile(), is_expected).map_err(Error::io("examine", run.pidfile()))? {
             Holder::Nobody => Ok(None),
-            Holder::Expected(process) => Ok(Some(process)),
-            Holder::Stranger(pid) => {
-                Err(Error::Foreign { path: run.pidfile(), found: format!("process {pid}") })
+            Holder::Expected(process) => match found {
+                // One that is ending has closed its files.
+                Some(marks)
+                    if !self.is_ours(&process, &marks)
+                        && !process.arguments().map_err(Error::io("examine", run.pidfile()))?.is_empty() =>
+                {
+                    let folder = marks.work_dir.unwrap_or_default();
+                    let place =
+                        format!("as process {}, on the files in `{}`", process.pid(), folder.display());
+                    Err(Error::Elsewhere { place })
+                }
+                _ => Ok(Some(process)),
+            },
+            Holder::Unexpected(process) => {
+                Err(Error::Foreign { path: run.pidfile(), found: format!("process {}", process.pid()) })
             }
         }
     }
@@ -89,27 +110,27 @@ impl Hypervisor for QemuBackend {
     }
 
     async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.launch_or_adopt(vm).await
+        self.launch_or_adopt(&self.here(vm).await?).await
     }
 
     async fn stop(&self, vm: &VmHandle, timeout: Duration) -> Result<VmHandle> {
-        self.power_down(vm, timeout).await
+        self.power_down(&self.here(vm).await?, timeout).await
     }
 
     async fn suspend(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.pause(vm).await
+        self.pause(&self.here(vm).await?).await
     }
 
     async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
-        self.unpause(vm).await
+        self.unpause(&self.here(vm).await?).await
     }
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
-        self.remove(&vm).await
+        self.remove(&self.here(&vm).await?).await
     }
 
     async fn state(&self, vm: &VmHandle) -> Result<VmState> {
-        self.observe_state(vm).await
+        self.observe_state(&self.here(vm).await?).await
     }
 
     async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
@@ -123,13 +144,13 @@ impl Hypervisor for QemuBackend {
 
 impl Inspect for QemuBackend {
     async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
-        self.look_closely(vm).await
+        self.look_closely(&self.here(vm).await?).await
     }
 }
 
 impl Reconfigure for QemuBackend {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
-        self.take_over(vm, spec).await
+        self.take_over(&self.here(vm).await?, spec).await
     }
 }
 
@@ -145,11 +166,11 @@ impl Preflight for QemuBackend {
 
 impl GuestAccess for QemuBackend {
     async fn wait_ready(&self, vm: &VmHandle, readiness: &Readiness) -> Result<()> {
-        self.be_ready(vm, readiness).await
+        self.be_ready(&self.here(vm).await?, readiness).await
     }
 
     async fn probe(&self, vm: &VmHandle, probe: &Probe, patience: Duration) -> Result<Verdict> {
-        self.ask_once(vm, probe, patience).await
+        self.ask_once(&self.here(vm).await?, probe, patience).await
     }
 
     async fn provision(
@@ -158,7 +179,7 @@ impl GuestAccess for QemuBackend {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
-        self.run_step(vm, step, output).await
+        self.run_step(&self.here(vm).await?, step, output).await
     }
 }
 
@@ -168,6 +189,6 @@ impl Custody for QemuBackend {
     }
 
     async fn release(&self, vm: &VmHandle) -> Result<()> {
-        self.let_go(vm)
+        self.let_go(&self.here(vm).await?)
     }
 }

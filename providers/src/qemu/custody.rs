@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::argv::{Marks, marks};
 use super::backend::QemuBackend;
+use super::home::holds_files_of;
 use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, require_private};
 use crate::abilities::Stray;
@@ -68,20 +69,16 @@ impl Search {
                 strays.insert(stray.id, stray);
             }
         }
-        for (marks, pid) in self.live_processes(run)? {
+        for (marks, process) in self.live_processes(run)? {
             if marks.project != self.project
                 || self.known.contains(&marks.id)
-                || !marks
-                    .work_dir
-                    .as_deref()
-                    .and_then(Path::parent)
-                    .is_some_and(|parent| is_same(parent, vms))
+                || !holds_files_of(&process, &marks, vms)
             {
                 continue;
             }
             let name = marks.name.to_string();
             let unseen = || Stray { name, id: marks.id, pid: None, work_dir: None, released: false };
-            strays.entry(marks.id).or_insert_with(unseen).pid = Some(pid);
+            strays.entry(marks.id).or_insert_with(unseen).pid = Some(process.pid());
         }
         let mut strays: Vec<Stray> = strays.into_values().collect();
         strays.sort_unstable();
@@ -114,7 +111,7 @@ impl Search {
     }
 
     /// What runs and may be unknown.
-    fn live_processes(&self, run: &Path) -> Result<Vec<(Marks, u32)>> {
+    fn live_processes(&self, run: &Path) -> Result<Vec<(Marks, Process)>> {
         let mut live = Vec::new();
         let folders = entries(run)?;
         // Where others may put things, nothing is believed.
@@ -138,15 +135,15 @@ impl Search {
 
 /// The process that holds the lock on the pidfile in a folder of sockets, if it is the one that the folder is for:
 /// the folder's name is the beginning of its id.
-fn holder_of(folder: &Path, short: &str) -> io::Result<Option<(Marks, u32)>> {
+fn holder_of(folder: &Path, short: &str) -> io::Result<Option<(Marks, Process)>> {
     let mut found = None;
     let holder = Process::holding(&folder.join(RuntimeDir::PIDFILE), |args| {
         found = marks(args).filter(|marks| marks.id.short() == short);
         found.is_some()
     })?;
     Ok(match holder {
-        Holder::Expected(process) => found.map(|marks| (marks, process.pid())),
-        Holder::Nobody | Holder::Stranger(_) => None,
+        Holder::Expected(process) => found.map(|marks| (marks, process)),
+        Holder::Nobody | Holder::Unexpected(_) => None,
     })
 }
 
@@ -157,9 +154,4 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         list => list.map_err(Error::io("list folder", folder))?,
     };
     list.map(|entry| entry.map(|entry| entry.path()).map_err(Error::io("list folder", folder))).collect()
-}
-
-/// Whether two paths lead to one folder, or would.
-fn is_same(one: &Path, other: &Path) -> bool {
-    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }

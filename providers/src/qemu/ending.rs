@@ -5,10 +5,13 @@
 
 use super::backend::QemuBackend;
 use crate::abilities::Ending;
-use crate::spec::VmHandle;
+use crate::spec::{Digest, VmHandle};
 
 /// Where Linux tells which boot of the host this is (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Where Linux tells which host this is (machine-id(5)).
+const MACHINE_ID: &str = "/etc/machine-id";
 
 /// What is left of a runtime folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,14 @@ enum Trace {
 /// The host's boot; `None` where it does not tell.
 pub(super) fn boot() -> Option<String> {
     std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned())
+}
+
+/// This host, as a digest of its machine id; `None` where it has none, as many containers do not.
+pub(super) fn host() -> Option<String> {
+    let id = std::fs::read_to_string(MACHINE_ID).ok()?;
+    let id = id.trim();
+    // machine-id(5) asks to keep the id itself to this host.
+    (id.len() == 32).then(|| Digest::of(format!("vmctl {id}")).hex()[..16].to_owned())
 }
 
 impl QemuBackend {

@@ -100,9 +100,41 @@ impl QemuBackend {
             seen.ending = Some(self.ending(vm));
         }
         if seen.state != VmState::Destroyed {
-            seen.damage = damage(vm)?;
+            seen.damage = self.damage(vm).await?;
         }
         Ok(seen)
+    }
+
+    /// What is wrong with the files of a machine that is there, by its process or its folder.
+    async fn damage(&self, vm: &VmHandle) -> Result<Vec<Damage>> {
+        let work = WorkDir::new(&vm.work_dir);
+        let path = work.path().to_owned();
+        Ok(match Manifest::owner(&work, vm.id)? {
+            Owner::Ours(manifest) if manifest.prepared => self.damage_inside(vm, &work, &manifest).await?,
+            // What is not there yet is not gone.
+            Owner::Ours(_) => Vec::new(),
+            Owner::Missing => vec![Damage::FolderMissing { path }],
+            Owner::Vacant => {
+                vec![Damage::FolderForeign { path, found: "nobody: it has no manifest".to_owned() }]
+            }
+            Owner::Other(found) => vec![Damage::FolderForeign { path, found }],
+        })
+    }
+
+    async fn damage_inside(&self, vm: &VmHandle, work: &WorkDir, manifest: &Manifest) -> Result<Vec<Damage>> {
+        let mut damage = Vec::new();
+        if is_gone(&work.overlay())? {
+            damage.push(Damage::DiskMissing { path: work.overlay() });
+        }
+        if manifest.seed && is_gone(&work.seed())? {
+            damage.push(Damage::SeedMissing { path: work.seed() });
+        }
+        match self.check_base(manifest, &vm.machine.image.path).await {
+            Ok(_) => {}
+            Err(Error::BaseChanged { path, what }) => damage.push(Damage::BaseChanged { path, what }),
+            Err(error) => return Err(error),
+        }
+        Ok(damage)
     }
 
     /// The facts of a live process. What QEMU cannot tell (why it is emulated) is kept from the handle.
@@ -118,6 +150,7 @@ impl QemuBackend {
             vnc: Some(format!("unix:{}", run.vnc().display())),
             forwards: usernet::compare(&usernet::wanted(&vm.machine), bound).met,
             boot: ending::boot(),
+            host: ending::host(),
         })
     }
 
@@ -185,38 +218,6 @@ pub(super) fn state_at_rest(vm: &VmHandle) -> Result<VmState> {
         Owner::Ours(manifest) => Ok(manifest.state_at_rest()),
         Owner::Missing | Owner::Vacant | Owner::Other(_) => Ok(VmState::Destroyed),
     }
-}
-
-/// What is wrong with the files of a machine that is there, by its process or its folder.
-fn damage(vm: &VmHandle) -> Result<Vec<Damage>> {
-    let work = WorkDir::new(&vm.work_dir);
-    let path = work.path().to_owned();
-    Ok(match Manifest::owner(&work, vm.id)? {
-        Owner::Ours(manifest) if manifest.prepared => damage_inside(&work, &manifest)?,
-        // What is not there yet is not gone.
-        Owner::Ours(_) => Vec::new(),
-        Owner::Missing => vec![Damage::FolderMissing { path }],
-        Owner::Vacant => {
-            vec![Damage::FolderForeign { path, found: "nobody: it has no manifest".to_owned() }]
-        }
-        Owner::Other(found) => vec![Damage::FolderForeign { path, found }],
-    })
-}
-
-fn damage_inside(work: &WorkDir, manifest: &Manifest) -> Result<Vec<Damage>> {
-    let mut damage = Vec::new();
-    if is_gone(&work.overlay())? {
-        damage.push(Damage::DiskMissing { path: work.overlay() });
-    }
-    if manifest.seed && is_gone(&work.seed())? {
-        damage.push(Damage::SeedMissing { path: work.seed() });
-    }
-    match manifest.check_base() {
-        Ok(()) => {}
-        Err(Error::BaseChanged { path, what }) => damage.push(Damage::BaseChanged { path, what }),
-        Err(error) => return Err(error),
-    }
-    Ok(damage)
 }
 
 /// A file that cannot be examined is not taken for one that is gone.

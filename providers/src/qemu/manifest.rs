@@ -179,22 +179,6 @@ impl Manifest {
             (true, true) => VmState::Stopped,
         }
     }
-
-    /// Refuses if the image under the overlay is not what it was.
-    pub fn check_base(&self) -> Result<()> {
-        let path = &self.machine.image.path;
-        let what = match BaseFile::of(path) {
-            Ok(now) => self.base.difference(&now),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Some("it is gone".to_owned())
-            }
-            Err(error) => return Err(error),
-        };
-        match what {
-            Some(what) => Err(Error::BaseChanged { path: path.clone(), what }),
-            None => Ok(()),
-        }
-    }
 }
 
 fn parse(text: &[u8]) -> Result<Manifest, String> {
@@ -320,24 +304,5 @@ pub(crate) mod tests {
             let error = Manifest::owner(&work, manifest.id).unwrap_err().to_string();
             assert!(error.contains(reason) && error.contains("manifest.json"), "{error}");
         }
-    }
-
-    #[test]
-    fn changed_base_image_is_noticed() {
-        let (_folder, mut manifest, _work) = folder_with_image();
-        let image = manifest.machine.image.path.clone();
-        manifest.check_base().unwrap();
-
-        manifest.base.modified_ns -= 1;
-        assert!(manifest.check_base().unwrap_err().to_string().ends_with("it was written to"));
-        manifest.base = BaseFile::of(&image).unwrap();
-
-        std::fs::write(image.with_extension("new"), "BASE").unwrap();
-        std::fs::rename(image.with_extension("new"), &image).unwrap();
-        assert!(manifest.check_base().unwrap_err().to_string().ends_with("another file took its place"));
-        std::fs::write(&image, "longer").unwrap();
-        assert!(manifest.check_base().unwrap_err().to_string().ends_with("it had 4 bytes, now it has 6"));
-        std::fs::remove_file(&image).unwrap();
-        assert!(manifest.check_base().unwrap_err().to_string().ends_with("it is gone"));
     }
 }

@@ -26,8 +26,10 @@
 //! async fn boot_once(spec: &VmSpec) -> Result<()> {
 //!     let qemu = QemuBackend::new(QemuConfig {
 //!         vms_dir: "/var/lib/example/vms".into(),
+//!         images_dir: "/var/lib/example/images".into(),
 //!         runtime_dir: "/run/example".into(),
 //!         accel: AccelChoice::Auto,
+//!         take_over: false,
 //!     });
 //!     let vm = qemu.prepare(spec).await?;
 //!     let vm = qemu.start(&vm).await?;
@@ -45,12 +47,14 @@ pub mod manifest;
 pub mod places;
 
 mod backend;
+mod base;
 mod capacity;
 mod console;
 mod custody;
 mod ending;
 mod forwards;
 mod guest;
+mod home;
 mod look;
 mod placement;
 mod ports;

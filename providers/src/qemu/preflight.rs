@@ -64,8 +64,10 @@ mod tests {
     fn check(change: impl FnOnce(&mut VmSpec)) -> Result<(), String> {
         let config = QemuConfig {
             vms_dir: "/data/vms".into(),
+            images_dir: "/data/images".into(),
             runtime_dir: "/run/vmctl".into(),
             accel: AccelChoice::Tcg,
+            take_over: false,
         };
         let mut spec = spec(Path::new("/images/base"));
         change(&mut spec);

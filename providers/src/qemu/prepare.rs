@@ -32,6 +32,7 @@ impl QemuBackend {
         let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
         failpoint!("prepare.qemu.claimed", work.path());
+        manifest.machine.image.path = self.image_here(&manifest.machine.image.path);
         if !work.overlay().exists() {
             create_overlay(&work, &manifest.machine.image, manifest.machine.disk_bytes).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::argv::{list, text};
 use super::backend::{QEMU_IMG, QemuBackend};
 use super::forwards;
 use super::manifest::{Manifest, Owner};
@@ -9,7 +10,7 @@ use super::prepare::{QEMU_IMG_DEADLINE, ensure_seed};
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
-use crate::spec::{BackendTag, Machine, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, DiskImage, Machine, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
 
 impl QemuBackend {
@@ -43,7 +44,7 @@ impl QemuBackend {
         if live.is_none()
             && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
         {
-            grow(&work, bytes).await?;
+            grow(&work, &vm.machine.image, bytes).await?;
             failpoint!("update.qemu.grown", work.overlay());
         }
         if manifest.ssh != spec.ssh {
@@ -96,10 +97,19 @@ fn disk_growth(now: &Machine, wanted: &Machine) -> Result<Option<u64>> {
     Ok((asked > least).then_some(asked))
 }
 
-async fn grow(work: &WorkDir, bytes: u64) -> Result<()> {
-    let mut args: Vec<OsString> = ["resize", "-q", "-f", "qcow2"].into_iter().map(Into::into).collect();
-    args.push(work.overlay().into());
-    args.push(bytes.to_string().into());
+/// The image below is stated where it is now: the overlay's header names where it was when the overlay was made.
+async fn grow(work: &WorkDir, image: &DiskImage, bytes: u64) -> Result<()> {
+    let (overlay, base) = (work.overlay(), &image.path);
+    let disk = list(&[
+        ("driver", "qcow2"),
+        ("file.driver", "file"),
+        ("file.filename", text(&overlay)?),
+        ("backing.driver", image.format.as_str()),
+        ("backing.file.driver", "file"),
+        ("backing.file.filename", text(base)?),
+    ]);
+    let args: [OsString; 5] =
+        ["resize".into(), "-q".into(), "--image-opts".into(), disk.into(), bytes.to_string().into()];
     helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await.map(drop)
 }
 

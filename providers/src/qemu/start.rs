@@ -44,7 +44,7 @@ impl QemuBackend {
             return self.adopt(vm, &process).await;
         }
         let work = WorkDir::new(&vm.work_dir);
-        startable(&work, vm)?;
+        self.make_sure_startable(&work, vm).await?;
         let run = self.runtime_dir(vm.id);
         run.create()?;
         ensure_private_file(&work.console_log())?;
@@ -59,7 +59,8 @@ impl QemuBackend {
         if let Ok(accel) = launched {
             run.close_sockets_to_others()?;
             let (pid, accel) = (process.pid(), accel.to_string());
-            vm.runtime = Some(Runtime { pid, accel, vnc: None, forwards: Vec::new(), boot: None });
+            vm.runtime =
+                Some(Runtime { pid, accel, vnc: None, forwards: Vec::new(), boot: None, host: None });
         }
         self.adopt(&vm, &process).await
     }
@@ -80,6 +81,23 @@ impl QemuBackend {
         Ok(handle)
     }
 
+    /// Refuses to start what is not whole. An image with the same bytes in another file is known as that file.
+    async fn make_sure_startable(&self, work: &WorkDir, vm: &VmHandle) -> Result<()> {
+        let refuse = |state| Err(Error::InvalidState { action: "start", state });
+        match Manifest::owner(work, vm.id)? {
+            Owner::Ours(mut manifest) if manifest.prepared => {
+                if let Some(base) = self.check_base(&manifest, &vm.machine.image.path).await? {
+                    manifest.base = base;
+                    manifest.store(work)?;
+                }
+                Ok(())
+            }
+            Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
+            Owner::Missing => refuse(VmState::Destroyed),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+        }
+    }
+
     /// Launches with the accelerator that suits the host; once more without KVM if QEMU gave up with it.
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
         let choice = self.config().accel;
@@ -93,17 +111,6 @@ impl QemuBackend {
             Some(accel) if self.find(vm.id)?.is_none() => launch(vm, work, run, &accel).await.map(|()| accel),
             _ => Err(error),
         }
-    }
-}
-
-/// Refuses to start what is not whole.
-fn startable(work: &WorkDir, vm: &VmHandle) -> Result<()> {
-    let refuse = |state| Err(Error::InvalidState { action: "start", state });
-    match Manifest::owner(work, vm.id)? {
-        Owner::Ours(manifest) if manifest.prepared => manifest.check_base(),
-        Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
-        Owner::Missing => refuse(VmState::Destroyed),
-        Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
     }
 }
 

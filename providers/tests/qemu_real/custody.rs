@@ -55,8 +55,10 @@ async fn machines_without_a_record_are_found_by_folder_and_process() {
     // Another data folder whose machines have their sockets in the same place.
     let elsewhere = QemuBackend::new(QemuConfig {
         vms_dir: world.data.join("elsewhere"),
+        images_dir: world.data.join("images"),
         runtime_dir: world.run.clone(),
         accel: AccelChoice::Auto,
+        take_over: false,
     });
     assert_eq!(strays(&elsewhere, &[]).await, []);
 }

@@ -58,6 +58,7 @@ async fn process_with_a_reused_pid_survives_everything() {
         vnc: None,
         forwards: Vec::new(),
         boot: None,
+        host: None,
     });
     assert_eq!(world.backend.state(&vm).await.unwrap(), VmState::Prepared);
     world.backend.stop(&vm, NO_PATIENCE).await.unwrap();

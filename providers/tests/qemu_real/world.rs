@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn live(&self, id: InstanceId) -> Option<Process> {
         match Process::holding(&self.backend.runtime_dir(id).pidfile(), |_| true).unwrap() {
             Holder::Expected(process) => Some(process),
-            Holder::Nobody | Holder::Stranger(_) => None,
+            Holder::Nobody | Holder::Unexpected(_) => None,
         }
     }
 
@@ -115,8 +115,10 @@ impl Drop for World {
 pub(crate) fn backend(data: &Path, run: &Path) -> QemuBackend {
     QemuBackend::new(QemuConfig {
         vms_dir: data.join("vms"),
+        images_dir: data.join("images"),
         runtime_dir: run.to_owned(),
         accel: AccelChoice::Auto,
+        take_over: false,
     })
 }
 

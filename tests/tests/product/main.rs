@@ -11,6 +11,7 @@ mod init;
 mod interruption;
 mod life;
 mod locking;
+mod moved;
 mod outputs;
 mod plans;
 mod provisioning;
