@@ -21,7 +21,11 @@ fn every_place(scenario: Scenario, fault: &str) {
                 // Steps run side by side, so that the last passage may fall away.
                 assert!(was_killed(&ended) || number > 1, "{armed} was not met\n{}", ended.text());
             } else {
-                assert!(!was_killed(&ended), "{armed}\n{}", ended.text());
+                let code = ended.status.code();
+                assert!(matches!(code, Some(0 | 1 | 5)), "{armed}: {}\n{}", ended.status, ended.text());
+                // Only what readers see later anyway may fail without a word.
+                let is_told = code != Some(0) || point.starts_with("state.");
+                assert!(is_told, "{armed} was not told\n{}", ended.text());
             }
             stage.converges(&armed, &[ended]);
         }
