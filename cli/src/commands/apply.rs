@@ -342,7 +342,11 @@ fn left_alone(plan: &Plan) -> impl Iterator<Item = String> {
     plan.left_alone().map(|(change, alone)| {
         let hint = match alone.kind {
             LeftAloneKind::Unreachable => ". If it hangs, end its process: the next apply starts it again",
-            LeftAloneKind::Damaged | LeftAloneKind::Interrupted | LeftAloneKind::Dependency => "",
+            LeftAloneKind::Elsewhere
+            | LeftAloneKind::Damaged
+            | LeftAloneKind::DiskFull
+            | LeftAloneKind::Interrupted
+            | LeftAloneKind::Dependency => "",
         };
         let reason = ui::visible(&alone.reason);
         format!("{DOUBTFUL}left alone{DOUBTFUL:#}: `{}`: {reason}{hint}", change.address)

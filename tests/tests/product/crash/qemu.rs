@@ -14,7 +14,7 @@ use super::scenario::was_killed;
 /// Guests in firmware do not hear the power button.
 const IMPATIENT: &str = "stop.patience=value:200";
 
-const FAULTS: [&str; 2] = ["kill", "enospc"];
+const FAULTS: [&str; 3] = ["kill", "enospc", "panic"];
 
 // Where each test disturbs an apply. Edges are here where a live process makes a difference.
 const MAKING: [&str; 8] = [
@@ -146,12 +146,13 @@ fn machine_that_was_launched_is_adopted_under_its_process_id() {
     for (point, fault) in cases(&STARTING) {
         disturb(&mut world, &["apply", "--yes"], point, fault);
         let launched = pids(&world);
-        if fault == "kill" {
-            assert_eq!(launched.len(), 1, "{point}: {launched:?}");
-            await_condition("the process takes its lock", || pidfile_names(&world, launched[0]));
+        // A launch that fails ends its process; one that is killed or panics leaves it alone.
+        assert!(launched.len() == 1 || fault == "enospc", "{point}={fault}: {launched:?}");
+        for pid in &launched {
+            await_condition("the process takes its lock", || pidfile_names(&world, *pid));
         }
         converges(&world, point);
-        // A launch that fails ends its process; whatever is left of a launch is adopted.
+        assert_eq!(pids(&world).len(), 1);
         assert!(launched.is_empty() || pids(&world) == launched, "{point}={fault}: started again");
         destroy(&world);
     }
