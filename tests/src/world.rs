@@ -144,6 +144,11 @@ impl World {
         self.write("VMFile.kdl", &text.replace("TINY", &image.display().to_string()));
     }
 
+    /// The image of the tiny guest.
+    pub fn tiny_image() -> PathBuf {
+        surroundings::tiny_image()
+    }
+
     /// Makes `blank.qcow2` in the project: an empty disk. A guest on it stays in its firmware and costs next to nothing.
     pub fn blank_image(&self) {
         self.blank_disk("blank.qcow2", "8M");

@@ -15,6 +15,7 @@ use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
 use super::qmp::Monitor;
+use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{self, Launched, Process};
@@ -48,6 +49,7 @@ impl QemuBackend {
         let run = self.runtime_dir(vm.id);
         run.create()?;
         ensure_private_file(&work.console_log())?;
+        console_log::renew(&work.console_log())?;
         let launched = self.launch_accelerated(vm, &work, &run).await;
         let Some(process) = self.find(vm.id)? else {
             self.clean_up(vm.id)?;
