@@ -63,6 +63,7 @@ mod prepare;
 mod probe;
 mod qmp;
 mod reconfigure;
+mod standstill;
 mod start;
 mod stop;
 mod usernet;

@@ -176,3 +176,18 @@ fn wrong_usage_ends_with_64() {
         world.vmctl(arguments).expect(64);
     }
 }
+
+/// F27: a download that broke off is refused before anything is made of it.
+#[test]
+fn image_that_is_cut_off_is_refused_wherever_it_ends() {
+    let world = World::new(0);
+    let whole = fs::read(World::tiny_image()).expect("the tiny image");
+    world.write("VMFile.kdl", "vm \"web\" { image \"cut.qcow2\" }");
+    for percent in [1, 20, 60, 99] {
+        let cut = &whole[..whole.len() * percent / 100];
+        fs::write(world.project().join("cut.qcow2"), cut).expect("a part of it");
+        world.vmctl(&["plan"]).expect(1).says("cut.qcow2` cannot be used as a disk image: it is cut off");
+    }
+    fs::write(world.project().join("cut.qcow2"), whole).expect("all of it");
+    world.vmctl(&["plan"]).expect(0);
+}
