@@ -32,6 +32,7 @@ mod stdin;
 mod summary;
 mod ui;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -47,7 +48,9 @@ fn main() -> ExitCode {
         Err(error) => return error::usage(&error).into(),
     };
     ui::choose_color(cli.global.color);
-    let exit = run(cli).unwrap_or_else(|error| {
+    // What the panic was about is on stderr already. Whatever was held is given back on the way here.
+    let ended = catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|_| Err(CliError::panicked()));
+    let exit = ended.unwrap_or_else(|error| {
         error.print();
         error.exit_code()
     });

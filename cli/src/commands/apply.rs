@@ -12,7 +12,7 @@ use vmctl_planner::apply::{ApplyError, Control, EventReceiver, Executor, Failure
 use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{LeftAloneKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
-use vmctl_state::{Address, Store, Writer};
+use vmctl_state::{Address, Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen, PlanningArgs};
@@ -49,10 +49,9 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = match order.goal.options.mode {
-        Mode::Destroy => ctx.writer_to_free(&dir, "apply", &args.lock)?,
-        Mode::Normal | Mode::RefreshOnly => ctx.writer(&dir, "apply", &args.lock)?,
-    };
+    // What makes machines can wait until there is room for them.
+    let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
+    let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
     let control = Control { fail_fast: args.fail_fast, ..Control::default() };
     interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);

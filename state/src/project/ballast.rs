@@ -13,23 +13,13 @@ const SIZE: usize = 1 << 20;
 /// Free bytes from which on the ballast is taken while a run goes on: twice its size is left to others.
 const AMPLE: u64 = 3 * SIZE as u64;
 
-/// What may become of the ballast on a full disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reserve {
-    /// It stays for a run that frees room.
-    Kept,
-    /// It is given up: the run frees room.
-    Spent,
-}
-
-/// Does `act`; if there was no room for it and the reserve may be spent, gives the ballast up and does it once more.
+/// Does `act`; if there was no room for it, gives the ballast up and does it once more.
 pub(super) fn with_room<T>(
     dir: &ProjectDir,
-    reserve: Reserve,
     mut act: impl FnMut() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     match act() {
-        Err(full) if reserve == Reserve::Spent && full.is_full() && release(dir)? => {
+        Err(full) if full.is_full() && release(dir)? => {
             tracing::warn!(error = %full, "the disk is full; gave up the reserve");
             act()
         }

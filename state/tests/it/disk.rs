@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use vmctl_state::{Address, Entry, ProjectDir, Store, StoreError, Writer, read};
+use vmctl_state::{Address, Entry, ProjectDir, Reserve, Store, StoreError, Writer, read};
 
 use crate::values::{holder, lineage, open, put};
 
@@ -66,10 +66,6 @@ fn mounted() -> (PathBuf, ProjectDir) {
     (mount, dir)
 }
 
-fn to_free(dir: &ProjectDir) -> Writer {
-    Writer::open_to_free(dir, holder("test"), lineage(), Duration::ZERO).unwrap()
-}
-
 /// Takes all the room that is left.
 fn fill(mount: &Path) -> PathBuf {
     let path = mount.join("filler");
@@ -81,6 +77,11 @@ fn fill(mount: &Path) -> PathBuf {
     };
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     path
+}
+
+/// Opens it for what gives room back.
+fn relieve(dir: &ProjectDir) -> Writer {
+    Writer::open(dir, holder("destroy"), lineage(), Duration::ZERO, Reserve::Spend).unwrap()
 }
 
 fn is_full(error: &StoreError) -> bool {
@@ -98,13 +99,16 @@ fn confined_full_disk() {
     writer.close().unwrap();
     assert!(dir.ballast().exists());
 
+    // As a writer that died leaves it, so that readers want to look into the store.
+    fs::write(dir.holder(), "{}").unwrap();
     let filler = fill(&mount);
-    let refused = Writer::open(&dir, holder("test"), lineage(), Duration::ZERO).unwrap_err();
+    let refused = Writer::open(&dir, holder("apply"), lineage(), Duration::ZERO, Reserve::Keep).unwrap_err();
     assert!(is_full(&refused), "{refused:?}");
-    assert!(refused.help().unwrap().contains("--destroy"));
-    assert_eq!(read(&dir).unwrap().unwrap().records.len(), 3, "to look needs no room");
-    assert!(dir.ballast().exists(), "it is kept for who frees room");
-    let mut writer = to_free(&dir);
+    assert!(dir.ballast().exists(), "what makes machines does not spend it");
+    assert_eq!(read(&dir).unwrap().unwrap().records.len(), 3, "readers do without");
+    assert!(dir.ballast().exists(), "and do not spend it either");
+
+    let mut writer = relieve(&dir);
     assert!(!dir.ballast().exists(), "it was needed");
     for name in ["a", "b"] {
         writer.commit(&[Entry::Remove(Address::vm(name))]).unwrap();
@@ -112,13 +116,8 @@ fn confined_full_disk() {
     writer.close().unwrap();
     assert_eq!(read(&dir).unwrap().unwrap().records.len(), 1);
 
-    assert!(!dir.ballast().exists(), "there is no room for it");
-    let mut writer = to_free(&dir);
-    writer.commit(&[put("d", json!("x"))]).unwrap();
     fs::remove_file(filler).unwrap();
-    writer.publish().unwrap();
-    assert!(dir.ballast().exists(), "it is taken again as soon as there is much room");
-    writer.close().unwrap();
+    open(&dir).close().unwrap();
     assert!(dir.ballast().exists());
     assert!(open(&dir).release_ballast().unwrap());
 }
@@ -145,7 +144,7 @@ fn confined_disk_that_fills() {
     assert!(dir.holder().exists(), "the next one shall look into the store");
 
     // There is the ballast for this.
-    let writer = to_free(&dir);
+    let writer = relieve(&dir);
     let found = writer.snapshot().unwrap();
     assert!(
         (acknowledged..=acknowledged + 1).contains(&found.serial),
@@ -182,7 +181,8 @@ fn confined_read_only_disk() {
     let new = ProjectDir::of_project(&mount, "new");
     assert_eq!(read(&new).unwrap(), None);
     for dir in [&dir, &new] {
-        let refused = Writer::open(dir, holder("test"), lineage(), Duration::ZERO).unwrap_err();
+        let refused =
+            Writer::open(dir, holder("test"), lineage(), Duration::ZERO, Reserve::Keep).unwrap_err();
         let StoreError::Io { path, source, .. } = &refused else { panic!("{refused:?}") };
         assert_eq!(source.kind(), ErrorKind::ReadOnlyFilesystem);
         assert!(path.starts_with(dir.path()), "{}", path.display());

@@ -16,6 +16,7 @@ mod moved;
 mod outputs;
 mod plans;
 mod provisioning;
+mod recovery;
 mod report;
 mod room;
 mod schema;
