@@ -5,6 +5,7 @@ mod bad_input;
 mod changes;
 mod drift;
 mod examples;
+mod field;
 mod format;
 mod init;
 mod interruption;
