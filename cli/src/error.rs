@@ -86,6 +86,12 @@ impl CliError {
         }
     }
 
+    /// A panic outside of any step: everything that ran was let go of.
+    pub(crate) fn panicked() -> Self {
+        Self::new("vmctl panicked; this is a bug in vmctl")
+            .help("the next plan looks at what is there, and the next apply goes on from it".to_owned())
+    }
+
     /// A failure told by `error` and its sources.
     pub(crate) fn of(error: &dyn StdError) -> Self {
         let mut this = Self::new(error.to_string());
@@ -98,6 +104,11 @@ impl CliError {
     /// A failure about which everything has been said already.
     pub(crate) fn silent(exit: Exit) -> Self {
         Self { exit, body: Body::Silent }
+    }
+
+    /// Whether nothing is left to say, as where a reader went away.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.body, Body::Silent)
     }
 
     /// Diagnostics with spans.

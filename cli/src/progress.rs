@@ -87,6 +87,31 @@ impl Progress {
     }
 }
 
+/// Something to say outside the stream of events.
+#[derive(Debug)]
+pub(crate) enum Words {
+    /// To people, on stderr.
+    Err(String),
+    /// A result, on stdout.
+    Out(String),
+    /// To programs, an event that is about no single step.
+    Event(&'static str, serde_json::Value),
+}
+
+impl Words {
+    /// Says it; only stdout has somebody who must hear.
+    pub(crate) fn say(self) -> Result<(), CliError> {
+        match self {
+            Self::Err(text) => {
+                tell(&text);
+                Ok(())
+            }
+            Self::Out(text) => ui::print(&text),
+            Self::Event(event, more) => write_event(event, more),
+        }
+    }
+}
+
 /// Writes a line to stderr; styles are kept where the stream takes them.
 pub(crate) fn tell(text: &str) {
     // A stderr that cannot be written to leaves nobody to tell.
@@ -112,11 +137,18 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. } | Event::Output { .. } | Event::Throttled { .. } | Event::Draining { .. } => {}
+        Event::Skipped { .. }
+        | Event::Output { .. }
+        | Event::Dropped { .. }
+        | Event::Throttled { .. }
+        | Event::Draining { .. } => {}
     }
     if let Some(text) = plain(plan, event).filter(|_| !matches!(event, Event::Started(_))) {
-        // Drawn through the same hand as the live lines, so that they stay below it.
-        lines.suspend(|| tell(&text));
+        // Drawn through the same hand as the live lines, so that they stay below it. A terminal that is gone is nobody
+        // to tell.
+        let shown =
+            if ui::stderr_has_color() { text } else { anstream::adapter::strip_str(&text).to_string() };
+        let _ = lines.println(shown);
     }
 }
 
@@ -136,6 +168,10 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
+        Event::Dropped { address, lines, .. } => {
+            let name = address.name();
+            format!("{name} | … lines not shown: {lines}; `vmctl log --provision {name}` has them")
+        }
         Event::Throttled { id, needed, available } => format!(
             "{} {DOUBTFUL}waits{DOUBTFUL:#}: it may take {} of memory, and {} is left while others boot or stop",
             name(id),
@@ -169,7 +205,7 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
 }
 
 /// Message, causes, tail and hint, one a line.
-fn failure_text(failure: &Failure) -> String {
+pub(crate) fn failure_text(failure: &Failure) -> String {
     let mut text = ui::visible(&failure.message);
     for cause in &failure.chain {
         text.push_str(&format!("\n    caused by: {}", ui::visible(cause)));
@@ -214,6 +250,7 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }
+        Event::Dropped { id, lines, .. } => ("dropped", Some(*id), json!({ "lines": lines })),
         Event::Throttled { id, needed, available } => {
             ("throttled", Some(*id), json!({ "needed_bytes": needed, "available_bytes": available }))
         }

@@ -1,17 +1,18 @@
 //! What an apply came to: for people, for programs, and as an exit code.
 
+mod aftermath;
+
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use vmctl_planner::apply::{ApplyError, Failure, Report};
 use vmctl_planner::{LeftAloneKind, Mode, Plan, StepKind};
 use vmctl_state::Address;
 
-use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::progress;
-use crate::ui::{self, BAD, DOUBTFUL, GOOD};
+use crate::ui::{DOUBTFUL, GOOD};
 
 /// What an apply came to, in a word; the last line of `apply --json` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -33,13 +34,14 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// Prints the last line of `apply --json`.
-pub(crate) fn tell_programs(
+/// What the last line of `apply --json` says; without a plan, nothing was planned.
+pub(crate) fn data(
+    plan: Option<&Plan>,
     outcome: Outcome,
     report: &Report,
     elapsed: Duration,
     preflight: &[(Address, Failure)],
-) -> Result<(), CliError> {
+) -> Value {
     let failed: Vec<_> =
         report.failed.iter().map(|(id, failure)| json!({ "id": id, "failure": failure })).collect();
     let skipped: Vec<_> =
@@ -48,19 +50,21 @@ pub(crate) fn tell_programs(
         .iter()
         .map(|(address, failure)| json!({ "address": address, "failure": failure }))
         .collect();
-    let more = json!({
+    json!({
         "outcome": outcome,
         "complete": report.is_complete() && matches!(outcome, Outcome::Complete | Outcome::NothingToDo),
         "interrupted": report.interrupted,
+        "failed_fast": report.failed_fast,
         "seconds": elapsed.as_secs_f64(),
         "done": report.done,
         "failed": failed,
         "skipped": skipped,
         "abandoned": report.abandoned,
+        "given_up": report.given_up,
         "not_begun": report.not_begun,
         "preflight": preflight,
-    });
-    progress::write_event("summary", more)
+        "next": plan.map(|plan| aftermath::next(plan, report)).unwrap_or_default(),
+    })
 }
 
 /// What the report of an apply that ran comes to.
@@ -74,41 +78,15 @@ pub(crate) fn outcome_of(report: &Report) -> Outcome {
     }
 }
 
-/// Says what was done and what to do next.
-pub(crate) fn tell_people(ctx: &Context, plan: &Plan, report: &Report, elapsed: Duration) {
-    if report.is_complete() {
-        if !ctx.options.quiet {
-            progress::tell(&applied(plan, report, elapsed));
-        }
-        return;
+/// What was done, what was not and why, and what to do next.
+pub(crate) fn text(plan: &Plan, report: &Report, elapsed: Duration) -> String {
+    if !report.is_complete() {
+        aftermath::text(plan, report, elapsed)
+    } else if report.interrupted {
+        format!("{DOUBTFUL}Interrupted{DOUBTFUL:#}, but all was done in {}.", progress::seconds(elapsed))
+    } else {
+        applied(plan, report, elapsed)
     }
-    let word = if report.interrupted { "Interrupted" } else { "Not everything could be done" };
-    progress::tell(&format!(
-        "{BAD}{word}{BAD:#}: {} done, {} failed, {} skipped, {} not begun, {} cut off.",
-        report.done.len(),
-        report.failed.len(),
-        report.skipped.len(),
-        report.not_begun.len(),
-        report.abandoned.len()
-    ));
-    let name = |id| ui::visible(&plan.graph.step(id).to_string());
-    for (id, failure) in &report.failed {
-        progress::tell(&format!("  {BAD}failed{BAD:#}  {}: {}", name(*id), ui::visible(&failure.message)));
-    }
-    for (id, because) in &report.skipped {
-        progress::tell(&format!(
-            "  {DOUBTFUL}skipped{DOUBTFUL:#} {} (needs `{}`)",
-            name(*id),
-            name(*because)
-        ));
-    }
-    for id in &report.abandoned {
-        progress::tell(&format!("  {DOUBTFUL}cut off{DOUBTFUL:#} {}: its outcome is unknown", name(*id)));
-    }
-    progress::tell(
-        "What is done is recorded. `vmctl plan` shows what is left, `vmctl apply` goes on from there, and\n\
-         `vmctl log NAME` shows what a machine said.",
-    );
 }
 
 fn applied(plan: &Plan, report: &Report, elapsed: Duration) -> String {

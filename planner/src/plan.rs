@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use uuid::Uuid;
 use vmctl_providers::image::{ImageCache, ImageIdentity};
+use vmctl_providers::provision::Rerun;
 use vmctl_providers::{Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
@@ -16,7 +17,7 @@ use crate::change::{Accepts, Action, Change, LeftAlone, Refusal};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
 use crate::desired::{Desired, DesiredImage, InputFile};
-use crate::graph::{CycleError, StepGraph};
+use crate::graph::{CycleError, StepGraph, StepId};
 use crate::moves::{moved, moved_sights, moves, renamed};
 use crate::observed::{Looked, Observed};
 use crate::recorded::RecordError;
@@ -238,6 +239,15 @@ impl Plan {
     /// The changes that do something.
     pub fn effective(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| change.is_effective())
+    }
+
+    /// Whether the VMFile says of a provisioning step that it may run again where it was cut off.
+    pub fn is_safe_to_rerun(&self, id: StepId) -> bool {
+        let step = self.graph.step(id);
+        let StepKind::Provision(number) = step.kind else { return false };
+        let target = self.targets.get(&step.address);
+        let planned = target.and_then(|target| target.provision.get(number - 1));
+        planned.is_some_and(|planned| planned.options.rerun == Rerun::Safe)
     }
 
     /// Whether recorded and observed differ anywhere.

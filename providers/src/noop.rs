@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
@@ -35,7 +36,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
-use crate::workdir::among;
+use crate::workdir::{WorkDir, among, read_note};
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ pub struct FakeMachine {
 }
 
 /// One line of the script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Rule {
     /// The operation it is about, as named in `events.log`.
@@ -89,6 +90,9 @@ pub struct Rule {
     /// Applies to this many operations only; to all of them if absent.
     #[serde(default)]
     pub times: Option<u32>,
+    /// Lets a provisioning step print this many lines more, however often it runs.
+    #[serde(default)]
+    pub lines: u64,
 }
 
 /// What the fake host has.
@@ -209,6 +213,13 @@ impl NoopBackend {
             }
         }
         Ok(())
+    }
+
+    /// How many lines the operation prints besides its own, as the script says.
+    fn lines(&self, op: &str, vm: &str) -> Result<u64> {
+        let rules: Vec<Rule> = load(&self.world.join("script.json"))?.unwrap_or_default();
+        let concerned = |rule: &&Rule| rule.op == op && rule.vm.as_deref().is_none_or(|name| name == vm);
+        Ok(rules.iter().filter(concerned).map(|rule| rule.lines).sum())
     }
 
     /// Uses up one of a rule's turns. Creating a file is what makes a turn exclusive between processes.
@@ -492,9 +503,12 @@ impl GuestAccess for NoopBackend {
         self.rehearse(&op, vm.name.as_str()).await?;
         let run = async {
             failpoint!("provision.noop.running", &vm.work_dir);
-            let line = OutputLine { stream: OutputStream::Stdout, text: format!("noop: {}", step.label) };
+            let line = |text| OutputLine { stream: OutputStream::Stdout, text };
             // Nobody listening is no failure of the step.
-            let _ = output.send(line).await;
+            let _ = output.send(line(format!("noop: {}", step.label))).await;
+            for number in 1..=self.lines(&op, vm.name.as_str())? {
+                let _ = output.send(line(format!("line {number}"))).await;
+            }
             machine.provisioned.push(step.label.clone());
             write_json(&self.file(vm), &machine)?;
             failpoint!("provision.noop.ran", &vm.work_dir);
@@ -511,7 +525,7 @@ impl GuestAccess for NoopBackend {
 }
 
 impl Custody for NoopBackend {
-    async fn strays(&self, _project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+    async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
         let mut strays = Vec::new();
         let entries = match fs::read_dir(&self.vms_dir) {
             Ok(entries) => entries,
@@ -526,16 +540,32 @@ impl Custody for NoopBackend {
             });
             if let Some(machine) = found.filter(|machine| !known.contains(&machine.id)) {
                 let of_folder = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = machine.name.clone().map_or_else(of_folder, String::from);
+                let handle = name.parse().ok().map(|name| VmHandle {
+                    id: machine.id,
+                    project: project.clone(),
+                    name,
+                    backend: BackendTag::Noop,
+                    work_dir: folder.clone(),
+                    machine: machine.machine.clone(),
+                    seed: machine.seed,
+                    ssh: None,
+                    state: machine.state,
+                    runtime: None,
+                    forced_stop: None,
+                });
                 strays.push(Stray {
-                    name: machine.name.map_or_else(of_folder, String::from),
+                    name,
                     id: machine.id,
                     pid: None,
-                    work_dir: Some(folder),
                     released: machine.released,
+                    note: read_note(&WorkDir::new(&folder)),
+                    handle: handle.map(|vm| Box::new(handle_of(&vm, &machine))),
+                    work_dir: Some(folder),
                 });
             }
         }
-        strays.sort_unstable();
+        strays.sort_unstable_by(Stray::order);
         Ok(strays)
     }
 
@@ -549,6 +579,14 @@ impl Custody for NoopBackend {
             self.log("release", vm.name.as_str())?;
         }
         Ok(())
+    }
+
+    async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        // Whose folder it is was looked at when it was made; the fake is asked about ten thousand machines at once.
+        match write_json(&WorkDir::new(self.folder(vm)).note(), note) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written,
+        }
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_extension("tmp");
     remove(&draft)?;
-    let written = write_new(&draft, content)
+    let written = write_new(&draft, content, true)
         .and_then(|()| fs::rename(&draft, path).map_err(StoreError::io("replace", path)));
     if let Err(error) = written {
         if let Err(leftover) = remove(&draft) {
@@ -101,19 +101,63 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Replaces a file as a whole, but does not wait until it is on the disk.
+pub(crate) fn replace_soon(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let draft = path.with_extension("tmp");
+    remove(&draft)?;
+    write_new(&draft, content, false)?;
+    fs::rename(&draft, path).map_err(StoreError::io("replace", path))
+}
+
+/// Copies a folder with all that is in it, for our eyes only.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
+    create_private_folder(to)?;
+    for (path, is_folder) in entries(from)? {
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if is_folder {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).map_err(StoreError::io("copy", &path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a file whole or not at all, and never in place of another; one that is there already stays. `draft` is a name
 /// beside it that nobody else uses.
 pub(crate) fn create_once(path: &Path, draft: &Path, content: &[u8]) -> Result<(), StoreError> {
-    replace(draft, content)?;
-    let linked = fs::hard_link(draft, path);
+    let made = replace(draft, content)
+        .and_then(|()| fs::hard_link(draft, path).map_err(StoreError::io("create", path)));
     remove(draft)?;
-    match linked {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(StoreError::io("create", path)(error)),
-        _ => path.parent().map_or(Ok(()), sync_folder),
+    // If it is there now, somebody was first, and may have removed the draft as a left-over.
+    if !exists(path)? {
+        made?;
     }
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
-fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+/// Removes the drafts that [`create_once`] left beside `path` when it was killed: their names go on with `-`.
+///
+/// A living process whose draft this takes finds that the file is there, and needs no draft. So nothing is removed
+/// before it is.
+pub(crate) fn remove_drafts(path: &Path) -> Result<(), StoreError> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    if !exists(path)? {
+        return Ok(());
+    }
+    for (found, is_folder) in entries(folder)? {
+        let rest = found.file_name().and_then(|found| found.to_str()?.strip_prefix(name));
+        if !is_folder && rest.is_some_and(|rest| rest.starts_with('-')) {
+            remove(&found)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, content: &[u8], synced: bool) -> Result<(), StoreError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -121,7 +165,9 @@ fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         .open(path)
         .map_err(StoreError::io("create", path))?;
     file.write_all(content).map_err(StoreError::io("write", path))?;
-    file.sync_all().map_err(StoreError::io("sync", path))?;
+    if synced {
+        file.sync_all().map_err(StoreError::io("sync", path))?;
+    }
     failpoint!("state.file.drafted", path);
     Ok(())
 }

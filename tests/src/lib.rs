@@ -12,6 +12,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod browser;
+pub mod disk;
 pub mod leaks;
 pub mod monitor;
 pub mod process;
@@ -26,8 +27,8 @@ mod doors;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use vmctl::{Ended, Running};
-pub use world::World;
+pub use vmctl::{Ended, Running, Unread};
+pub use world::{Saved, World};
 
 /// How long a condition may take to come true; emulated guests on a busy host are slow.
 const PATIENCE: Duration = Duration::from_secs(300);

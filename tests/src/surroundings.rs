@@ -6,6 +6,9 @@ use std::time::SystemTime;
 /// Names the binary under test; without it, the one beside the running test is taken.
 const BINARY: &str = "VMCTL_BIN";
 
+/// Names the binary with failpoints; without it, the one beside the running test is taken.
+const FAILPOINTS_BINARY: &str = "VMCTL_FAILPOINTS_BIN";
+
 /// Names the folder of images; without it, `.cache/images` of the repository is taken.
 const IMAGES: &str = "VMCTL_TEST_IMAGES";
 
@@ -20,12 +23,22 @@ pub fn repository() -> PathBuf {
 
 /// The vmctl binary. Panics with advice if there is none, or if a source is newer than it.
 pub fn binary() -> PathBuf {
-    let path = match std::env::var_os(BINARY) {
-        Some(path) => PathBuf::from(path),
-        None => beside_the_test(),
-    };
     let advice = "run `make test`, or `cargo build -p vmctl` before `cargo test -p vmctl-tests`";
-    let Some(built) = modified(&path) else { panic!("there is no vmctl at `{}`: {advice}", path.display()) };
+    built(BINARY, "vmctl", advice)
+}
+
+/// The same program with failpoints. Panics with advice if there is none, or if a source is newer than it.
+pub fn failpoints_binary() -> PathBuf {
+    let advice = "run `make test`, or `cargo build -p vmctl --features failpoints --bin vmctl-failpoints`";
+    built(FAILPOINTS_BINARY, "vmctl-failpoints", advice)
+}
+
+fn built(variable: &str, name: &str, advice: &str) -> PathBuf {
+    let path = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => beside_the_test(name),
+    };
+    let Some(built) = modified(&path) else { panic!("there is no `{}`: {advice}", path.display()) };
     let newest = CRATES.iter().flat_map(|krate| sources(&repository().join(krate).join("src")));
     if let Some(source) = newest.into_iter().find(|source| modified(source).is_some_and(|at| at > built)) {
         panic!("`{}` is older than `{}`: {advice}", path.display(), source.display());
@@ -34,10 +47,10 @@ pub fn binary() -> PathBuf {
 }
 
 /// The binary that cargo puts one folder above its test binaries (`target/debug/deps/product-…`).
-fn beside_the_test() -> PathBuf {
+fn beside_the_test(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let folder = test.parent().expect("a file is in a folder");
-    if folder.ends_with("deps") { folder.with_file_name("vmctl") } else { folder.join("vmctl") }
+    if folder.ends_with("deps") { folder.with_file_name(name) } else { folder.join(name) }
 }
 
 /// The tiny guest's disk image. Panics with advice if it is not there.

@@ -31,6 +31,10 @@ pub struct Running {
     deadline: Instant,
 }
 
+/// A run that goes on, and whose output nobody reads yet.
+#[derive(Debug)]
+pub struct Unread(Option<(Child, String)>);
+
 /// A run that ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -42,6 +46,28 @@ pub struct Ended {
     pub stdout: String,
     /// All of its standard error.
     pub stderr: String,
+}
+
+impl Unread {
+    /// Takes over a child whose three streams are pipes.
+    pub(crate) fn new(child: Child, what: String) -> Self {
+        Self(Some((child, what)))
+    }
+
+    /// From now on its output is read.
+    pub fn read(mut self) -> Running {
+        let (child, what) = self.0.take().expect("it is taken once");
+        Running::new(child, what, "")
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if let Some((mut child, _)) = self.0.take() {
+            process::kill(child.id());
+            child.wait().expect("a killed child can be waited for");
+        }
+    }
 }
 
 impl Running {

@@ -6,17 +6,20 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::slots::{self, Slots};
-use crate::vmctl::{Ended, Running};
+use crate::vmctl::{Ended, Running, Unread};
 use crate::{process, surroundings};
 
 /// Variables that a run inherits; everything else is decided by the world.
 const INHERITED: [&str; 3] = ["PATH", "VMCTL_ACCEL", "RUST_BACKTRACE"];
+
+/// Where the host keeps files in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// A project folder, a data folder and a runtime folder of its own.
 #[derive(Debug)]
@@ -24,14 +27,29 @@ pub struct World {
     folder: TempDir,
     binary: PathBuf,
     variables: BTreeMap<&'static str, OsString>,
+    /// What runs vmctl: a program and its arguments; nothing where it is run as it is.
+    prefix: Vec<String>,
     _slots: Slots,
 }
 
 impl World {
     /// Makes an empty world in which at most `guests` guests run at once; waits until so many may.
     pub fn new(guests: usize) -> Self {
-        let slots = slots::take(guests);
         let folder = tempfile::Builder::new().prefix("vmctl-").tempdir().expect("a temporary folder");
+        Self::inside(folder, guests, surroundings::binary())
+    }
+
+    /// The same with the program that obeys failpoints. It is in memory where the host has room there: whoever kills
+    /// vmctl and not the host needs no disk, and syncs cost nothing.
+    pub fn with_failpoints(guests: usize) -> Self {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("vmctl-");
+        let folder = builder.tempdir_in(MEMORY).or_else(|_| builder.tempdir()).expect("a temporary folder");
+        Self::inside(folder, guests, surroundings::failpoints_binary())
+    }
+
+    fn inside(folder: TempDir, guests: usize, binary: PathBuf) -> Self {
+        let slots = slots::take(guests);
         for name in ["home", "run", "shop"] {
             let path = folder.path().join(name);
             fs::create_dir(&path).expect("a folder in the temporary folder");
@@ -45,7 +63,7 @@ impl World {
         variables.insert("TMPDIR", folder.path().into());
         variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
         variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
-        Self { folder, binary: surroundings::binary(), variables, _slots: slots }
+        Self { folder, binary, variables, prefix: Vec::new(), _slots: slots }
     }
 
     /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
@@ -73,9 +91,51 @@ impl World {
         self.variables.insert(name, value.into());
     }
 
+    /// Lets later runs of vmctl go through another program, which runs the rest of its arguments.
+    pub fn through(&mut self, prefix: Vec<String>) {
+        self.prefix = prefix;
+    }
+
     /// Takes a variable from later runs.
     pub fn unset(&mut self, name: &str) {
         self.variables.remove(name);
+    }
+
+    /// Arms failpoints for later runs, as `VMCTL_FAILPOINT` says; nothing disarms them.
+    pub fn arm(&mut self, faults: &str) {
+        self.set("VMCTL_FAILPOINT", faults);
+    }
+
+    /// Runs vmctl to its end and tells which failpoints it passed, in order, beside how it ended.
+    pub fn traced(&mut self, arguments: &[&str]) -> (Ended, Vec<String>) {
+        let trace = self.folder().join("home/trace");
+        self.set("VMCTL_FAILPOINT_TRACE", &trace);
+        let ended = self.vmctl(arguments);
+        self.unset("VMCTL_FAILPOINT_TRACE");
+        let passed = fs::read_to_string(&trace).unwrap_or_default();
+        // A run that passes nothing makes no file.
+        let _ = fs::remove_file(&trace);
+        (ended, passed.lines().map(str::to_owned).collect())
+    }
+
+    /// Keeps a copy of the data folder, to begin from there again. Nothing of the world may run.
+    pub fn save(&self) -> Saved {
+        let folder = tempfile::tempdir_in(self.folder().parent().expect("not the root")).expect("a folder");
+        if self.data().exists() {
+            copy(&self.data(), &folder.path().join("data"));
+        }
+        Saved(folder)
+    }
+
+    /// Puts the data folder back to what it was.
+    pub fn restore(&self, saved: &Saved) {
+        if self.data().exists() {
+            fs::remove_dir_all(self.data()).expect("the data folder can be removed");
+        }
+        let data = saved.0.path().join("data");
+        if data.exists() {
+            copy(&data, &self.data());
+        }
     }
 
     /// Writes a file of the project, folders included.
@@ -98,9 +158,14 @@ impl World {
 
     /// Makes `blank.qcow2` in the project: an empty disk. A guest on it stays in its firmware and costs next to nothing.
     pub fn blank_image(&self) {
-        let path = self.project().join("blank.qcow2");
+        self.blank_disk("blank.qcow2", "8M");
+    }
+
+    /// Makes an empty disk in the project.
+    pub fn blank_disk(&self, name: &str, size: &str) {
+        let path = self.project().join(name);
         let made =
-            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(path).arg("8M").status();
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(path).arg(size).status();
         assert!(made.is_ok_and(|status| status.success()), "qemu-img makes a disk");
     }
 
@@ -111,21 +176,36 @@ impl World {
 
     /// Runs vmctl to its end with `input` on its standard input.
     pub fn vmctl_with_input(&self, arguments: &[&str], input: &str) -> Ended {
-        self.spawn(arguments, input).end()
+        let (child, what) = self.spawn(arguments);
+        Running::new(child, what, input).end()
     }
 
     /// Starts vmctl.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        self.spawn(arguments, "")
+        let (child, what) = self.spawn(arguments);
+        Running::new(child, what, "")
     }
 
-    fn spawn(&self, arguments: &[&str], input: &str) -> Running {
-        let mut command = Command::new(&self.binary);
+    /// Starts vmctl, and reads nothing of what it prints until told to.
+    pub fn start_unread(&self, arguments: &[&str]) -> Unread {
+        let (child, what) = self.spawn(arguments);
+        Unread::new(child, what)
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> (Child, String) {
+        let mut command = match self.prefix.split_first() {
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         command.args(arguments).current_dir(self.project());
         command.env_clear().envs(&self.variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run vmctl: {error}"));
-        Running::new(child, format!("vmctl {}", arguments.join(" ")), input)
+        (child, format!("vmctl {}", arguments.join(" ")))
     }
 
     /// What `plan --json` decides for each address, addresses that are left alone included.
@@ -192,6 +272,25 @@ impl Drop for World {
             assert!(left.is_empty(), "the test left processes behind: {left:#?}");
         }
     }
+}
+
+/// A copy of a world's data.
+#[derive(Debug)]
+pub struct Saved(TempDir);
+
+/// Copies a folder of files and folders with their modes.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder of the copy");
+    for entry in fs::read_dir(from).expect("a folder to copy").flatten() {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            copy(&source, &target);
+        } else {
+            fs::copy(&source, &target).expect("a copied file");
+        }
+    }
+    let mode = fs::metadata(from).expect("a folder to copy").permissions();
+    fs::set_permissions(to, mode).expect("its mode");
 }
 
 /// A port of the loopback that nothing listens on now.

@@ -7,22 +7,23 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use vmctl_planner::apply::{ApplyError, Control, Event, Executor, Limits, Report};
+use tokio::runtime::Handle;
+use vmctl_planner::apply::{ApplyError, Control, EventReceiver, Executor, Failure, Limits, Report, events};
 use vmctl_planner::vmfile::Loaded;
-use vmctl_planner::{DriftKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
+use vmctl_planner::{LeftAloneKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
-use vmctl_state::{Store, Writer};
+use vmctl_state::{Address, Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen, PlanningArgs};
+use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
-use crate::progress::{self, Progress};
+use crate::interrupts::{self, unless_asked_to_stop};
+use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved, stdin};
+use crate::{descriptors, machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -43,13 +44,23 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
     let makes_machines = order.goal.options.mode == Mode::Normal;
     if !makes_machines && vmctl_state::project::read(&dir)?.is_none() {
         if args.json {
-            summary::tell_programs(Outcome::NothingToDo, &Report::default(), Duration::ZERO, &[])?;
+            let nothing = summary::data(None, Outcome::NothingToDo, &Report::default(), Duration::ZERO, &[]);
+            Words::Event("summary", nothing).say()?;
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
+    // What makes machines can wait until there is room for them.
+    let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
+    let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
+    let control = Control { fail_fast: args.fail_fast, ..Control::default() };
+    interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
-    let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
+    let runtime = large_runtime()?;
+    let exit = runtime.block_on(with_lock(ctx, args, &order, &mut writer, host, &control));
+    if control.drain.is_cancelled() {
+        // Whatever still blocks one of its threads, nobody waits for it any more.
+        runtime.shutdown_background();
+    }
     let closed = writer.close();
     let exit = exit?;
     closed?;
@@ -130,86 +141,178 @@ async fn with_lock(
     order: &Order,
     writer: &mut Writer,
     host: Arc<RouterHypervisor>,
+    control: &Control,
 ) -> Result<Exit, CliError> {
-    let plan = order.plan(ctx, writer, &host, &args.planning).await?;
-    let document = PlanDocument::from(&plan);
-    if args.json {
-        progress::write_event("plan", json!({ "plan": document }))?;
-    } else if !ctx.options.quiet || !(args.yes || order.saved.is_some()) {
-        ui::print(&render::plan(&document, ui::stdout_width()))?;
-    }
-    let (done, nothing) = (Duration::ZERO, Report::default());
-    let end = |outcome, report: &Report, elapsed, preflight: &[_]| {
-        if args.json { summary::tell_programs(outcome, report, elapsed, preflight) } else { Ok(()) }
-    };
+    let session = Session { ctx, args, order, control };
+    let planning = order.plan(ctx, writer, &host, &args.planning);
+    let Some(plan) = unless_asked_to_stop(control, planning).await else { return session.stopped().await };
+    let plan = Arc::new(plan?);
+    let shown = session.show(&plan).await;
     if let Err(refused) = plan::refuse(&plan).and_then(|()| plan::refuse_shortages(&plan)) {
-        end(Outcome::Refused, &nothing, done, &[])?;
+        session.end(&plan, Outcome::Refused, &[]).await?;
         return Err(refused);
     }
-    let control = Control::default();
-    let (events, shown) = mpsc::unbounded_channel();
+    match shown {
+        // Who reads what is done went away, and what was asked for is done all the same.
+        Err(error) if error.is_silent() && session.is_agreed() => {}
+        shown => shown?,
+    }
+    let (events, incoming) = events();
     let executor = Executor::new(Arc::clone(&host), ctx.images()?, limits(args), control.clone(), events);
-    tell_left_alone(&plan);
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
-        let told = tell_outputs(ctx, args, order, writer, &host).await;
-        end(Outcome::NothingToDo, &report, done, &[])?;
-        told?;
-        return Ok(exit_of(&plan, &report));
+        let (told, mut words) = session.outputs(writer, &host).await;
+        words.extend(session.summary(&plan, Outcome::NothingToDo, &report, Duration::ZERO, &[]));
+        return exit_after(say(control, words).await.and(told), exit_of(&plan, &report));
     }
-    if let Err(error) = executor.preflight(&plan, writer).await {
-        if let ApplyError::Preflight(failures) = &error {
-            end(Outcome::PreflightFailed, &nothing, done, failures)?;
+    match unless_asked_to_stop(control, executor.preflight(&plan, writer)).await {
+        None => return session.stopped().await,
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            if let ApplyError::Preflight(failures) = &error {
+                session.end(&plan, Outcome::PreflightFailed, failures).await?;
+            }
+            return Err(explain(&error));
         }
-        return Err(explain(&error));
     }
-    if order.saved.is_none() && !args.yes && !confirmed(args, order.goal.options.mode)? {
-        end(Outcome::Declined, &nothing, done, &[])?;
-        progress::tell("Nothing was done.");
-        return Ok(Exit::Error);
+    if !session.is_agreed() {
+        let asking = confirmed(args, order.goal.options.mode);
+        let Some(agreed) = unless_asked_to_stop(control, asking).await else {
+            return session.stopped().await;
+        };
+        if !agreed? {
+            session.end(&plan, Outcome::Declined, &[]).await?;
+            say(control, vec![Words::Err("Nothing was done.".to_owned())]).await?;
+            return Ok(Exit::Error);
+        }
     }
     let names = keep_texts(order, writer)?;
-    listen_for_interrupts(control)?;
     let started = Instant::now();
-    let applies = async {
-        let result = executor.apply(&plan, writer).await;
-        // Ends the stream of events, and with it the printing.
-        drop(executor);
-        result
-    };
-    let shows = show(&plan, shown, Progress::new(args.json, ctx.options.quiet));
-    let (result, printed) = tokio::join!(applies, shows);
+    let printing = show(Arc::clone(&plan), incoming, Progress::new(args.json, ctx.options.quiet));
+    let result = executor.apply(&plan, writer).await;
+    // Ends the stream of events, and with it the printing.
+    drop(executor);
+    let printed = heard(control, printing).await;
     let report = result.map_err(|error| explain(&error))?;
-    forget_texts(writer, names);
     let elapsed = started.elapsed();
-    if !args.json {
-        summary::tell_people(ctx, &plan, &report, elapsed);
-    }
+    let (mut told, mut words) = (Ok(()), Vec::new());
     // Who interrupts wants it to end.
-    let told = if report.interrupted { Ok(()) } else { tell_outputs(ctx, args, order, writer, &host).await };
-    end(summary::outcome_of(&report), &report, elapsed, &[])?;
-    printed.and(told)?;
-    Ok(exit_of(&plan, &report))
+    if !report.interrupted {
+        forget_texts(writer, names);
+        if let Some((failed, outputs)) = unless_asked_to_stop(control, session.outputs(writer, &host)).await {
+            (told, words) = (failed, outputs);
+        }
+    }
+    let mut summary = session.summary(&plan, summary::outcome_of(&report), &report, elapsed, &[]);
+    // People read the outputs below the summary; to programs, the summary is the last line.
+    if args.json {
+        words.append(&mut summary)
+    } else {
+        words.splice(0..0, summary).for_each(drop)
+    }
+    let printed = printed.and(say(control, words).await);
+    exit_after(printed.and(told), exit_of(&plan, &report))
 }
 
-/// Tells what the outputs of the VMFile come to now, if it has any.
-async fn tell_outputs(
-    ctx: &Context,
-    args: &ApplyArgs,
-    order: &Order,
-    writer: &Writer,
-    host: &RouterHypervisor,
-) -> Result<(), CliError> {
-    let makes_machines = order.goal.options.mode == Mode::Normal;
-    let desired = order.goal.desired.as_ref().filter(|desired| makes_machines && !desired.outputs.is_empty());
-    let Some(desired) = desired.filter(|_| args.json || !ctx.options.quiet) else { return Ok(()) };
-    let machines = machines::seen(host, &order.goal.project, writer.snapshot()?).await?;
-    let outputs = outputs::of(desired, &machines);
-    if args.json {
-        progress::write_event("outputs", json!({ "outputs": outputs::data(&outputs, false) }))
-    } else {
-        ui::print(&format!("\n{LABEL}Outputs{LABEL:#}:\n{}", outputs::text(&outputs)))
+/// What an apply is asked for, and how it speaks.
+struct Session<'a> {
+    ctx: &'a Context,
+    args: &'a ApplyArgs,
+    order: &'a Order,
+    control: &'a Control,
+}
+
+impl Session<'_> {
+    /// Whether nobody needs to be asked.
+    fn is_agreed(&self) -> bool {
+        self.args.yes || self.order.saved.is_some()
+    }
+
+    async fn show(&self, plan: &Plan) -> Result<(), CliError> {
+        let document = PlanDocument::from(plan);
+        let mut words = Vec::new();
+        if self.args.json {
+            words.push(Words::Event("plan", json!({ "plan": document })));
+        } else if !self.ctx.options.quiet || !self.is_agreed() {
+            words.push(Words::Out(render::plan(&document, ui::stdout_width())));
+        }
+        words.extend(left_alone(plan).map(Words::Err));
+        say(self.control, words).await
+    }
+
+    /// What the report comes to, for people or for programs.
+    fn summary(
+        &self,
+        plan: &Plan,
+        outcome: Outcome,
+        report: &Report,
+        elapsed: Duration,
+        preflight: &[(Address, Failure)],
+    ) -> Vec<Words> {
+        if self.args.json {
+            let data = summary::data(Some(plan), outcome, report, elapsed, preflight);
+            return vec![Words::Event("summary", data)];
+        }
+        let has_run = matches!(outcome, Outcome::Complete | Outcome::Partial | Outcome::Interrupted);
+        if !has_run || (self.ctx.options.quiet && report.is_complete()) {
+            return Vec::new();
+        }
+        vec![Words::Err(summary::text(plan, report, elapsed))]
+    }
+
+    /// Says that it ends before anything was done.
+    async fn end(
+        &self,
+        plan: &Plan,
+        outcome: Outcome,
+        preflight: &[(Address, Failure)],
+    ) -> Result<(), CliError> {
+        let words = self.summary(plan, outcome, &Report::default(), Duration::ZERO, preflight);
+        say(self.control, words).await
+    }
+
+    /// The user asked to stop before anything was done.
+    async fn stopped(&self) -> Result<Exit, CliError> {
+        let report = Report { interrupted: true, ..Report::default() };
+        let words = if self.args.json {
+            Words::Event("summary", summary::data(None, Outcome::Interrupted, &report, Duration::ZERO, &[]))
+        } else {
+            Words::Err(format!("{DOUBTFUL}Interrupted{DOUBTFUL:#}: nothing was done."))
+        };
+        exit_after(say(self.control, vec![words]).await, Exit::Interrupted)
+    }
+
+    /// What the outputs of the VMFile come to now, if it has any.
+    async fn outputs(&self, writer: &Writer, host: &RouterHypervisor) -> (Result<(), CliError>, Vec<Words>) {
+        let Self { ctx, args, order, .. } = self;
+        let makes_machines = order.goal.options.mode == Mode::Normal;
+        let desired =
+            order.goal.desired.as_ref().filter(|desired| makes_machines && !desired.outputs.is_empty());
+        let Some(desired) = desired.filter(|_| args.json || !ctx.options.quiet) else {
+            return (Ok(()), vec![]);
+        };
+        let seen = async { machines::seen(host, &order.goal.project, writer.snapshot()?).await };
+        match seen.await {
+            Err(error) => (Err(error), Vec::new()),
+            Ok(machines) => {
+                let outputs = outputs::of(desired, &machines);
+                let words = if args.json {
+                    Words::Event("outputs", json!({ "outputs": outputs::data(&outputs, false) }))
+                } else {
+                    Words::Out(format!("\n{LABEL}Outputs{LABEL:#}:\n{}", outputs::text(&outputs)))
+                };
+                (Ok(()), vec![words])
+            }
+        }
+    }
+}
+
+/// How an apply ends: what it did counts for more than what could be said of it.
+fn exit_after(said: Result<(), CliError>, exit: Exit) -> Result<Exit, CliError> {
+    match said {
+        Err(error) if exit == Exit::Fine && !error.is_silent() => Err(error),
+        _ => Ok(exit),
     }
 }
 
@@ -237,69 +340,59 @@ fn forget_texts(writer: &Writer, mut kept: BTreeSet<String>) {
 }
 
 /// What nothing can be done to is left alone; the exit code says that not all is as desired.
-fn tell_left_alone(plan: &Plan) {
-    for (change, alone) in plan.left_alone() {
-        let hint = if change.drift.iter().any(|drift| drift.kind == DriftKind::Unreachable) {
-            ". If it hangs, end its process: the next apply starts it again"
-        } else {
-            ""
+fn left_alone(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.left_alone().map(|(change, alone)| {
+        let hint = match alone.kind {
+            LeftAloneKind::Unreachable => ". If it hangs, end its process: the next apply starts it again",
+            LeftAloneKind::Elsewhere
+            | LeftAloneKind::Damaged
+            | LeftAloneKind::DiskFull
+            | LeftAloneKind::Interrupted
+            | LeftAloneKind::Dependency => "",
         };
-        progress::tell(&format!(
-            "{DOUBTFUL}left alone{DOUBTFUL:#}: `{}`: {}{hint}",
-            change.address,
-            ui::visible(&alone.reason)
-        ));
-    }
+        let reason = ui::visible(&alone.reason);
+        format!("{DOUBTFUL}left alone{DOUBTFUL:#}: `{}`: {reason}{hint}", change.address)
+    })
 }
 
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
     let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
-    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
+    let (asked, descriptors) = (args.parallelism.get(), descriptors::raise());
+    let steps = descriptors::steps(asked, descriptors);
+    if steps < asked {
+        ui::warn(&format!(
+            "only {steps} steps run at once: this process may have {descriptors} files open (`ulimit -Hn`)"
+        ));
+    }
+    Limits { steps, boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.
-async fn show(
-    plan: &Plan,
-    mut events: mpsc::UnboundedReceiver<Event>,
+///
+/// Printing has a thread of its own: a pipe that nobody reads, or a terminal that was stopped, blocks it, and nothing
+/// that an apply does.
+fn show(
+    plan: Arc<Plan>,
+    mut events: EventReceiver,
     mut progress: Progress,
-) -> Result<(), CliError> {
-    let mut result = Ok(());
-    while let Some(event) = events.recv().await {
-        if result.is_ok() {
-            result = progress.show(plan, &event);
-        }
-    }
-    progress.finish();
-    result
-}
-
-/// First interrupt: start nothing new. Second: stop at once.
-fn listen_for_interrupts(control: Control) -> Result<(), CliError> {
-    let listen =
-        |kind| signal(kind).map_err(|error| CliError::new("cannot listen for signals").because(&error));
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    // A terminal that goes away is no reason to leave machines half-made.
-    let mut hangup = listen(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => continue,
+) -> impl Future<Output = Result<(), CliError>> {
+    let runtime = Handle::current();
+    let printing = aside(move || {
+        let mut result = Ok(());
+        while let Some(event) = runtime.block_on(events.recv()) {
+            if result.is_ok() {
+                result = progress.show(&plan, &event);
             }
-            if control.drain.is_cancelled() {
-                control.abort.cancel();
-            }
-            control.drain.cancel();
         }
+        progress.finish();
+        result
     });
-    Ok(())
+    async move { printing.await? }
 }
 
 /// Asks on the terminal. Without one there is nobody to ask.
-fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
+async fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
     if args.json || !can_ask() {
         let why = if args.json { "--json asks nothing" } else { "there is no terminal to ask" };
         return Err(CliError::new(format!("{why}, so nobody said whether to apply this plan")).help(
@@ -312,5 +405,5 @@ fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
     };
-    stdin::ask(question)
+    aside(move || stdin::ask(question)).await?
 }

@@ -14,13 +14,17 @@
 
 mod dispatch;
 mod effect;
+mod events;
 mod executor;
 mod gate;
+mod notes;
 mod outcome;
 mod records;
 mod retries;
 
 pub use dispatch::Limits;
 pub use effect::Host;
+pub use events::{EventReceiver, EventSender, events};
 pub use executor::{Control, Executor};
+pub use notes::{NotedAt, note_down};
 pub use outcome::{ApplyError, Event, Failure, Report};

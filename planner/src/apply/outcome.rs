@@ -72,6 +72,15 @@ pub enum Event {
         /// What is left when boots under way have taken all they may, in bytes.
         available: u64,
     },
+    /// Lines that a guest printed here are left out, because whoever shows events was slower than the guest.
+    Dropped {
+        /// During which step.
+        id: StepId,
+        /// Which machine.
+        address: Address,
+        /// How many.
+        lines: u64,
+    },
     /// No new steps are started, because the user asked to stop.
     Draining {
         /// Steps that run and go on to their end.

@@ -94,7 +94,7 @@ async fn interrupt_starts_nothing_new_and_the_next_apply_finishes() {
 async fn second_interrupt_records_what_is_abandoned() {
     let mut world = World::new();
     let goal = desired([world.vm("slow")]);
-    let hour = Rule { op: "start".to_owned(), vm: None, fail: None, delay_ms: 3_600_000, times: Some(1) };
+    let hour = Rule { op: "start".to_owned(), delay_ms: 3_600_000, times: Some(1), ..Rule::default() };
     world.noop.script(&[hour]).unwrap();
     let plan = world.plan(Some(&goal)).await;
     let control = Control::default();

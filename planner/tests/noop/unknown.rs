@@ -202,8 +202,7 @@ async fn machine_that_is_renamed_keeps_the_mark() {
 async fn second_interrupt_in_a_step_leaves_its_outcome_unknown() {
     let mut world = World::new();
     let goal = goal(&world, Rerun::Ask);
-    let hour =
-        Rule { op: "provision-2".to_owned(), vm: None, fail: None, delay_ms: 3_600_000, times: Some(1) };
+    let hour = Rule { op: "provision-2".to_owned(), delay_ms: 3_600_000, times: Some(1), ..Rule::default() };
     world.noop.script(&[hour]).unwrap();
     let plan = world.plan(Some(&goal)).await;
     let control = Control::default();

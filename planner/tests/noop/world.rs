@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use uuid::Uuid;
-use vmctl_planner::apply::{Control, Event, Executor, Limits, Report};
+use vmctl_planner::apply::{Control, EventReceiver, Executor, Limits, Report, events};
 use vmctl_planner::checks::ask;
 use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, ready_at_login};
 use vmctl_planner::observed::strays;
@@ -115,11 +114,8 @@ impl World {
         })
     }
 
-    pub(crate) fn executor(
-        &self,
-        control: Control,
-    ) -> (Executor<RouterHypervisor>, mpsc::UnboundedReceiver<Event>) {
-        let (events, shown) = mpsc::unbounded_channel();
+    pub(crate) fn executor(&self, control: Control) -> (Executor<RouterHypervisor>, EventReceiver) {
+        let (events, shown) = events();
         let limits = Limits { steps: 8, boots: 4, images: 2 };
         (Executor::new(Arc::clone(&self.host), self.images.clone(), limits, control, events), shown)
     }
@@ -198,7 +194,8 @@ pub(crate) fn forward(host_port: u16, guest_port: u16) -> Forward {
 }
 
 pub(crate) fn fail(op: &str, vm: &str, times: Option<u32>) -> Rule {
-    Rule { op: op.to_owned(), vm: Some(vm.to_owned()), fail: Some("no luck".to_owned()), delay_ms: 0, times }
+    let (op, vm, why) = (op.to_owned(), vm.to_owned(), "no luck".to_owned());
+    Rule { op, vm: Some(vm), fail: Some(why), times, ..Rule::default() }
 }
 
 pub(crate) fn bytes(plan: &Plan) -> String {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::accel::AccelChoice;
@@ -197,5 +198,9 @@ impl Custody for QemuBackend {
 
     async fn release(&self, vm: &VmHandle) -> Result<()> {
         self.let_go(&self.here(vm).await?)
+    }
+
+    async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        self.keep_note(vm, note)
     }
 }

@@ -3,10 +3,12 @@
 
 mod bad_input;
 mod changes;
+mod crash;
 mod drift;
 mod examples;
 mod field;
 mod format;
+mod full;
 mod init;
 mod interruption;
 mod life;
@@ -15,6 +17,7 @@ mod moved;
 mod outputs;
 mod plans;
 mod provisioning;
+mod recovery;
 mod report;
 mod room;
 mod schema;

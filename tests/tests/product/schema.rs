@@ -8,7 +8,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use vmctl_tests::surroundings::repository;
-use vmctl_tests::{World, process};
+use vmctl_tests::{World, await_condition, process};
 
 use promised::{SCHEMAS, allowed, apply, document, events, promised};
 pub(crate) use worlds::furnish;
@@ -145,6 +145,9 @@ fn machines_in_every_state_are_as_promised() {
     );
 }
 
+/// Lines of a guest that floods: many times what a pipe and vmctl itself hold.
+const FLOOD: u64 = 50_000;
+
 #[test]
 fn events_of_every_kind_are_as_promised() {
     let world = world();
@@ -157,7 +160,6 @@ fn events_of_every_kind_are_as_promised() {
         &json!([
             { "op": "start", "vm": "base", "fail": "no luck", "times": 1 },
             { "op": "provision-2", "vm": "worker", "fail": "no luck", "times": 1 },
-            { "op": "stop", "vm": "base", "delay-ms": 600_000 },
         ]),
     );
     // Room for one boot at a time.
@@ -175,6 +177,24 @@ fn events_of_every_kind_are_as_promised() {
     let nothing = apply(&world, &[], 0);
     assert_eq!((nothing.len(), &nothing[2]["outcome"]), (3, &json!("nothing-to-do")));
     assert_eq!(nothing[1]["outputs"]["login"]["value"], "me");
+
+    // Nobody reads, and a guest floods: everything is done, and what is not shown is counted.
+    let flood = json!({ "op": "provision-1", "vm": "worker", "lines": FLOOD });
+    script(&world, &json!([flood, { "op": "stop", "vm": "base", "delay-ms": 600_000 }]));
+    let log = world.data().join("projects/shop/noop/events.log");
+    let provisioned = || {
+        let log = fs::read_to_string(&log).expect("the world's log");
+        log.lines().filter(|line| *line == "provision-2 worker").count()
+    };
+    let before = provisioned();
+    let unread = world.start_unread(&["apply", "--yes", "--json", "--replace", "worker"]);
+    await_condition("an apply that cannot print goes on", || provisioned() > before);
+    let flooded = events(&unread.read().end().expect(0));
+    let shown = flooded.iter().filter(|event| event["event"] == "output").count() as u64;
+    let dropped = flooded.iter().filter_map(|event| event["lines"].as_u64()).sum::<u64>();
+    assert!(dropped > 0, "a pipe holds less than {FLOOD} lines");
+    assert_eq!(shown + dropped, FLOOD + 2, "each step prints a line of its own");
+    all.extend(flooded);
 
     // A step that does not end, and two interrupts.
     let mut destroy = world.start(&["apply", "--destroy", "--yes", "--json", "--parallelism", "1"]);

@@ -1,0 +1,65 @@
+//! The list of places is complete, and so are the scenarios that pass them.
+
+use std::collections::BTreeSet;
+
+use vmctl_tests::World;
+use vmctl_tests::surroundings::{repository, sources};
+
+use super::scenario::{Scenario, Stage};
+
+/// Every place that the program lists.
+pub(super) fn listed() -> BTreeSet<String> {
+    let list = World::with_failpoints(0).vmctl(&["failpoints"]).expect(0).stdout;
+    list.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+/// Places that only a real machine passes; the tests with QEMU say which they pass.
+pub(super) fn is_of_qemu(point: &str) -> bool {
+    point.contains(".qemu.")
+}
+
+#[test]
+fn scenarios_of_fake_machines_pass_every_place_but_those_of_qemu() {
+    let passed: BTreeSet<String> = Scenario::ALL
+        .into_iter()
+        .flat_map(|scenario| Stage::new(scenario).passed)
+        .map(|(name, _)| name)
+        .collect();
+    let wanted: BTreeSet<String> = listed().into_iter().filter(|point| !is_of_qemu(point)).collect();
+    let missed: Vec<_> = wanted.difference(&passed).collect();
+    assert!(missed.is_empty(), "no scenario passes {missed:?}");
+}
+
+/// A place that is not listed can be neither armed nor traced.
+#[test]
+fn every_place_in_the_sources_is_listed() {
+    let listed = listed();
+    let mut found = 0;
+    for krate in ["planner", "providers", "state"] {
+        for path in sources(&repository().join(krate).join("src")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for rest in text.split("fail").skip(1) {
+                let call = rest.strip_prefix("point!(").or_else(|| rest.strip_prefix("::fail_point!("));
+                let Some(name) = call.and_then(|call| call.trim_start().strip_prefix('"')) else { continue };
+                let name = name.split('"').next().unwrap();
+                found += 1;
+                assert!(
+                    listed.contains(name) || name == "stop.patience",
+                    "`{name}` in {} is not listed",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(found > 30, "only {found} places found: is this test out of date?");
+}
+
+#[test]
+fn vmctl_for_people_has_no_failpoints() {
+    let mut world = World::new(0);
+    world.arm("state.lock.announced=kill");
+    world.vmctl(&["failpoints"]).expect(64).says("unrecognized subcommand");
+    world.blank_image();
+    world.vmfile("vm \"web\" { image \"blank.qcow2\"; backend \"noop\" }");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+}
