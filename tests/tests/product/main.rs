@@ -6,6 +6,7 @@ mod changes;
 mod crash;
 mod drift;
 mod examples;
+mod field;
 mod format;
 mod full;
 mod init;
