@@ -1,7 +1,7 @@
 //! A throwaway place to run vmctl in.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -192,17 +192,34 @@ impl World {
         Unread::new(child, what)
     }
 
-    fn spawn(&self, arguments: &[&str]) -> (Child, String) {
+    /// vmctl as every run of this world starts it; for tests that look after its streams themselves.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.prefix.split_first() {
             Some((program, rest)) => {
-                let mut command = Command::new(program);
+                let mut command = self.beside_vmctl(program);
                 command.args(rest).arg(&self.binary);
                 command
             }
-            None => Command::new(&self.binary),
+            None => self.beside_vmctl(&self.binary),
         };
-        command.args(arguments).current_dir(self.project());
-        command.env_clear().envs(&self.variables);
+        command.args(arguments);
+        command
+    }
+
+    /// Another program with the surroundings that vmctl has in this world.
+    pub fn beside_vmctl(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.project()).env_clear().envs(&self.variables);
+        command
+    }
+
+    /// The vmctl under test.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> (Child, String) {
+        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run vmctl: {error}"));
         (child, format!("vmctl {}", arguments.join(" ")))
