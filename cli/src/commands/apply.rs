@@ -52,6 +52,12 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
     let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let exit = large_runtime()?.block_on(with_lock(ctx, args, &order, &mut writer, host));
+    writer.set_result(match &exit {
+        Ok(Exit::Fine) => "done",
+        Ok(Exit::Partial) => "partly done",
+        Ok(Exit::Interrupted) => "interrupted",
+        Ok(_) | Err(_) => "failed",
+    });
     let closed = writer.close();
     let exit = exit?;
     closed?;

@@ -6,6 +6,7 @@ mod changes;
 mod drift;
 mod examples;
 mod format;
+mod history;
 mod init;
 mod interruption;
 mod life;
