@@ -375,7 +375,9 @@ pub(crate) struct UntaintArgs {
 
 /// Options of `state`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl state rm web\n  vmctl state provisioned web")]
+#[command(
+    after_help = "Examples:\n  vmctl state list\n  vmctl state history\n  vmctl state rm web\n  vmctl state provisioned web\n  vmctl state rebuild           The state is damaged or gone"
+)]
 pub(crate) struct StateArgs {
     /// What to do
     #[command(subcommand)]
@@ -385,14 +387,87 @@ pub(crate) struct StateArgs {
 /// What to do with the state.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
+    /// List the addresses of what is recorded
+    List,
+    /// Show one record
+    Show(StateShowArgs),
+    /// Show who changed the state, when, and what came of it
+    History(StateHistoryArgs),
+    /// Give a record another name
+    Mv(StateMvArgs),
     /// Forget machines, and let them go on as they are
     Rm(StateRmArgs),
+    /// Print the state as JSON, for `state import`
+    Export,
+    /// Put an exported state in place of the recorded one
+    Import(StateImportArgs),
     /// Make a damaged or lost state again from its copies
     Rebuild(StateRebuildArgs),
     /// Clear what a dead vmctl left of its lock
     Unlock(StateUnlockArgs),
     /// Take a provisioning step that was cut off for done
     Provisioned(StateProvisionedArgs),
+}
+
+/// Options of `state show`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state show web\n  vmctl state show web --json | jq .record.handle"
+)]
+pub(crate) struct StateShowArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `state history`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state history\n  vmctl state history web        What was done to `web`\n  vmctl state history --run 5f8b  The steps of one run\n\nThe journal keeps the last 1000 runs that changed something, and the last 1000 steps."
+)]
+pub(crate) struct StateHistoryArgs {
+    /// Machine whose steps are shown
+    #[arg(value_name = "VM")]
+    pub(crate) name: Option<String>,
+    /// Show the steps of this run; its first digits are enough
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `state mv`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state mv web www\n\nAs `moved` in the VMFile does it, but at once. No machine is touched."
+)]
+pub(crate) struct StateMvArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) from: String,
+    /// Its new name
+    #[arg(value_parser = machine_name)]
+    pub(crate) to: Name,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+}
+
+/// Options of `state import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state export > state.json\n  vmctl state import state.json\n\nNo machine is touched, and the state that was there is moved aside, never removed. A state of another\nproject or lineage, and one that is older than what is recorded, needs --force."
+)]
+pub(crate) struct StateImportArgs {
+    /// File that `state export` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) exported: PathBuf,
+    /// Import it even if it is older, or another project's
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `state rebuild`.

@@ -10,12 +10,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
+use vmctl_planner::apply::{NotedAt, note_down};
 use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
 use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
-use vmctl_state::{Holder, ProjectDir, Repair, Reserve, Snapshot, StoreError, Writer, project};
+use vmctl_state::{Holder, ProjectDir, Record, Repair, Reserve, Snapshot, StoreError, Writer, project};
 
 use crate::args::{GlobalArgs, LockArgs};
 use crate::commands::plan::lineage;
@@ -266,6 +267,17 @@ impl Context {
         lock: &LockArgs,
     ) -> Result<Repair, CliError> {
         self.locked(lock, |wait| Repair::begin(dir, &holder(command), wait))
+    }
+
+    /// Notes records that were changed by hand in their machines' folders.
+    pub(crate) fn note_records<'r>(
+        &self,
+        dir: &ProjectDir,
+        at: NotedAt,
+        records: impl IntoIterator<Item = &'r Record>,
+    ) -> Result<(), CliError> {
+        let host = self.hypervisor(dir)?;
+        small_runtime()?.block_on(note_down(&host, at, records)).map_err(|error| CliError::of(&error))
     }
 
     /// Takes a lock, and waits for it if that is asked for.

@@ -62,6 +62,13 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     Ok((address, folder))
 }
 
+/// The project and address of the machine that `wanted` names, without looking at it, for who only reads.
+pub(crate) fn found(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliError> {
+    let (project, snapshot) = recorded(ctx, Some(wanted))?;
+    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    Ok((project, address))
+}
+
 /// The project and address of the machine that `wanted` names, without looking at it, for who changes its record: a
 /// copy of the VMFile that it does not belong to has no say in that.
 pub(crate) fn named(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliError> {

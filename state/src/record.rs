@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::project::Holder;
+
 /// Version of the JSON form of [`Snapshot`] and of everything inside it.
 ///
 /// A reader refuses a higher version; fields may be added within one version if readers can ignore them.
@@ -133,6 +135,41 @@ pub struct Record {
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
+}
+
+/// One command that changed the state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its identity; the steps that it began name it.
+    pub id: Uuid,
+    /// The command, as typed, without its options' values.
+    pub command: String,
+    /// User name or number.
+    pub user: String,
+    /// Host name.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it took the right to write.
+    pub began: Timestamp,
+    /// When it gave the right back; absent while it runs, and for ever if it died.
+    pub ended: Option<Timestamp>,
+    /// What came of it, in a word; absent as long as its end is.
+    pub result: Option<String>,
+}
+
+impl Run {
+    /// A run by `holder` that begins now.
+    pub fn begin(holder: &Holder) -> Self {
+        let Holder { command, user, host, pid, since, boot: _ } = holder.clone();
+        Self { id: Uuid::new_v4(), command, user, host, pid, began: since, ended: None, result: None }
+    }
+
+    /// The same run, ended.
+    #[must_use]
+    pub fn end(self, result: &str, at: Timestamp) -> Self {
+        Self { ended: Some(at), result: Some(result.to_owned()), ..self }
+    }
 }
 
 /// The second copy of one record, kept in the machine's own folder.

@@ -31,7 +31,7 @@ use crate::files;
 use crate::guard;
 use crate::ledger::{Head, Ledger, Row, Staged};
 use crate::project::lock::Lock;
-use crate::record::{Ended, FORMAT_VERSION, Intent, Record, Snapshot};
+use crate::record::{Ended, FORMAT_VERSION, Intent, Record, Run, Snapshot};
 use crate::seal::{Seal, Version};
 use crate::store::Entry;
 
@@ -47,6 +47,11 @@ const META: &str = "meta";
 const RECORDS: &str = "records";
 const INTENTS: &str = "intents";
 const HISTORY: &str = "history";
+/// Commands that changed something. A vmctl that knows no such tree leaves it alone.
+const RUNS: &str = "runs";
+
+/// How many runs are kept: some years of a busy project.
+const RUNS_LIMIT: usize = 1_000;
 
 const FORMAT_KEY: &[u8] = b"format";
 const HEAD_KEY: &[u8] = b"head";
@@ -81,7 +86,7 @@ impl fmt::Debug for SledStore {
 impl SledStore {
     /// Makes an empty store at `folder`, where there is none. It appears whole or not at all.
     pub(crate) fn create(folder: &Path, lineage: Uuid) -> Result<(), StoreError> {
-        let draft = Self::draft(folder, &Snapshot::empty(lineage, Timestamp::now()))?;
+        let draft = Self::draft(folder, &Snapshot::empty(lineage, Timestamp::now()), &[])?;
         // What is at the place now holds no data file, so that it is no store; usually there is nothing.
         if files::exists(folder)? {
             fs::remove_dir(folder).map_err(StoreError::io("replace folder", folder))?;
@@ -90,7 +95,7 @@ impl SledStore {
     }
 
     /// Makes a whole store that holds `snapshot`, durable, beside `folder`; returns where. [`install`] puts it in place.
-    pub(crate) fn draft(folder: &Path, snapshot: &Snapshot) -> Result<PathBuf, StoreError> {
+    pub(crate) fn draft(folder: &Path, snapshot: &Snapshot, runs: &[Run]) -> Result<PathBuf, StoreError> {
         let draft = folder.with_extension("new");
         if files::exists(&draft)? {
             fs::remove_dir_all(&draft).map_err(StoreError::io("remove", &draft))?;
@@ -101,6 +106,9 @@ impl SledStore {
         rows.extend(snapshot.open.iter().cloned().map(Row::OpenIntent));
         let head = Ledger::of(snapshot.clone()).head();
         let mut writes = writes(&Staged { rows, head }, &draft)?;
+        for run in runs {
+            writes.push(run_row(run, &draft)?);
+        }
         let version = Some(encode(&FORMAT_VERSION, &draft)?);
         writes.push(Write { tree: Place::Meta, key: FORMAT_KEY.to_vec(), value: version });
         contained(&draft, || {
@@ -228,8 +236,8 @@ impl SledStore {
         self.broken
     }
 
-    /// Commits as [`Store::commit`](crate::Store::commit) says.
-    pub(crate) fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
+    /// Commits as [`Store::commit`](crate::Store::commit) says, and with it that `run` began, if that is given.
+    pub(crate) fn commit(&mut self, entries: &[Entry], run: Option<&Run>) -> Result<u64, StoreError> {
         if entries.is_empty() {
             return Ok(self.current().serial);
         }
@@ -238,7 +246,11 @@ impl SledStore {
             return Err(StoreError::io("write", &self.folder)(why));
         }
         let staged = self.ledger.stage(entries, Timestamp::now())?;
-        let writes = writes(&staged, &self.folder)?;
+        let mut writes = writes(&staged, &self.folder)?;
+        if let Some(run) = run {
+            writes.push(run_row(run, &self.folder)?);
+            writes.extend(self.surplus_runs()?);
+        }
         self.write(&writes).inspect_err(|_| self.broken = true)?;
         self.ledger.accept(staged);
         Ok(self.current().serial)
@@ -254,6 +266,24 @@ impl SledStore {
         self.data.sync_data().map_err(StoreError::io("sync", &data_file(&self.folder)))?;
         failpoint!("state.commit.synced", &data_file(&self.folder));
         Ok(())
+    }
+
+    /// Keeps how `run` ended. The serial stays: what is recorded did not change.
+    pub(crate) fn end_run(&self, run: &Run) -> Result<(), StoreError> {
+        self.write(&[run_row(run, &self.folder)?])
+    }
+
+    /// Reads the runs that are kept, oldest first.
+    pub(crate) fn runs(&self) -> Result<Vec<Run>, StoreError> {
+        let rows = contained(&self.folder, || rows(&self.engine.runs))?;
+        rows.into_iter().map(|(key, pieces)| decode(&key, &pieces, &self.folder)).collect()
+    }
+
+    /// What removes the runs for which there is no room besides a new one.
+    fn surplus_runs(&self) -> Result<Vec<Write>, StoreError> {
+        let rows = contained(&self.folder, || rows(&self.engine.runs))?;
+        let surplus = (rows.len() + 1).saturating_sub(RUNS_LIMIT);
+        Ok(rows.into_keys().take(surplus).map(|key| Write { tree: Place::Runs, key, value: None }).collect())
     }
 
     /// Reads the steps that ended, oldest first.
@@ -298,6 +328,7 @@ struct Engine {
     records: Tree,
     intents: Tree,
     history: Tree,
+    runs: Tree,
 }
 
 /// One row as bytes: what is to stand under a key of a tree, or nothing.
@@ -313,6 +344,7 @@ enum Place {
     Records,
     Intents,
     History,
+    Runs,
 }
 
 impl Engine {
@@ -327,20 +359,22 @@ impl Engine {
             records: db.open_tree(RECORDS)?,
             intents: db.open_tree(INTENTS)?,
             history: db.open_tree(HISTORY)?,
+            runs: db.open_tree(RUNS)?,
             db,
         })
     }
 
     /// Makes all writes or none.
     fn transact(&self, writes: &[Write]) -> sled::Result<()> {
-        let done = (&self.meta, &self.records, &self.intents, &self.history).transaction(
-            |(meta, records, intents, history)| {
+        let done = (&self.meta, &self.records, &self.intents, &self.history, &self.runs).transaction(
+            |(meta, records, intents, history, runs)| {
                 for write in writes {
                     let tree = match write.tree {
                         Place::Meta => meta,
                         Place::Records => records,
                         Place::Intents => intents,
                         Place::History => history,
+                        Place::Runs => runs,
                     };
                     put(tree, write)?;
                 }
@@ -418,6 +452,14 @@ fn load(db: Db, folder: &Path) -> Result<(Engine, Ledger), StoreError> {
     let ledger =
         Ledger::from_parts(head, records, open, Timestamp::now()).map_err(|why| damaged(folder, why))?;
     Ok((engine, ledger))
+}
+
+/// A run as bytes. Its key sorts by time.
+fn run_row(run: &Run, folder: &Path) -> Result<Write, StoreError> {
+    // No time before 1970 is one of ours.
+    let began = u64::try_from(run.began.as_microsecond()).unwrap_or(0);
+    let key = [&began.to_be_bytes()[..], run.id.as_bytes()].concat();
+    Ok(Write { tree: Place::Runs, key, value: Some(encode(run, folder)?) })
 }
 
 /// What a staged commit writes, as bytes.
@@ -573,7 +615,7 @@ mod tests {
                 at,
                 detail: "x".repeat(150_000).into(),
             };
-            store.commit(&[Entry::Begin(intent)]).unwrap();
+            store.commit(&[Entry::Begin(intent)], None).unwrap();
             assert_eq!(blobs(), 0, "after {n} commits");
         }
         store.close().unwrap();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::error::StoreError;
 use crate::record::{Address, Intent, OpId, Outcome, Record, Snapshot};
 
@@ -38,6 +40,11 @@ pub trait Store: Send + fmt::Debug {
     /// store takes no further commit: whether the failed one reached the disk is known only once it is opened
     /// again.
     fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError>;
+
+    /// The run that commits belong to, where runs are kept.
+    fn run(&self) -> Option<Uuid> {
+        None
+    }
 
     /// Whether the writer before this one died: what it kept beside the store may be behind. Stores that nobody else
     /// writes follow none.

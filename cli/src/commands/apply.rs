@@ -61,6 +61,12 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         // Whatever still blocks one of its threads, nobody waits for it any more.
         runtime.shutdown_background();
     }
+    writer.set_result(match &exit {
+        Ok(Exit::Fine) => "done",
+        Ok(Exit::Partial) => "partly done",
+        Ok(Exit::Interrupted) => "interrupted",
+        Ok(_) | Err(_) => "failed",
+    });
     let closed = writer.close();
     let exit = exit?;
     closed?;

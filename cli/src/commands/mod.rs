@@ -7,6 +7,7 @@ pub(crate) mod drift;
 pub(crate) mod exec;
 pub(crate) mod fmt;
 pub(crate) mod graph;
+pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod log;
@@ -19,6 +20,7 @@ pub(crate) mod ssh;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod taint;
+pub(crate) mod transfer;
 pub(crate) mod validate;
 
 /// Version of every JSON document that reading commands print; fields may be added within one version.

@@ -1,6 +1,7 @@
 //! `state provisioned`: a provisioning step that was cut off is taken for done.
 
 use jiff::Timestamp;
+use vmctl_planner::apply::NotedAt;
 use vmctl_planner::recorded::{cut_off, unknown_step};
 use vmctl_state::{Address, Entry, Interrupted, Outcome, ProvisionRecord, Record, Reserve, Snapshot, Store};
 
@@ -22,7 +23,9 @@ pub(crate) fn run(ctx: &Context, args: &StateProvisionedArgs) -> Result<Exit, Cl
         writer.close()?;
         return Ok(Exit::Error);
     }
-    writer.commit(&entries)?;
+    let serial = writer.commit(&entries)?;
+    let Snapshot { lineage, records, .. } = writer.snapshot()?;
+    ctx.note_records(&dir, NotedAt { lineage, serial }, records.get(&address))?;
     writer.close()?;
     ctx.note(&format!(
         "Provisioning step {number} (`{label}`) of `{address}` counts as done; `vmctl apply` goes on behind it."

@@ -10,6 +10,7 @@ use vmctl_planner::apply::{NotedAt, note_down};
 use vmctl_planner::observed::Sight;
 use vmctl_planner::{record_of, refresh};
 use vmctl_providers::{Custody, InstanceId, Name, RouterHypervisor, Stray, VmState};
+use vmctl_state::project::Kept;
 use vmctl_state::salvage::{Salvaged, Source, Unused, salvage};
 use vmctl_state::{Entry, Note, ProjectDir, Repair, Reserve, Snapshot, Store, StoreErrorKind};
 
@@ -200,7 +201,7 @@ fn rebuild<'a>(
     let machines = runtime.block_on(seen(host, &salvaged))?;
     let left = found.left(&strays, &salvaged);
     let Salvaged { snapshot, .. } = salvaged;
-    let kept = repair.replace(&snapshot)?;
+    let kept = repair.replace(&snapshot, Kept::Damaged)?;
     let at = NotedAt { lineage: snapshot.lineage, serial: snapshot.serial };
     let noted = runtime.block_on(note_down(host, at, snapshot.records.values()));
     noted.map_err(|error| CliError::of(&error))?;

@@ -52,7 +52,7 @@ pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
     };
     if args.output.json {
         let project = name.as_ref().map(Name::as_str);
-        ui::print_json(&Document { format: JSON_FORMAT, project, state: state.as_ref() })?;
+        print_state(project, state.as_ref())?;
         return Ok(Exit::Fine);
     }
     match (name, state) {
@@ -61,6 +61,11 @@ pub(crate) fn run(ctx: &Context, args: &ShowArgs) -> Result<Exit, CliError> {
         (None, _) => ctx.note("Nothing is recorded: no VMFile.kdl was found and no project exists."),
     }
     Ok(Exit::Fine)
+}
+
+/// Prints the recorded state for programs.
+pub(super) fn print_state(project: Option<&str>, state: Option<&Snapshot>) -> Result<(), CliError> {
+    ui::print_json(&Document { format: JSON_FORMAT, project, state })
 }
 
 fn text(project: &str, state: &Snapshot) -> Result<String, CliError> {
@@ -80,7 +85,8 @@ fn text(project: &str, state: &Snapshot) -> Result<String, CliError> {
     Ok(text)
 }
 
-fn machine(record: &Record) -> Result<String, CliError> {
+/// One record, for people.
+pub(super) fn machine(record: &Record) -> Result<String, CliError> {
     let spec = spec_of(record).map_err(|error| CliError::of(&error))?;
     let mut rows: Vec<(&str, String)> = vec![
         ("phase", phase_word(record.phase).to_owned()),

@@ -1,23 +1,95 @@
 //! `state`: changes what is remembered, without touching machines.
 
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+use vmctl_planner::apply::NotedAt;
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::{Custody, Name, VmHandle};
-use vmctl_state::{Address, Entry, Reserve, Store, Unlocked, unlock};
+use vmctl_state::{Address, Entry, Record, Reserve, Snapshot, Store, Unlocked, project, unlock};
 
-use super::rebuild;
-use crate::args::{LockArgs, StateArgs, StateCommand, StateRmArgs, StateUnlockArgs};
+use super::{JSON_FORMAT, history, rebuild, show, transfer};
+use crate::args::{
+    LockArgs, StateArgs, StateCommand, StateMvArgs, StateRmArgs, StateShowArgs, StateUnlockArgs,
+};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
-use crate::machines;
+use crate::{machines, ui};
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &StateArgs) -> Result<Exit, CliError> {
     match &args.command {
+        StateCommand::List => list(ctx),
+        StateCommand::Show(args) => show_one(ctx, args),
+        StateCommand::History(args) => history::run(ctx, args),
+        StateCommand::Mv(args) => mv(ctx, args),
         StateCommand::Rm(args) => rm(ctx, args),
+        StateCommand::Export => transfer::export(ctx),
+        StateCommand::Import(args) => transfer::import(ctx, args),
         StateCommand::Unlock(args) => give_back(ctx, args),
         StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
         StateCommand::Rebuild(args) => rebuild::run(ctx, args),
     }
+}
+
+/// Prints the address of everything that is recorded.
+fn list(ctx: &Context) -> Result<Exit, CliError> {
+    let state = match ctx.project()? {
+        Some(project) => project::read(&ctx.project_dir(&project)?)?,
+        None => None,
+    };
+    let records = state.map(|state| state.records).unwrap_or_default();
+    ui::print(&records.keys().map(|address| format!("{address}\n")).collect::<String>())?;
+    Ok(Exit::Fine)
+}
+
+/// One record as a program reads it. Its form inside is that of the state.
+#[derive(Serialize)]
+struct Shown<'a> {
+    format: u32,
+    project: &'a Name,
+    lineage: Uuid,
+    serial: u64,
+    record: &'a Record,
+}
+
+/// Shows one record.
+fn show_one(ctx: &Context, args: &StateShowArgs) -> Result<Exit, CliError> {
+    let (project, address) = machines::found(ctx, &args.name)?;
+    let state = project::read(&ctx.project_dir(&project)?)?;
+    let gone = || CliError::new(format!("`{address}` is recorded no longer"));
+    let state = state.ok_or_else(gone)?;
+    let record = state.records.get(&address).ok_or_else(gone)?;
+    if args.json {
+        let Snapshot { lineage, serial, .. } = state;
+        ui::print_json(&Shown { format: JSON_FORMAT, project: &project, lineage, serial, record })?;
+    } else {
+        ui::print(show::machine(record)?.trim_start())?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// Gives a record another name, as `moved` in the VMFile does.
+fn mv(ctx: &Context, args: &StateMvArgs) -> Result<Exit, CliError> {
+    let (project, from) = machines::named(ctx, &args.from)?;
+    let to = Address::vm(args.to.as_str());
+    let dir = ctx.project_dir(&project)?;
+    let mut writer = ctx.writer(&dir, "state mv", &args.lock, Reserve::Keep)?;
+    let Snapshot { lineage, mut records, .. } = writer.snapshot()?;
+    if records.contains_key(&to) {
+        return Err(CliError::new(format!("`{to}` is recorded already, so `{from}` cannot take its name"))
+            .help("`vmctl state rm` forgets one of both, or choose another name".to_owned()));
+    }
+    let record = records.remove(&from);
+    let record = record.ok_or_else(|| CliError::new(format!("`{from}` is recorded no longer")))?;
+    let record = Record { address: to.clone(), updated: Timestamp::now(), ..record };
+    let serial = writer.commit(&[Entry::Remove(from.clone()), Entry::Put(Box::new(record.clone()))])?;
+    ctx.note_records(&dir, NotedAt { lineage, serial }, [&record])?;
+    writer.close()?;
+    ctx.note(&format!(
+        "`{from}` is recorded as `{to}`. Give it that name in the VMFile too: `vmctl plan` shows what is left to do."
+    ));
+    Ok(Exit::Fine)
 }
 
 /// Forgets machines. All names are looked up before anything is forgotten.

@@ -1,12 +1,12 @@
 //! `taint` and `untaint`: whether the next apply makes a machine anew.
 
 use jiff::Timestamp;
-use vmctl_planner::apply::{NotedAt, note_down};
+use vmctl_planner::apply::NotedAt;
 use vmctl_planner::recorded::spec_of;
 use vmctl_state::{Address, Entry, Record, Reserve, Store};
 
 use crate::args::{LockArgs, TaintArgs, UntaintArgs};
-use crate::context::{Context, small_runtime};
+use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::machines;
 
@@ -71,8 +71,7 @@ fn mark(
         let record = Record { taint, updated: Timestamp::now(), ..record };
         let serial = writer.commit(&[Entry::Put(Box::new(record.clone()))])?;
         let at = NotedAt { lineage: writer.snapshot()?.lineage, serial };
-        let noted = small_runtime()?.block_on(note_down(&ctx.hypervisor(&dir)?, at, [&record]));
-        noted.map_err(|error| CliError::of(&error))?;
+        ctx.note_records(&dir, at, [&record])?;
     }
     writer.close()?;
     Ok(Marked { address, was, is_protected })

@@ -109,7 +109,7 @@ impl<H: Host> Executor<H> {
         let mut run = Run {
             executor: self,
             plan,
-            id: Uuid::new_v4(),
+            id: store.run().unwrap_or_else(Uuid::new_v4),
             next_op: snapshot.next_op.0,
             at: NotedAt { lineage: snapshot.lineage, serial: snapshot.serial },
             notes: Notes::default(),

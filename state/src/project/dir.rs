@@ -56,6 +56,11 @@ impl ProjectDir {
         self.0.join("snapshot.json")
     }
 
+    /// The journal as the last writer left it, for readers.
+    pub(super) fn history(&self) -> PathBuf {
+        self.0.join("history.json")
+    }
+
     /// File with the highest serial that was ever published.
     pub(super) fn mark(&self) -> PathBuf {
         self.0.join("serial")

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::ProjectDir;
 use crate::error::StoreError;
 use crate::files;
+use crate::seal::Version;
 
 /// The content of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,16 +29,18 @@ pub(super) fn of(dir: &ProjectDir) -> Result<Option<Mark>, StoreError> {
     Ok(files::read(&dir.mark())?.and_then(|json| serde_json::from_slice(&json).ok()))
 }
 
-/// Refuses what is of another lineage than what was published, or older.
-pub(super) fn check(dir: &ProjectDir, lineage: Uuid, serial: u64) -> Result<(), StoreError> {
-    match of(dir)? {
-        Some(mark) if mark.lineage != lineage || mark.serial > serial => Err(StoreError::Replaced {
+impl Mark {
+    /// Refuses what is of another lineage than what was published, or older.
+    pub(super) fn check(self, dir: &ProjectDir, found: Version) -> Result<(), StoreError> {
+        if self.lineage == found.lineage && self.serial <= found.serial {
+            return Ok(());
+        }
+        Err(StoreError::Replaced {
             path: dir.state(),
-            lineage,
-            serial,
-            published_lineage: mark.lineage,
-            published_serial: mark.serial,
-        }),
-        Some(_) | None => Ok(()),
+            lineage: found.lineage,
+            serial: found.serial,
+            published_lineage: self.lineage,
+            published_serial: self.serial,
+        })
     }
 }

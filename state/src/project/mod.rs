@@ -5,6 +5,7 @@
 //!           lock           whose kernel lock is the right to write; never removed
 //!           lock.json      who writes; stands there from open to orderly close
 //!           snapshot.json  what readers take; exact whenever lock.json is not there
+//!           history.json   the journal as the last writer left it, for readers while another one writes
 //!           serial         the highest serial that was ever published, to tell an older copy that was put back
 //!           ballast        room for one run on a full disk that gives room back
 //!           lineage        the lineage that the state will have, reserved before it is made
@@ -27,6 +28,7 @@
 
 mod ballast;
 mod dir;
+mod history;
 mod key;
 mod lineage;
 pub(crate) mod lock;
@@ -38,9 +40,10 @@ mod texts;
 mod writer;
 
 pub use dir::{ProjectDir, projects};
+pub use history::{History, history};
 pub use key::{KEY_LENGTH, Key, key, make_key};
 pub use lineage::reserve_lineage;
 pub use lock::{Holder, boot_id};
 pub use reader::{Unlocked, at_work, read, unlock};
-pub use repair::Repair;
+pub use repair::{Kept, Repair};
 pub use writer::{Reserve, Writer};

@@ -42,9 +42,12 @@ pub(super) fn write(dir: &ProjectDir, snapshot: &Snapshot) -> Result<(), StoreEr
 
 /// Reads the published snapshot; `None` if there is none. One that is older than what was published is refused.
 pub(super) fn load(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
+    // The mark first: a writer sets it after the snapshot, so that one who reads them in turn never sees it ahead.
+    let mark = mark::of(dir)?;
     let loaded = load_any(dir)?;
-    if let Some(snapshot) = &loaded {
-        mark::check(dir, snapshot.lineage, snapshot.serial)?;
+    match (&loaded, mark) {
+        (Some(snapshot), Some(mark)) => mark.check(dir, seal::Version::of(snapshot))?,
+        (Some(_) | None, _) => {}
     }
     Ok(loaded)
 }
@@ -64,7 +67,9 @@ pub(super) fn load_any(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError>
 ///
 /// Refuses a store that cannot be the one whose snapshot was published last.
 pub(super) fn is_current(dir: &ProjectDir, store: seal::Version) -> Result<bool, StoreError> {
-    mark::check(dir, store.lineage, store.serial)?;
+    if let Some(mark) = mark::of(dir)? {
+        mark.check(dir, store)?;
+    }
     let path = dir.snapshot();
     let Some(json) = files::read(&path)? else { return Ok(false) };
     let published = match serde_json::from_slice::<Version>(&json) {

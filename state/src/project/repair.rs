@@ -11,12 +11,21 @@ use uuid::Uuid;
 use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
 use super::writer::{self, Reserve};
-use super::{ProjectDir, mark, published};
+use super::{ProjectDir, history, mark, published};
 use crate::error::StoreError;
 use crate::files;
-use crate::record::Snapshot;
+use crate::record::{Run, Snapshot};
 use crate::seal::Seal;
 use crate::sled_store::{self, SledStore};
+
+/// What a state is called that is moved aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// `state.damaged-TIME`.
+    Damaged,
+    /// `state.replaced-TIME`: it was whole, and another one was wanted.
+    Replaced,
+}
 
 /// The right to put another state in place of a project's.
 ///
@@ -26,6 +35,7 @@ pub struct Repair {
     dir: ProjectDir,
     /// Whether somebody died before: then the next reader must look into the store, whatever becomes of this.
     writer_died: bool,
+    run: Run,
     /// Given back last.
     _lock: Lock,
 }
@@ -37,7 +47,7 @@ impl Repair {
         let lock = Lock::of_writer(dir, wait)?;
         let writer_died = files::exists(&dir.holder())?;
         lock::announce(dir, holder)?;
-        Ok(Self { dir: dir.clone(), writer_died, _lock: lock })
+        Ok(Self { dir: dir.clone(), writer_died, run: Run::begin(holder), _lock: lock })
     }
 
     /// The folder it works on.
@@ -79,10 +89,14 @@ impl Repair {
     ///
     /// The new store is whole and durable before the old one is moved. Cut off in between, the next reader finds the old
     /// state, the new one, or that the state is missing while all that it was made of is still there.
-    pub fn replace(mut self, snapshot: &Snapshot) -> Result<Option<PathBuf>, StoreError> {
+    ///
+    /// The journal of runs goes on, with this one at its end; that of steps begins anew.
+    pub fn replace(mut self, snapshot: &Snapshot, as_what: Kept) -> Result<Option<PathBuf>, StoreError> {
         let (dir, state) = (self.dir.clone(), self.dir.state());
-        let draft = SledStore::draft(&state, snapshot)?;
-        let aside = free_name(&state, snapshot.taken)?;
+        let mut runs = history::kept(&dir)?.runs;
+        runs.push(self.run.clone().end("done", Timestamp::now()));
+        let draft = SledStore::draft(&state, snapshot, &runs)?;
+        let aside = free_name(&state, as_what, snapshot.taken)?;
         let had_store = files::exists(&state)?;
         let had_snapshot = files::exists(&dir.snapshot())?;
         if had_store {
@@ -112,8 +126,12 @@ impl Drop for Repair {
 }
 
 /// A name beside `state` that nothing has, with the time in it.
-fn free_name(state: &Path, at: Timestamp) -> Result<PathBuf, StoreError> {
-    let plain = state.with_extension(format!("damaged-{}", at.strftime("%Y%m%dT%H%M%SZ")));
+fn free_name(state: &Path, as_what: Kept, at: Timestamp) -> Result<PathBuf, StoreError> {
+    let word = match as_what {
+        Kept::Damaged => "damaged",
+        Kept::Replaced => "replaced",
+    };
+    let plain = state.with_extension(format!("{word}-{}", at.strftime("%Y%m%dT%H%M%SZ")));
     let mut name = plain.clone();
     let mut number = 2;
     while files::exists(&name)? {

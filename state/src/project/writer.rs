@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
-use super::{ProjectDir, ballast, published};
+use super::{ProjectDir, ballast, history, published};
 use crate::error::StoreError;
 use crate::failpoints::failpoint;
 use crate::files;
-use crate::record::{Ended, Snapshot};
+use crate::record::{Ended, Run, Snapshot};
 use crate::seal::Version;
 use crate::sled_store::SledStore;
 use crate::store::{Entry, Store};
@@ -29,6 +29,10 @@ pub struct Writer {
     published: u64,
     /// Whether the writer before it did not sign off.
     writer_died: bool,
+    /// What this one is in the journal, from its first commit.
+    run: Run,
+    is_begun: bool,
+    result: Option<&'static str>,
     /// Given back last.
     _lock: Lock,
 }
@@ -79,8 +83,18 @@ impl Writer {
         };
         match opened {
             Ok(store) => {
+                let run = Run::begin(&holder);
                 let published = store.current().serial;
-                Ok(Self { dir: dir.clone(), store: Some(store), published, writer_died, _lock: lock })
+                Ok(Self {
+                    dir: dir.clone(),
+                    store: Some(store),
+                    published,
+                    writer_died,
+                    run,
+                    is_begun: false,
+                    result: None,
+                    _lock: lock,
+                })
             }
             Err(error) => {
                 // Nothing was committed, so that a snapshot that was exact still is.
@@ -114,13 +128,26 @@ impl Writer {
         ballast::release(&self.dir)
     }
 
-    /// Publishes, closes the store and gives the lock back. Dropping does the same, but hides failures.
-    pub fn close(mut self) -> Result<(), StoreError> {
-        self.finish()
+    /// Says what came of this run, in a word for the journal. Unless it is said, closing means `done`.
+    pub fn set_result(&mut self, result: &'static str) {
+        self.result = Some(result);
     }
 
-    fn finish(&mut self) -> Result<(), StoreError> {
+    /// Publishes, closes the store and gives the lock back. Dropping does the same, but hides failures.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.finish("done")
+    }
+
+    fn finish(&mut self, result: &'static str) -> Result<(), StoreError> {
         let Some(mut store) = self.store.take() else { return Ok(()) };
+        if self.is_begun && !store.is_broken() {
+            let run = self.run.clone().end(self.result.unwrap_or(result), Timestamp::now());
+            if let Err(error) = store.end_run(&run) {
+                // The deeds are recorded; that this run ended well is all that is lost.
+                tracing::warn!(%error, "the end of this run is not in the journal");
+            }
+            history::keep(&self.dir, &store);
+        }
         let published = publish(&self.dir, &mut store, self.published);
         let in_doubt = store.is_broken();
         store.close()?;
@@ -145,7 +172,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Err(error) = self.finish() {
+        if let Err(error) = self.finish("failed") {
             tracing::warn!(%error, "the state was not closed in order; the next one to read it will do that");
         }
     }
@@ -157,7 +184,14 @@ impl Store for Writer {
     }
 
     fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
-        self.store_mut().commit(entries)
+        let run = (!self.is_begun).then(|| self.run.clone());
+        let serial = self.store_mut().commit(entries, run.as_ref())?;
+        self.is_begun |= !entries.is_empty();
+        Ok(serial)
+    }
+
+    fn run(&self) -> Option<Uuid> {
+        Some(self.run.id)
     }
 
     fn follows_a_crash(&self) -> bool {

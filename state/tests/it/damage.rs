@@ -1,5 +1,6 @@
 //! Stores that are torn, foreign, newer, exchanged or gone: refused with advice, never taken for empty.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -42,8 +43,15 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// All files of a store.
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
 /// Opens a project whose store was tampered with: all is there, or it is said to be damaged.
 fn whole_or_damaged(dir: &ProjectDir, expected: &Snapshot, what: &str) -> bool {
+    let before = content(&dir.state());
     match try_open(dir) {
         Ok(writer) => {
             let found = writer.snapshot().unwrap();
@@ -52,7 +60,9 @@ fn whole_or_damaged(dir: &ProjectDir, expected: &Snapshot, what: &str) -> bool {
         }
         Err(error) => {
             assert_eq!(error.kind(), StoreErrorKind::Damaged, "{what}: {error:?}");
-            assert!(error.help().is_some_and(|help| help.contains("state")), "{what}");
+            assert!(error.help().is_some_and(|help| help.contains("vmctl state rebuild")), "{what}");
+            assert!(content(&dir.state()) == before, "{what}: what is damaged is left as it is");
+            assert!(!dir.path().join("state.trial").exists(), "{what}");
             false
         }
     }
@@ -212,7 +222,7 @@ fn older_or_other_store_is_refused_until_it_is_meant() {
     assert_eq!(repair.store().unwrap_err().kind(), StoreErrorKind::Damaged);
     assert_eq!((repair.lineage().unwrap(), repair.highest_serial().unwrap()), (Some(lineage()), 2));
     let again = Snapshot { serial: 3, ..Snapshot::empty(lineage(), Timestamp::UNIX_EPOCH) };
-    let kept = repair.replace(&again).unwrap().unwrap();
+    let kept = repair.replace(&again, vmctl_state::project::Kept::Damaged).unwrap().unwrap();
     assert!(kept.join("db").exists());
     assert_eq!(read(&dir).unwrap().unwrap().serial, 3);
     open(&dir).close().unwrap();

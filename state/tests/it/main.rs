@@ -16,4 +16,5 @@ mod disk;
 #[cfg(test)]
 mod sharing;
 #[cfg(test)]
+mod upgrade;
 mod values;

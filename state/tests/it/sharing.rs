@@ -154,3 +154,27 @@ fn projects_are_those_with_a_state_or_machines() {
     fs::write(all.join("file"), "").unwrap();
     assert_eq!(projects(data.path()).unwrap(), ["lost", "shop"]);
 }
+
+/// Snapshot and mark are two files: whoever reads both between two publishings must not take that for an older copy.
+#[test]
+fn reader_beside_a_writer_that_publishes_all_the_time_is_never_refused() {
+    let (_data, dir) = project();
+    let mut writer = open(&dir);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..200 {
+                writer.commit(&[put("a", json!(n))]).unwrap();
+                writer.publish().unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut last = 0;
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let serial = read(&dir).unwrap().unwrap().serial;
+            assert!(serial >= last, "{serial} after {last}");
+            last = serial;
+        }
+    });
+    assert_eq!(read(&dir).unwrap().unwrap().serial, 200);
+}

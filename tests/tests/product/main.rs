@@ -10,6 +10,7 @@ mod failing;
 mod field;
 mod format;
 mod full;
+mod history;
 mod init;
 mod interruption;
 mod life;

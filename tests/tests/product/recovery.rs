@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use vmctl_tests::{Ended, World};
 
+use crate::schema::promised;
+
 /// Three machines of the fake backend, applied.
 fn applied() -> World {
     let world = World::new(0);
@@ -197,6 +199,7 @@ fn machine_without_a_note_becomes_a_tainted_record_and_a_whole_state_takes_stray
     fs::remove_file(project(&world).join("snapshot.json")).unwrap();
     fs::remove_file(&note).unwrap();
     let rebuilt = world.vmctl(&["state", "rebuild", "--json"]).expect(0).json();
+    promised("rebuild", &rebuilt);
     assert_eq!(rebuilt["outcome"], "rebuilt");
     let web = rebuilt["machines"].as_array().unwrap().iter().find(|vm| vm["address"] == "vm.web").unwrap();
     assert_eq!((&web["source"], &web["state"]), (&"folder".into(), &"running".into()), "{rebuilt:#}");
@@ -209,6 +212,7 @@ fn machine_without_a_note_becomes_a_tainted_record_and_a_whole_state_takes_stray
     fs::write(&machine, text.replace("\"released\": true", "\"released\": false")).unwrap();
     fs::write(&note, kept).unwrap();
     world.vmctl(&["state", "rebuild"]).expect(0).says("taken back");
+    promised("rebuild", &world.vmctl(&["state", "rebuild", "--json"]).expect(0).json());
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     world.vmctl(&["state", "rebuild"]).expect(0).says("is whole");
 }

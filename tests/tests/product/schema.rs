@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, await_condition, process};
 
-use promised::{SCHEMAS, allowed, apply, document, events, promised};
+pub(crate) use promised::promised;
+use promised::{SCHEMAS, allowed, apply, document, events};
 pub(crate) use worlds::furnish;
 use worlds::{BEFORE, changed, drifted, everything, script, vmfile, vmfile_and, world};
 
@@ -426,7 +427,10 @@ fn every_field_is_described_and_every_schema_is_numbered() {
     let names: Vec<_> = SCHEMAS.keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["doctor", "event", "list", "output", "plan", "resolved", "state", "status", "validate"]
+        [
+            "doctor", "event", "history", "list", "output", "plan", "rebuild", "record", "resolved", "state",
+            "status", "validate"
+        ]
     );
     for (name, schema) in SCHEMAS.iter() {
         assert_eq!(schema.text["$id"], format!("{name}-v1.json"));

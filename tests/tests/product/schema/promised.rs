@@ -49,7 +49,7 @@ pub(super) fn read_json(path: &Path) -> Value {
 }
 
 /// Panics, naming every fault, unless `document` is as the schema `name` says.
-pub(super) fn promised(name: &str, document: &Value) {
+pub(crate) fn promised(name: &str, document: &Value) {
     let faults: Vec<_> = SCHEMAS[name]
         .validator
         .iter_errors(document)

@@ -1,0 +1,86 @@
+//! Who changed the state, when, and what came of it.
+//!
+//! The journal is in the store, which only its writer may open. What the last writer found there when it closed stands in
+//! a file as well, for those who ask while somebody writes.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::dir::Presence;
+use super::lock::{self, Holder, Lock};
+use super::writer::{self, Reserve};
+use super::{ProjectDir, reader};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::files;
+use crate::record::{Ended, Run};
+use crate::sled_store::SledStore;
+
+/// What the journal holds, oldest first, as far back as it goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The runs.
+    pub runs: Vec<Run>,
+    /// The steps that ended.
+    pub steps: Vec<Ended>,
+}
+
+/// Reads the journal, and who is at work on the project now: what that one did is not in it yet.
+///
+/// Never waits for a writer. A state that is damaged is an error, as for every reader.
+pub fn history(dir: &ProjectDir) -> Result<(History, Option<Box<Holder>>), StoreError> {
+    if dir.presence()? == Presence::Nothing {
+        return Ok((History::default(), None));
+    }
+    let at_work = match Lock::acquire(&dir.lock(), Duration::ZERO) {
+        Ok(Some(_lock)) => match lock::elsewhere(dir) {
+            Some(holder) => Some(holder),
+            None => return in_store(dir).map(|history| (history, None)),
+        },
+        Ok(None) => lock::holder(dir),
+        Err(refused) if refused.is_write_refused() => reader::at_work(dir).ok().flatten(),
+        Err(error) => return Err(error),
+    };
+    Ok((kept(dir)?, at_work))
+}
+
+/// Reads the journal in the store, whose lock is held.
+fn in_store(dir: &ProjectDir) -> Result<History, StoreError> {
+    let store = match writer::open_store(dir, Reserve::Keep) {
+        Ok(store) => store,
+        Err(refused) if refused.is_write_refused() || refused.is_full() => return kept(dir),
+        Err(error) => return Err(error),
+    };
+    let history = of_store(&store);
+    store.close()?;
+    // Whoever died is told by the journal: its run has no end.
+    files::remove(&dir.holder())?;
+    history
+}
+
+fn of_store(store: &SledStore) -> Result<History, StoreError> {
+    Ok(History { runs: store.runs()?, steps: store.history()? })
+}
+
+/// Keeps the journal for those who ask while somebody writes. It is a copy: that it cannot be written stops nothing.
+pub(super) fn keep(dir: &ProjectDir, store: &SledStore) {
+    let kept = of_store(store).and_then(|history| {
+        let json = serde_json::to_vec(&history)
+            .map_err(|error| StoreError::io("encode", &dir.history())(error.into()))?;
+        files::replace_soon(&dir.history(), &json)
+    });
+    if let Err(error) = kept {
+        tracing::debug!(%error, "the journal is not kept for readers");
+    }
+}
+
+/// The journal as it was kept last; empty if there is none that can be read.
+pub(super) fn kept(dir: &ProjectDir) -> Result<History, StoreError> {
+    match files::read(&dir.history()) {
+        Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()),
+        Err(error) if error.kind() == StoreErrorKind::Io => {
+            tracing::warn!(%error, "the journal cannot be read");
+            Ok(History::default())
+        }
+        Err(error) => Err(error),
+    }
+}
