@@ -387,10 +387,25 @@ pub(crate) struct StateArgs {
 pub(crate) enum StateCommand {
     /// Forget machines, and let them go on as they are
     Rm(StateRmArgs),
+    /// Make a damaged or lost state again from its copies
+    Rebuild(StateRebuildArgs),
     /// Clear what a dead vmctl left of its lock
     Unlock(StateUnlockArgs),
     /// Take a provisioning step that was cut off for done
     Provisioned(StateProvisionedArgs),
+}
+
+/// Options of `state rebuild`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl state rebuild\n  vmctl state rebuild --json\n\nThe copies are the snapshot that readers take and the notes in the machines' folders; the newer one\nwins, machine by machine. No machine is touched, and the old state is moved aside, never removed.\nOf a state that is whole nothing is changed, but machines that it does not know are taken back if\ntheir folders say what they are; those that `state rm` let go of are not."
+)]
+pub(crate) struct StateRebuildArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
 }
 
 /// Options of `state unlock`.

@@ -15,7 +15,7 @@ use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
-use vmctl_state::{Holder, ProjectDir, Snapshot, StoreError, Writer, project};
+use vmctl_state::{Holder, ProjectDir, Repair, Reserve, Snapshot, StoreError, Writer, project};
 
 use crate::args::{GlobalArgs, LockArgs};
 use crate::commands::plan::lineage;
@@ -253,8 +253,27 @@ impl Context {
         dir: &ProjectDir,
         command: &str,
         lock: &LockArgs,
+        reserve: Reserve,
     ) -> Result<Writer, CliError> {
-        let open = |wait| Writer::open(dir, holder(command), lineage(dir), wait);
+        self.locked(lock, |wait| Writer::open(dir, holder(command), lineage(dir), wait, reserve))
+    }
+
+    /// Takes the lock of a project to put another state in place. Waits as [`Context::writer`] does.
+    pub(crate) fn repair(
+        &self,
+        dir: &ProjectDir,
+        command: &str,
+        lock: &LockArgs,
+    ) -> Result<Repair, CliError> {
+        self.locked(lock, |wait| Repair::begin(dir, &holder(command), wait))
+    }
+
+    /// Takes a lock, and waits for it if that is asked for.
+    fn locked<T>(
+        &self,
+        lock: &LockArgs,
+        open: impl Fn(Duration) -> Result<T, StoreError>,
+    ) -> Result<T, CliError> {
         let patience = lock.lock_timeout.or(self.settings.lock_timeout).unwrap_or_default();
         match open(Duration::ZERO) {
             Err(StoreError::Locked { holder, .. }) if !patience.is_zero() => {

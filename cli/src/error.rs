@@ -86,6 +86,12 @@ impl CliError {
         }
     }
 
+    /// A panic outside of any step: everything that ran was let go of.
+    pub(crate) fn panicked() -> Self {
+        Self::new("vmctl panicked; this is a bug in vmctl")
+            .help("the next plan looks at what is there, and the next apply goes on from it".to_owned())
+    }
+
     /// A failure told by `error` and its sources.
     pub(crate) fn of(error: &dyn StdError) -> Self {
         let mut this = Self::new(error.to_string());

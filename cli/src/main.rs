@@ -11,6 +11,7 @@ mod args;
 mod aside;
 mod commands;
 mod context;
+mod descriptors;
 mod env;
 mod error;
 mod facts;
@@ -31,6 +32,7 @@ mod stdin;
 mod summary;
 mod ui;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -46,7 +48,9 @@ fn main() -> ExitCode {
         Err(error) => return error::usage(&error).into(),
     };
     ui::choose_color(cli.global.color);
-    let exit = run(cli).unwrap_or_else(|error| {
+    // What the panic was about is on stderr already. Whatever was held is given back on the way here.
+    let ended = catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|_| Err(CliError::panicked()));
+    let exit = ended.unwrap_or_else(|error| {
         error.print();
         error.exit_code()
     });
@@ -59,6 +63,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
     #[cfg(feature = "failpoints")]
     failpoints::arm(&settings.environment)?;
+    descriptors::raise();
     let ctx = Context { settings, options: cli.global };
     match cli.command {
         Command::Init(args) => commands::init::run(&ctx, &args),

@@ -1,5 +1,6 @@
 //! What only some backends can do, each a small trait of its own.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::error::Result;
@@ -254,7 +256,7 @@ pub enum Verdict {
 }
 
 /// A machine that bears this tool's mark and that no record knows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stray {
     /// Its name, as marked.
     pub name: String,
@@ -266,6 +268,19 @@ pub struct Stray {
     pub work_dir: Option<PathBuf>,
     /// Whether it was let go of on purpose.
     pub released: bool,
+    /// What was [noted](Custody::note) about it, if that can be read. No part of what is shown.
+    #[serde(skip)]
+    pub note: Option<Value>,
+    /// Its handle as far as its folder tells, at rest. No part of what is shown.
+    #[serde(skip)]
+    pub handle: Option<Box<VmHandle>>,
+}
+
+impl Stray {
+    /// The order in which strays are listed.
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        (&self.name, self.id).cmp(&(&other.name, other.id))
+    }
 }
 
 /// Knows machines beyond the records, and lets go of recorded ones.
@@ -280,6 +295,13 @@ pub trait Custody: Send + Sync {
     /// Marks a machine as let go of on purpose and touches nothing else of it: it goes on as it is. Releasing
     /// what is released, or what is gone, succeeds and changes nothing.
     fn release(&self, vm: &VmHandle) -> impl Future<Output = Result<()>> + Send;
+
+    /// Keeps what the caller wants to remember of a machine in the machine's own folder, in place of what was kept
+    /// before; it appears whole. Its content means nothing to the backend.
+    ///
+    /// A machine without a folder is none to note anything about: that succeeds and changes nothing. A folder that is
+    /// another machine's is refused.
+    fn note(&self, vm: &VmHandle, note: &Value) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Checks and tells what can be known before anything is made.

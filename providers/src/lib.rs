@@ -9,6 +9,7 @@
 pub mod abilities;
 pub mod capacity;
 mod cloud_init;
+pub mod console_log;
 pub mod error;
 mod failpoints;
 pub mod hypervisor;

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
@@ -35,7 +36,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
-use crate::workdir::among;
+use crate::workdir::{WorkDir, among, read_note};
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -524,7 +525,7 @@ impl GuestAccess for NoopBackend {
 }
 
 impl Custody for NoopBackend {
-    async fn strays(&self, _project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+    async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
         let mut strays = Vec::new();
         let entries = match fs::read_dir(&self.vms_dir) {
             Ok(entries) => entries,
@@ -539,16 +540,32 @@ impl Custody for NoopBackend {
             });
             if let Some(machine) = found.filter(|machine| !known.contains(&machine.id)) {
                 let of_folder = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = machine.name.clone().map_or_else(of_folder, String::from);
+                let handle = name.parse().ok().map(|name| VmHandle {
+                    id: machine.id,
+                    project: project.clone(),
+                    name,
+                    backend: BackendTag::Noop,
+                    work_dir: folder.clone(),
+                    machine: machine.machine.clone(),
+                    seed: machine.seed,
+                    ssh: None,
+                    state: machine.state,
+                    runtime: None,
+                    forced_stop: None,
+                });
                 strays.push(Stray {
-                    name: machine.name.map_or_else(of_folder, String::from),
+                    name,
                     id: machine.id,
                     pid: None,
-                    work_dir: Some(folder),
                     released: machine.released,
+                    note: read_note(&WorkDir::new(&folder)),
+                    handle: handle.map(|vm| Box::new(handle_of(&vm, &machine))),
+                    work_dir: Some(folder),
                 });
             }
         }
-        strays.sort_unstable();
+        strays.sort_unstable_by(Stray::order);
         Ok(strays)
     }
 
@@ -562,6 +579,14 @@ impl Custody for NoopBackend {
             self.log("release", vm.name.as_str())?;
         }
         Ok(())
+    }
+
+    async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        // Whose folder it is was looked at when it was made; the fake is asked about ten thousand machines at once.
+        match write_json(&WorkDir::new(self.folder(vm)).note(), note) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written,
+        }
     }
 }
 

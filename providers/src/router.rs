@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
@@ -136,12 +137,16 @@ impl Custody for RouterHypervisor {
     async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
         let mut strays = self.noop.strays(project, known).await?;
         strays.extend(self.qemu.strays(project, known).await?);
-        strays.sort_unstable();
+        strays.sort_unstable_by(Stray::order);
         Ok(strays)
     }
 
     async fn release(&self, vm: &VmHandle) -> Result<()> {
         dispatch!(self, vm.backend, backend => backend.release(vm).await)
+    }
+
+    async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        dispatch!(self, vm.backend, backend => backend.note(vm, note).await)
     }
 }
 

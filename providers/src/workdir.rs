@@ -1,6 +1,10 @@
 //! The folder that holds one machine's files, and what each file is called.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use crate::spec::InstanceId;
 
@@ -22,6 +26,11 @@ impl WorkDir {
     /// Who the folder belongs to and what it was made for: the second copy of the truth.
     pub fn manifest(&self) -> PathBuf {
         self.0.join("manifest.json")
+    }
+
+    /// What the caller noted about the machine.
+    pub fn note(&self) -> PathBuf {
+        self.0.join("record.json")
     }
 
     /// The root disk, a QCOW2 overlay on a cached image.
@@ -76,4 +85,24 @@ pub fn beside(plain: &Path, id: InstanceId) -> PathBuf {
     let mut name = plain.file_name().unwrap_or_default().to_owned();
     name.push(format!("~{}", id.short()));
     plain.with_file_name(name)
+}
+
+/// What was noted in a machine's folder; what cannot be read is told to whoever reads the log, and is nothing.
+pub(crate) fn read_note(work: &WorkDir) -> Option<Value> {
+    let path = work.note();
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "a note cannot be read");
+            return None;
+        }
+    };
+    match serde_json::from_slice(&text) {
+        Ok(note) => Some(note),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "a note cannot be understood");
+            None
+        }
+    }
 }

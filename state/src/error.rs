@@ -56,9 +56,10 @@ pub enum StoreError {
 
     /// The store is another one, or older, than the one readers were last shown.
     #[error(
-        "the state in `{path}` was replaced: it is at serial {serial} of lineage {lineage}, \
+        "the state in `{path}` is {what}: it is at serial {serial} of lineage {lineage}, \
          but serial {published_serial} of lineage {published_lineage} was published",
-        path = path.display()
+        path = path.display(),
+        what = if lineage == published_lineage { "older than it was" } else { "that of another project" }
     )]
     Replaced {
         /// The store's folder.
@@ -135,6 +136,19 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// The same error about `folder`, if it was found in a copy of it.
+    pub(crate) fn about(self, copy: &Path, folder: &Path) -> Self {
+        match self {
+            Self::Damaged { path, detail } if path.starts_with(copy) => {
+                Self::Damaged { path: folder.to_path_buf(), detail }
+            }
+            Self::Newer { path, found, supported } if path.starts_with(copy) => {
+                Self::Newer { path: folder.to_path_buf(), found, supported }
+            }
+            other => other,
+        }
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> StoreErrorKind {
         match self {
@@ -167,23 +181,18 @@ impl StoreError {
                 holder.host, holder.pid
             )),
             Self::Damaged { path, .. } => Some(format!(
-                "Restore the folder `{}` from a backup and remove the `snapshot.json` beside it; until then that \
-                 file shows what was recorded last.",
+                "{REBUILD} Or put the newest copy of the folder `{}` back.",
                 state_folder(path).display()
             )),
             Self::Replaced { path, .. } => Some(format!(
-                "Put the newer copy of `{}` back. If going back is meant, remove the `snapshot.json` beside it: \
-                 whatever was done since is then unknown.",
+                "{REBUILD} Or put the newest copy of the folder `{}` back.",
                 path.display()
             )),
-            Self::Missing { path, machines } if machines.is_empty() => Some(format!(
-                "Restore the folder `{}` from a backup and remove the `snapshot.json` beside it. If no machine \
-                 of this project is left, removing that file alone is enough.",
-                path.display()
-            )),
+            Self::Missing { path, machines } if machines.is_empty() => {
+                Some(format!("{REBUILD} Or put a copy of the folder `{}` back.", path.display()))
+            }
             Self::Missing { path, machines } => Some(format!(
-                "Restore the folder `{}` from a backup, or end these machines by hand and remove their folders \
-                 under `vms`: {}. In both cases remove the `snapshot.json` beside them, if there is one.",
+                "{REBUILD} Or put a copy of the folder `{}` back. There are folders of: {}.",
                 path.display(),
                 machines.join(", ")
             )),
@@ -225,9 +234,10 @@ fn io_help(path: &Path, kind: io::ErrorKind) -> Option<String> {
         io::ErrorKind::ReadOnlyFilesystem => {
             Some(format!("`{}` is on a read-only file system; use another data folder.", path.display()))
         }
-        io::ErrorKind::StorageFull => {
-            Some(format!("Free space on the file system that holds `{}`, then try again.", path.display()))
-        }
+        io::ErrorKind::StorageFull => Some(format!(
+            "Free space on the file system that holds `{}`, then try again. `vmctl apply --destroy` works on a full disk too.",
+            path.display()
+        )),
         _ => None,
     }
 }
@@ -240,6 +250,10 @@ fn state_folder(path: &Path) -> PathBuf {
         path.to_path_buf()
     }
 }
+
+/// The way out of every damage.
+const REBUILD: &str = "`vmctl state rebuild` makes it again from what was published and from what the machines' \
+                       folders say, and keeps what is there now.";
 
 fn named(holder: Option<&Holder>) -> String {
     holder.map_or_else(|| "another process".into(), Holder::to_string)

@@ -90,7 +90,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_extension("tmp");
     remove(&draft)?;
-    let written = write_new(&draft, content)
+    let written = write_new(&draft, content, true)
         .and_then(|()| fs::rename(&draft, path).map_err(StoreError::io("replace", path)));
     if let Err(error) = written {
         if let Err(leftover) = remove(&draft) {
@@ -99,6 +99,29 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         return Err(error);
     }
     path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Replaces a file as a whole, but does not wait until it is on the disk.
+pub(crate) fn replace_soon(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    let draft = path.with_extension("tmp");
+    remove(&draft)?;
+    write_new(&draft, content, false)?;
+    fs::rename(&draft, path).map_err(StoreError::io("replace", path))
+}
+
+/// Copies a folder with all that is in it, for our eyes only.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
+    create_private_folder(to)?;
+    for (path, is_folder) in entries(from)? {
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if is_folder {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).map_err(StoreError::io("copy", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a file whole or not at all, and never in place of another; one that is there already stays. `draft` is a name
@@ -134,7 +157,7 @@ pub(crate) fn remove_drafts(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+fn write_new(path: &Path, content: &[u8], synced: bool) -> Result<(), StoreError> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -142,7 +165,9 @@ fn write_new(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         .open(path)
         .map_err(StoreError::io("create", path))?;
     file.write_all(content).map_err(StoreError::io("write", path))?;
-    file.sync_all().map_err(StoreError::io("sync", path))?;
+    if synced {
+        file.sync_all().map_err(StoreError::io("sync", path))?;
+    }
     failpoint!("state.file.drafted", path);
     Ok(())
 }

@@ -61,7 +61,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A state in which nothing happened yet.
     pub(crate) fn new(lineage: Uuid, at: Timestamp) -> Self {
-        Self { snapshot: Snapshot::empty(lineage, at), history: 0..0 }
+        Self::of(Snapshot::empty(lineage, at))
+    }
+
+    /// A state that begins with `snapshot` and has no journal.
+    pub(crate) fn of(snapshot: Snapshot) -> Self {
+        Self { snapshot, history: 0..0 }
     }
 
     /// Puts a stored state together; fails, for people, if `head` does not agree with what was found.

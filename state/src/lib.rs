@@ -11,7 +11,7 @@
 //!
 //! use jiff::Timestamp;
 //! use uuid::Uuid;
-//! use vmctl_state::{Address, Entry, Holder, Intent, Outcome, ProjectDir, Store, Writer, read};
+//! use vmctl_state::{Address, Entry, Holder, Intent, Outcome, ProjectDir, Reserve, Store, Writer, read};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let data = tempfile::tempdir()?;
@@ -26,7 +26,7 @@
 //!     since: Timestamp::now(),
 //!     boot: vmctl_state::project::boot_id(),
 //! };
-//! let mut writer = Writer::open(&dir, holder, Uuid::new_v4(), Duration::ZERO)?;
+//! let mut writer = Writer::open(&dir, holder, Uuid::new_v4(), Duration::ZERO, Reserve::Keep)?;
 //!
 //! // What is about to be done is durable before it is done.
 //! let op = writer.snapshot()?.next_op;
@@ -57,14 +57,16 @@ mod ledger;
 mod memory;
 pub mod project;
 pub mod record;
+pub mod salvage;
+mod seal;
 mod sled_store;
 pub mod store;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
-pub use project::{Holder, ProjectDir, Unlocked, Writer, projects, read, unlock};
+pub use project::{Holder, ProjectDir, Repair, Reserve, Unlocked, Writer, projects, read, unlock};
 pub use record::{
-    Address, Ended, FailedProvision, Intent, Interrupted, OpId, Outcome, Phase, ProvisionRecord, Record,
-    Snapshot,
+    Address, Ended, FailedProvision, Intent, Interrupted, Note, OpId, Outcome, Phase, ProvisionRecord,
+    Record, Snapshot,
 };
 pub use store::{Entry, Store};

@@ -135,6 +135,31 @@ pub struct Record {
     pub updated: Timestamp,
 }
 
+/// The second copy of one record, kept in the machine's own folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format: u32,
+    /// Lineage of the state that the record is of.
+    pub lineage: Uuid,
+    /// Serial at which it was so.
+    pub serial: u64,
+    /// The record.
+    pub record: Record,
+}
+
+impl Note {
+    /// Reads a note from its JSON form; the error says, for people, what is wrong with it.
+    pub fn parse(json: &Value) -> Result<Self, String> {
+        match json.get("format").and_then(Value::as_u64) {
+            Some(format) if format > u64::from(FORMAT_VERSION) => {
+                Err(format!("it was written by a newer vmctl (format {format})"))
+            }
+            Some(_) | None => Self::deserialize(json).map_err(|error| format!("it is no note: {error}")),
+        }
+    }
+}
+
 /// Number of one begun step; unique within a lineage and growing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

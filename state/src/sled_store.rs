@@ -5,7 +5,8 @@
 //!   holds about 20 values, so values are cut into pieces small enough that no page ever gets there.
 //! - A kill while it opens can leave a half-written index (`snap.*`), which it then takes for corruption. The index
 //!   is made from the log: without it, sled makes it again.
-//! - It panics on a damaged file.
+//! - It panics on a damaged file, or takes it for an older one and writes it down as that: what is not byte for byte
+//!   what was closed is tried on a copy first.
 //!
 //! Everything is read once, on opening; from then on the state is in memory and sled is only written to.
 
@@ -31,6 +32,7 @@ use crate::guard;
 use crate::ledger::{Head, Ledger, Row, Staged};
 use crate::project::lock::Lock;
 use crate::record::{Ended, FORMAT_VERSION, Intent, Record, Snapshot};
+use crate::seal::{Seal, Version};
 use crate::store::Entry;
 
 /// Everything is in our memory anyway, so sled's own cache only has to hold what is being written.
@@ -79,20 +81,28 @@ impl fmt::Debug for SledStore {
 impl SledStore {
     /// Makes an empty store at `folder`, where there is none. It appears whole or not at all.
     pub(crate) fn create(folder: &Path, lineage: Uuid) -> Result<(), StoreError> {
+        let draft = Self::draft(folder, &Snapshot::empty(lineage, Timestamp::now()))?;
+        // What is at the place now holds no data file, so that it is no store; usually there is nothing.
+        if files::exists(folder)? {
+            fs::remove_dir(folder).map_err(StoreError::io("replace folder", folder))?;
+        }
+        install(&draft, folder)
+    }
+
+    /// Makes a whole store that holds `snapshot`, durable, beside `folder`; returns where. [`install`] puts it in place.
+    pub(crate) fn draft(folder: &Path, snapshot: &Snapshot) -> Result<PathBuf, StoreError> {
         let draft = folder.with_extension("new");
         if files::exists(&draft)? {
             fs::remove_dir_all(&draft).map_err(StoreError::io("remove", &draft))?;
         }
         files::create_private_folder(&draft)?;
-        let head = Ledger::new(lineage, Timestamp::now()).head();
-        let writes = [
-            Write {
-                tree: Place::Meta,
-                key: FORMAT_KEY.to_vec(),
-                value: Some(encode(&FORMAT_VERSION, &draft)?),
-            },
-            Write { tree: Place::Meta, key: HEAD_KEY.to_vec(), value: Some(encode(&head, &draft)?) },
-        ];
+        let mut rows = Vec::with_capacity(snapshot.records.len() + snapshot.open.len());
+        rows.extend(snapshot.records.values().map(|record| Row::PutRecord(Box::new(record.clone()))));
+        rows.extend(snapshot.open.iter().cloned().map(Row::OpenIntent));
+        let head = Ledger::of(snapshot.clone()).head();
+        let mut writes = writes(&Staged { rows, head }, &draft)?;
+        let version = Some(encode(&FORMAT_VERSION, &draft)?);
+        writes.push(Write { tree: Place::Meta, key: FORMAT_KEY.to_vec(), value: version });
         contained(&draft, || {
             let engine = Engine::over(Engine::config(&draft).open()?)?;
             engine.transact(&writes)?;
@@ -105,18 +115,81 @@ impl SledStore {
                 File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &path))?;
             }
         }
+        Seal::put(&draft, snapshot.lineage, snapshot.serial)?;
         files::sync_folder(&draft)?;
         failpoint!("state.create.drafted", folder);
-        // What is at the place now holds no data file, so that it is no store; usually there is nothing.
-        if files::exists(folder)? {
-            fs::remove_dir(folder).map_err(StoreError::io("replace folder", folder))?;
+        Ok(draft)
+    }
+
+    /// Opens the store at `folder`, provided that `expected` accepts what is in it.
+    ///
+    /// A store that is damaged, or is not what was expected, is left as it is, byte for byte.
+    pub(crate) fn open(
+        folder: &Path,
+        expected: &dyn Fn(Version) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let seal = Seal::of(folder)?;
+        let is_whole = match &seal {
+            Some(seal) => seal.fits(folder)?,
+            None => false,
+        };
+        let expected = |found: Version| {
+            match &seal {
+                Some(seal) if seal.lineage == found.lineage && seal.serial > found.serial => {
+                    let detail = format!(
+                        "it was closed at serial {}, but only serial {} is left in it",
+                        seal.serial, found.serial
+                    );
+                    return Err(damaged(folder, detail));
+                }
+                Some(_) | None => {}
+            }
+            expected(found)
+        };
+        if let Some(seal) = seal.as_ref().filter(|_| is_whole) {
+            // What was sealed is what is in it, so that it need not be opened to be refused.
+            seal.check_format(folder)?;
+            expected(seal.version())?;
+        } else {
+            match Self::rehearse(folder, &expected) {
+                // Where nothing can be copied, opening is the only way to know: what is found is checked all the same.
+                Err(error) if error.is_full() || error.is_write_refused() => {
+                    tracing::warn!(%error, "the store is opened without trying a copy first");
+                }
+                tried => tried?,
+            }
         }
-        fs::rename(&draft, folder).map_err(StoreError::io("rename folder", &draft))?;
-        folder.parent().map_or(Ok(()), files::sync_folder)
+        let store = Self::open_in_place(folder)?;
+        expected(Version::of(store.current()))?;
+        Ok(store)
+    }
+
+    /// Opens a copy of the store, which is removed again.
+    fn rehearse(
+        folder: &Path,
+        expected: &dyn Fn(Version) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let copy = folder.with_extension("trial");
+        let remove = || match fs::remove_dir_all(&copy) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove folder", &copy)(error))
+            }
+            _ => Ok(()),
+        };
+        remove()?;
+        let tried = files::copy_folder(folder, &copy).and_then(|()| {
+            let store = Self::open_in_place(&copy).map_err(|error| error.about(&copy, folder))?;
+            let accepted = expected(Version::of(store.current()));
+            drop(store);
+            wait_until_closed(&copy)?;
+            accepted
+        });
+        let removed = remove();
+        tried.and(removed)
     }
 
     /// Opens the store at `folder`, mending what sled breaks by itself when it is killed.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+    fn open_in_place(folder: &Path) -> Result<Self, StoreError> {
         let path = data_file(folder);
         let data = File::open(&path).map_err(StoreError::io("open", &path))?;
         wait_until_closed(folder)?;
@@ -189,14 +262,33 @@ impl SledStore {
         rows.into_iter().map(|(key, pieces)| decode(&key, &pieces, &self.folder)).collect()
     }
 
-    /// Closes the database. Everything committed is on the disk already.
+    /// Closes the database and seals it. Everything committed is on the disk already.
     pub(crate) fn close(self) -> Result<(), StoreError> {
-        let Self { folder, engine, data: _, ledger: _, broken: _ } = self;
+        let Self { folder, engine, data: _, ledger, broken } = self;
         contained(&folder, || {
             drop(engine);
             Ok(())
-        })
+        })?;
+        if broken {
+            return Ok(());
+        }
+        wait_until_closed(&folder)?;
+        // Without a seal the next one to open it takes the longer way.
+        let snapshot = ledger.snapshot();
+        match Seal::put(&folder, snapshot.lineage, snapshot.serial) {
+            Err(error) if error.is_full() || error.is_write_refused() => {
+                tracing::debug!(%error, "the store is not sealed");
+                Ok(())
+            }
+            sealed => sealed,
+        }
     }
+}
+
+/// Puts a store that [`SledStore::draft`] made in its place, where nothing is.
+pub(crate) fn install(draft: &Path, folder: &Path) -> Result<(), StoreError> {
+    fs::rename(draft, folder).map_err(StoreError::io("rename folder", draft))?;
+    folder.parent().map_or(Ok(()), files::sync_folder)
 }
 
 /// The open database.
@@ -440,7 +532,7 @@ mod tests {
         let (_data, folder) = created();
         tamper(&folder, HEAD_KEY, b"whatever that will be");
         tamper(&folder, FORMAT_KEY, b"2");
-        let error = SledStore::open(&folder).unwrap_err();
+        let error = SledStore::open(&folder, &|_| Ok(())).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 2, supported: FORMAT_VERSION, .. }), "{error:?}");
     }
 
@@ -450,17 +542,17 @@ mod tests {
         let db = Engine::config(data.path()).open().unwrap();
         db.insert("theirs", "value").unwrap();
         drop(db);
-        let error = SledStore::open(data.path()).unwrap_err();
+        let error = SledStore::open(data.path(), &|_| Ok(())).unwrap_err();
         assert!(error.to_string().ends_with("is damaged: it is no state of vmctl"), "{error}");
     }
 
     #[test]
     fn lost_rows_are_noticed() {
         let (_data, folder) = created();
-        let mut head = SledStore::open(&folder).unwrap().ledger.head();
+        let mut head = SledStore::open(&folder, &|_| Ok(())).unwrap().ledger.head();
         head.records = 1;
         tamper(&folder, HEAD_KEY, &serde_json::to_vec(&head).unwrap());
-        let error = SledStore::open(&folder).unwrap_err();
+        let error = SledStore::open(&folder, &|_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Damaged);
         assert!(error.to_string().contains("it should hold 1 records"), "{error}");
     }
@@ -468,7 +560,7 @@ mod tests {
     #[test]
     fn no_value_gets_a_file_of_its_own() {
         let (_data, folder) = created();
-        let mut store = SledStore::open(&folder).unwrap();
+        let mut store = SledStore::open(&folder, &|_| Ok(())).unwrap();
         let blobs = || files::entries(&folder.join("blobs")).unwrap().len();
         for n in 0..60 {
             let at = Timestamp::UNIX_EPOCH;
@@ -485,6 +577,6 @@ mod tests {
             assert_eq!(blobs(), 0, "after {n} commits");
         }
         store.close().unwrap();
-        assert_eq!(SledStore::open(&folder).unwrap().current().open.len(), 60);
+        assert_eq!(SledStore::open(&folder, &|_| Ok(())).unwrap().current().open.len(), 60);
     }
 }

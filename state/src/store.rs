@@ -39,6 +39,12 @@ pub trait Store: Send + fmt::Debug {
     /// again.
     fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError>;
 
+    /// Whether the writer before this one died: what it kept beside the store may be behind. Stores that nobody else
+    /// writes follow none.
+    fn follows_a_crash(&self) -> bool {
+        false
+    }
+
     /// Lets readers in other processes see the current serial. Cheap when nothing changed since the last time.
     ///
     /// Stores without readers do nothing.

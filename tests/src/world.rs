@@ -27,6 +27,8 @@ pub struct World {
     folder: TempDir,
     binary: PathBuf,
     variables: BTreeMap<&'static str, OsString>,
+    /// What runs vmctl: a program and its arguments; nothing where it is run as it is.
+    prefix: Vec<String>,
     _slots: Slots,
 }
 
@@ -61,7 +63,7 @@ impl World {
         variables.insert("TMPDIR", folder.path().into());
         variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
         variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
-        Self { folder, binary, variables, _slots: slots }
+        Self { folder, binary, variables, prefix: Vec::new(), _slots: slots }
     }
 
     /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
@@ -87,6 +89,11 @@ impl World {
     /// Sets a variable for later runs.
     pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.variables.insert(name, value.into());
+    }
+
+    /// Lets later runs of vmctl go through another program, which runs the rest of its arguments.
+    pub fn through(&mut self, prefix: Vec<String>) {
+        self.prefix = prefix;
     }
 
     /// Takes a variable from later runs.
@@ -144,6 +151,11 @@ impl World {
         self.write("VMFile.kdl", &text.replace("TINY", &image.display().to_string()));
     }
 
+    /// The image of the tiny guest.
+    pub fn tiny_image() -> PathBuf {
+        surroundings::tiny_image()
+    }
+
     /// Makes `blank.qcow2` in the project: an empty disk. A guest on it stays in its firmware and costs next to nothing.
     pub fn blank_image(&self) {
         self.blank_disk("blank.qcow2", "8M");
@@ -182,7 +194,14 @@ impl World {
 
     /// vmctl as every run of this world starts it; for tests that look after its streams themselves.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.beside_vmctl(&self.binary);
+        let mut command = match self.prefix.split_first() {
+            Some((program, rest)) => {
+                let mut command = self.beside_vmctl(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+            None => self.beside_vmctl(&self.binary),
+        };
         command.args(arguments);
         command
     }

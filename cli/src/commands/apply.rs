@@ -12,7 +12,7 @@ use vmctl_planner::apply::{ApplyError, Control, EventReceiver, Executor, Failure
 use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{LeftAloneKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
-use vmctl_state::{Address, Store, Writer};
+use vmctl_state::{Address, Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, ChecksWhen, PlanningArgs};
@@ -23,7 +23,7 @@ use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved, stdin};
+use crate::{descriptors, machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -49,7 +49,9 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
         }
         return Ok(plan::nothing_there(ctx));
     }
-    let mut writer = ctx.writer(&dir, "apply", &args.lock)?;
+    // What makes machines can wait until there is room for them.
+    let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
+    let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
     let control = Control { fail_fast: args.fail_fast, ..Control::default() };
     interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
@@ -356,7 +358,14 @@ fn left_alone(plan: &Plan) -> impl Iterator<Item = String> {
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
     let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
-    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
+    let (asked, descriptors) = (args.parallelism.get(), descriptors::raise());
+    let steps = descriptors::steps(asked, descriptors);
+    if steps < asked {
+        ui::warn(&format!(
+            "only {steps} steps run at once: this process may have {descriptors} files open (`ulimit -Hn`)"
+        ));
+    }
+    Limits { steps, boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.

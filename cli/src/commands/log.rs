@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use vmctl_providers::console_log;
 use vmctl_providers::workdir::WorkDir;
 
 use crate::args::LogArgs;
@@ -28,11 +29,15 @@ pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
     ];
     let mut at_line_start = true;
     for (_, kind, path) in logs.iter().filter(|(wanted, ..)| *wanted) {
+        if *path == files.console_log() {
+            console_log::trim(path).map_err(|error| CliError::of(&error))?;
+        }
         match File::open(path) {
             Ok(file) => {
+                let dropped = console_log::kept_from(&file).map_err(|error| unreadable(path, &error))?;
                 let break_line = if at_line_start { "" } else { "\n" };
                 let title = if both { format!("{break_line}==> {kind} log <==\n") } else { String::new() };
-                at_line_start = show(file, path, &title, args)?;
+                at_line_start = show(file, dropped, path, &title, args)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 ctx.note(&format!("`{address}` has no {kind} log yet."));
@@ -44,16 +49,19 @@ pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
 }
 
 /// Writes one log to stdout; tells whether it ended with a whole line.
-fn show(mut file: File, path: &Path, title: &str, args: &LogArgs) -> Result<bool, CliError> {
+fn show(mut file: File, dropped: u64, path: &Path, title: &str, args: &LogArgs) -> Result<bool, CliError> {
     let start = if args.tail == 0 {
-        0
+        dropped
     } else {
-        start_of_tail(&mut file, args.tail).map_err(|e| unreadable(path, &e))?
+        start_of_tail(&mut file, dropped, args.tail).map_err(|e| unreadable(path, &e))?
     };
     file.seek(SeekFrom::Start(start)).map_err(|error| unreadable(path, &error))?;
     let mut log = BufReader::new(file);
     let mut out = io::stdout().lock();
     out.write_all(title.as_bytes()).map_err(|error| stdout_failed(&error))?;
+    if dropped > 0 && start == dropped && !args.raw {
+        out.write_all(console_log::note(dropped).as_bytes()).map_err(|error| stdout_failed(&error))?;
+    }
     let mut piece = Vec::new();
     let mut whole = true;
     loop {
@@ -74,14 +82,14 @@ fn show(mut file: File, path: &Path, title: &str, args: &LogArgs) -> Result<bool
     }
 }
 
-/// Offset at which the last `lines` lines begin; a last line without an end counts.
-fn start_of_tail(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64> {
+/// Offset at which the last `lines` lines behind `first` begin; a last line without an end counts.
+fn start_of_tail(file: &mut (impl Read + Seek), first: u64, lines: usize) -> io::Result<u64> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut wanted = lines;
     let mut end = length;
     let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
+    while end > first {
+        let start = end.saturating_sub(BLOCK).max(first);
         file.seek(SeekFrom::Start(start))?;
         block.clear();
         file.take(end - start).read_to_end(&mut block)?;
@@ -97,7 +105,7 @@ fn start_of_tail(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64>
         }
         end = start;
     }
-    Ok(0)
+    Ok(first)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CliError {
@@ -121,7 +129,7 @@ mod tests {
             ("", 1, ""),
         ];
         for (text, lines, tail) in cases {
-            let start = start_of_tail(&mut Cursor::new(text), lines).unwrap();
+            let start = start_of_tail(&mut Cursor::new(text), 0, lines).unwrap();
             assert_eq!(&text[start as usize..], tail, "{text:?}");
         }
     }
@@ -130,7 +138,7 @@ mod tests {
     fn tail_is_found_across_blocks() {
         let long = "x".repeat(usize::try_from(BLOCK).unwrap() * 2);
         let text = format!("first\n{long}\nlast\n");
-        let start = start_of_tail(&mut Cursor::new(&text), 2).unwrap();
+        let start = start_of_tail(&mut Cursor::new(&text), 0, 2).unwrap();
         assert_eq!(start, 6);
     }
 }

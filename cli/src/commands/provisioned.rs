@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use vmctl_planner::recorded::{cut_off, unknown_step};
-use vmctl_state::{Address, Entry, Interrupted, Outcome, ProvisionRecord, Record, Snapshot, Store};
+use vmctl_state::{Address, Entry, Interrupted, Outcome, ProvisionRecord, Record, Reserve, Snapshot, Store};
 
 use crate::args::StateProvisionedArgs;
 use crate::context::Context;
@@ -13,7 +13,7 @@ use crate::{machines, progress, stdin};
 pub(crate) fn run(ctx: &Context, args: &StateProvisionedArgs) -> Result<Exit, CliError> {
     let (project, address) = machines::named(ctx, &args.name)?;
     let dir = ctx.project_dir(&project)?;
-    let mut writer = ctx.writer(&dir, "state provisioned", &args.lock)?;
+    let mut writer = ctx.writer(&dir, "state provisioned", &args.lock, Reserve::Keep)?;
     let Taken { step, entries } = taken(&address, &writer.snapshot()?, Timestamp::now())?;
     let Interrupted { number, label, .. } = &step;
     let question = format!("Take provisioning step {number} (`{label}`) of `{address}` for done?");

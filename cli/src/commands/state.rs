@@ -2,8 +2,9 @@
 
 use vmctl_planner::recorded::handle_of;
 use vmctl_providers::{Custody, Name, VmHandle};
-use vmctl_state::{Address, Entry, Store, Unlocked, unlock};
+use vmctl_state::{Address, Entry, Reserve, Store, Unlocked, unlock};
 
+use super::rebuild;
 use crate::args::{LockArgs, StateArgs, StateCommand, StateRmArgs, StateUnlockArgs};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
@@ -15,6 +16,7 @@ pub(crate) fn run(ctx: &Context, args: &StateArgs) -> Result<Exit, CliError> {
         StateCommand::Rm(args) => rm(ctx, args),
         StateCommand::Unlock(args) => give_back(ctx, args),
         StateCommand::Provisioned(args) => super::provisioned::run(ctx, args),
+        StateCommand::Rebuild(args) => rebuild::run(ctx, args),
     }
 }
 
@@ -36,7 +38,7 @@ fn rm(ctx: &Context, args: &StateRmArgs) -> Result<Exit, CliError> {
 /// The machine is marked before it is forgotten: what is cut off in between is still recorded.
 fn forget(ctx: &Context, lock: &LockArgs, project: &Name, address: &Address) -> Result<(), CliError> {
     let dir = ctx.project_dir(project)?;
-    let mut writer = ctx.writer(&dir, "state rm", lock)?;
+    let mut writer = ctx.writer(&dir, "state rm", lock, Reserve::Spend)?;
     let record = writer.snapshot()?.records.remove(address);
     let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
     let handle = handle_of(&record).map_err(|error| CliError::of(&error))?;

@@ -1,11 +1,12 @@
 //! `taint` and `untaint`: whether the next apply makes a machine anew.
 
 use jiff::Timestamp;
+use vmctl_planner::apply::{NotedAt, note_down};
 use vmctl_planner::recorded::spec_of;
-use vmctl_state::{Address, Entry, Record, Store};
+use vmctl_state::{Address, Entry, Record, Reserve, Store};
 
 use crate::args::{LockArgs, TaintArgs, UntaintArgs};
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::machines;
 
@@ -60,7 +61,7 @@ fn mark(
 ) -> Result<Marked, CliError> {
     let (project, address) = machines::named(ctx, name)?;
     let dir = ctx.project_dir(&project)?;
-    let mut writer = ctx.writer(&dir, command, lock)?;
+    let mut writer = ctx.writer(&dir, command, lock, Reserve::Keep)?;
     let record = writer.snapshot()?.records.remove(&address);
     let record = record.ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))?;
     let was = record.taint.clone();
@@ -68,7 +69,10 @@ fn mark(
     let taint = taint.map(str::to_owned);
     if was != taint {
         let record = Record { taint, updated: Timestamp::now(), ..record };
-        writer.commit(&[Entry::Put(Box::new(record))])?;
+        let serial = writer.commit(&[Entry::Put(Box::new(record.clone()))])?;
+        let at = NotedAt { lineage: writer.snapshot()?.lineage, serial };
+        let noted = small_runtime()?.block_on(note_down(&ctx.hypervisor(&dir)?, at, [&record]));
+        noted.map_err(|error| CliError::of(&error))?;
     }
     writer.close()?;
     Ok(Marked { address, was, is_protected })

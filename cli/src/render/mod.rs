@@ -426,6 +426,8 @@ mod tests {
             pid: Some(4711),
             work_dir: Some(PathBuf::from("/data/projects/shop/vms/lost")),
             released: false,
+            note: None,
+            handle: None,
         };
         let check = |name: &str, status, detail: Option<&str>| CheckResult {
             address: Address::vm("unchanged"),

@@ -19,6 +19,7 @@ use super::dispatch::{Dispatcher, Limits, Status};
 use super::effect::{self, Effect, Host};
 use super::events::EventSender;
 use super::gate::{Gate, Held, Moment};
+use super::notes::{NotedAt, Notes};
 use super::outcome::{ApplyError, Event, Failure, Report};
 use super::records;
 use super::retries::{Pause, Retries};
@@ -110,9 +111,12 @@ impl<H: Host> Executor<H> {
             plan,
             id: Uuid::new_v4(),
             next_op: snapshot.next_op.0,
+            at: NotedAt { lineage: snapshot.lineage, serial: snapshot.serial },
+            notes: Notes::default(),
             ops: BTreeMap::new(),
             records: snapshot.records,
             pending: Vec::new(),
+            untold: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
             gate: Gate::default(),
             held: Vec::new(),
@@ -124,6 +128,9 @@ impl<H: Host> Executor<H> {
             retries: Retries::default(),
         };
         run.close_what_a_dead_run_left(&snapshot.open);
+        if store.follows_a_crash() {
+            run.records.keys().for_each(|address| run.notes.behind(address));
+        }
         run.keep_books();
         run.drive(store).await
     }
@@ -135,10 +142,15 @@ struct Run<'a, H> {
     plan: &'a Plan,
     id: Uuid,
     next_op: u64,
+    /// Where the state is after the last commit.
+    at: NotedAt,
+    notes: Notes,
     ops: BTreeMap<StepId, OpId>,
     records: BTreeMap<Address, Record>,
     /// What the next commit will hold.
     pending: Vec<Entry>,
+    /// What is told once that commit is durable.
+    untold: Vec<Event>,
     dispatcher: Dispatcher,
     gate: Gate,
     /// Starts that wait for memory and of which nobody was told yet.
@@ -220,10 +232,14 @@ impl<H: Host> Run<'_, H> {
                         // The commits are durable; readers see an older state until the next try.
                         tracing::warn!(%error, "cannot publish the state to readers");
                     }
+                    self.catch_up_notes();
                 }
             }
         }
         self.commit(store)?;
+        if !control.abort.is_cancelled() {
+            std::mem::take(&mut self.notes).finish(&self.executor.host, self.at, &self.records).await;
+        }
         for (number, status) in self.dispatcher.status().iter().enumerate() {
             if *status == Status::Waiting {
                 self.report.not_begun.push(StepId(number));
@@ -297,8 +313,11 @@ impl<H: Host> Run<'_, H> {
 
     fn commit(&mut self, store: &mut dyn Store) -> Result<(), ApplyError> {
         if !self.pending.is_empty() {
-            block_in_place(|| store.commit(&self.pending))?;
+            self.at.serial = block_in_place(|| store.commit(&self.pending))?;
             self.pending.clear();
+        }
+        for event in std::mem::take(&mut self.untold) {
+            self.tell(event);
         }
         let durable = self.recorded..self.report.done.len();
         self.recorded = durable.end;
@@ -482,7 +501,8 @@ impl<H: Host> Run<'_, H> {
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
         let note = note.map(|how| format!("the guest did not power down; ended by {how}"));
-        self.tell(Event::Done { id, elapsed, note });
+        // What is told to be done is durable.
+        self.untold.push(Event::Done { id, elapsed, note });
     }
 
     fn fail(&mut self, id: StepId, failure: Failure) {
@@ -577,7 +597,14 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
+    /// Notes what changed since the last time, beside the steps that go on.
+    fn catch_up_notes(&mut self) {
+        let busy = self.ops.keys().map(|id| &self.plan.graph.step(*id).address).collect();
+        self.notes.catch_up(&self.executor.host, self.at, &self.records, &busy);
+    }
+
     fn put(&mut self, record: Record) {
+        self.notes.behind(&record.address);
         self.pending.push(Entry::Put(Box::new(record.clone())));
         self.records.insert(record.address.clone(), record);
     }

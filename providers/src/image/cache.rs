@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::clusters::{self, Fault};
 use super::error::ImageError;
 use super::header;
 #[cfg(feature = "failpoints")]
@@ -207,7 +208,7 @@ struct Memo {
 }
 
 impl Memo {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     /// Whether the identity can be one: its digest becomes a file name.
     fn is_sound(&self) -> bool {
@@ -272,6 +273,13 @@ fn examine(
     head.truncate(length);
     let header = header::parse(&head, stamp.size)
         .map_err(|problem| ImageError::Refused { path: source.to_owned(), problem })?;
+    if header.format == ImageFormat::Qcow2 {
+        let read = |at, buffer: &mut [u8]| read_at(&file, at, buffer);
+        clusters::check(&head, stamp.size, read).map_err(|fault| match fault {
+            Fault::Read(error) => io(error),
+            Fault::Missing(problem) => ImageError::Refused { path: source.to_owned(), problem },
+        })?;
+    }
     let mut piece = head;
     while !piece.is_empty() {
         hash.update(&piece);
@@ -300,6 +308,25 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// Fills `buffer` from the place `at`, with zeros behind the end of the file.
+fn read_at(file: &File, mut at: u64, mut buffer: &mut [u8]) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        match file.read_at(buffer, at) {
+            Ok(0) => {
+                buffer.fill(0);
+                break;
+            }
+            Ok(length) => {
+                at += length as u64;
+                buffer = &mut buffer[length..];
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whether the cache holds `image` already. Its size is compared with its source's; where they differ, or the source

@@ -51,6 +51,14 @@ pub enum HeaderError {
     /// A raw disk is made of whole sectors.
     #[error("its size of {0} bytes is no multiple of 512")]
     Torn(u64),
+    /// A part of its disk is not there.
+    #[error("it is cut off: a part of its disk is at byte {place}, and it has {size} bytes")]
+    CutOff {
+        /// How many bytes it has.
+        size: u64,
+        /// Where the part should be.
+        place: u64,
+    },
     /// It would make QEMU read something else than this file.
     #[error("it refers to another file: its {0} is set")]
     External(&'static str),
@@ -68,6 +76,7 @@ impl HeaderError {
     /// What to do next.
     pub(super) fn help(&self) -> &'static str {
         match self {
+            Self::CutOff { .. } => "it was not downloaded or copied to its end, or is damaged; get it again",
             Self::Empty => "the file was not written or not downloaded to its end; make it again",
             Self::Format(_) => "convert it: qemu-img convert -O qcow2 IMAGE IMAGE.qcow2",
             Self::Packed(_) => "unpack it first, and name the disk image that is in it",

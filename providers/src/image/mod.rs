@@ -4,6 +4,7 @@
 //! file. This happens before any other program opens it, over the same bytes that its digest is made of.
 
 mod cache;
+mod clusters;
 mod error;
 pub mod header;
 

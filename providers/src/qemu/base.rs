@@ -76,7 +76,8 @@ mod tests {
         fs::write(&other, &disk).unwrap();
         fs::rename(&other, &image).unwrap();
         let error = async || check().await.unwrap_err().to_string();
-        assert!(error().await.ends_with("another file took its place"));
+        // The file system may give the new file the inode of the one before it.
+        assert!(matches!(check().await, Err(Error::BaseChanged { .. })));
         fs::write(&image, "longer than it was").unwrap();
         assert!(error().await.ends_with("it had 4096 bytes, now it has 18"));
         fs::remove_file(&image).unwrap();

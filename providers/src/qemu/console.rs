@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use crate::console_log;
 use crate::error::{Error, Result};
 use crate::pattern::Pattern;
 
@@ -51,6 +52,8 @@ impl Search {
             // Somebody emptied it: all that is in it is new.
             self.from = 0;
         }
+        // What was dropped has no lines.
+        self.from = self.from.max(console_log::kept_from(&file)?.min(length));
         file.seek(SeekFrom::Start(self.from))?;
         let mut unread = file.take(length - self.from);
         let mut text = Vec::new();

@@ -8,18 +8,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::argv::{Marks, marks};
 use super::backend::QemuBackend;
 use super::home::holds_files_of;
 use super::manifest::{Manifest, Owner};
-use super::places::{RuntimeDir, require_private};
+use super::places::{RuntimeDir, require_private, write_private};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::process::{Holder, Process};
 use crate::spec::{InstanceId, VmHandle};
-use crate::workdir::WorkDir;
+use crate::workdir::{WorkDir, read_note};
 
 /// Whose machines are looked for.
 struct Search {
@@ -59,6 +61,20 @@ impl QemuBackend {
             Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
         }
     }
+
+    /// See [`crate::Custody::note`].
+    pub(super) fn keep_note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
+        let work = WorkDir::new(&vm.work_dir);
+        match Manifest::owner(&work, vm.id)? {
+            Owner::Ours(_) => {
+                let text = serde_json::to_vec(note)
+                    .map_err(|error| Error::io("write", work.note())(io::Error::other(error)))?;
+                write_private(&work.note(), &text)
+            }
+            Owner::Missing | Owner::Vacant => Ok(()),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+        }
+    }
 }
 
 impl Search {
@@ -77,11 +93,19 @@ impl Search {
                 continue;
             }
             let name = marks.name.to_string();
-            let unseen = || Stray { name, id: marks.id, pid: None, work_dir: None, released: false };
+            let unseen = || Stray {
+                name,
+                id: marks.id,
+                pid: None,
+                work_dir: None,
+                released: false,
+                note: None,
+                handle: None,
+            };
             strays.entry(marks.id).or_insert_with(unseen).pid = Some(process.pid());
         }
         let mut strays: Vec<Stray> = strays.into_values().collect();
-        strays.sort_unstable();
+        strays.sort_unstable_by(Stray::order);
         Ok(strays)
     }
 
@@ -98,8 +122,10 @@ impl Search {
                     name: manifest.name.to_string(),
                     id: manifest.id,
                     pid: None,
-                    work_dir: Some(folder),
                     released: manifest.released,
+                    note: read_note(&work),
+                    handle: Some(Box::new(manifest.handle(&work, manifest.state_at_rest(), None))),
+                    work_dir: Some(folder),
                 })
             }
             Ok(_) => None,

@@ -1,15 +1,16 @@
 //! Logging in to the guest, with an eye on its process: if that ends, waiting is over.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::backend::QemuBackend;
-use super::look::state_at_rest;
+use super::look::{curb, state_at_rest};
 use super::places::{ensure_private_file, qemu_log, tail_of};
 use crate::error::{Error, Result};
 use crate::process::Process;
@@ -23,6 +24,10 @@ const LOGIN: Duration = Duration::from_secs(60);
 
 /// How long a process may take from closing its connections to its end.
 const DYING: Duration = Duration::from_millis(500);
+
+/// How often the console's log is looked after while something is awaited of a guest. In that time an emulated serial line
+/// writes far less than the log may hold.
+const CURB: Duration = Duration::from_secs(1);
 
 /// How much of the console and of QEMU's messages goes into an error.
 const TAIL: usize = 2048;
@@ -117,7 +122,14 @@ pub(super) async fn while_alive<T>(
     work: impl Future<Output = Result<T>>,
     may_be_dying: impl FnOnce() -> bool,
 ) -> Result<T> {
+    let curbing = async || -> Infallible {
+        loop {
+            curb(vm);
+            sleep(CURB).await;
+        }
+    };
     let ended = tokio::select! {
+        never = curbing() => match never {},
         result = work => match result {
             Err(error) if may_be_dying() => match timeout(DYING, process.exited()).await {
                 Ok(ended) => ended,

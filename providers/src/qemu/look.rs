@@ -10,6 +10,7 @@ use super::manifest::{Manifest, Owner};
 use super::qmp::Monitor;
 use super::usernet::{self, Rule};
 use crate::abilities::{Damage, Inspection};
+use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::Process;
@@ -82,6 +83,7 @@ impl QemuBackend {
             None => seen.state = state_at_rest(vm)?,
             Some((process, state)) => {
                 seen.state = state;
+                curb(vm);
                 let mut monitor = self.monitor(vm.id, &process).await?;
                 if state == VmState::Failed {
                     seen.stall = monitor.stall(&WorkDir::new(&vm.work_dir).overlay()).await?;
@@ -209,6 +211,14 @@ impl QemuBackend {
         }
         let what = "reaching a machine without a user network".to_owned();
         Err(Error::Unsupported { backend: BackendTag::Qemu, what })
+    }
+}
+
+/// Keeps the console's log of a running machine within its bounds. That is no reason for a look to fail.
+pub(super) fn curb(vm: &VmHandle) {
+    let log = WorkDir::new(&vm.work_dir).console_log();
+    if let Err(error) = console_log::trim(&log) {
+        tracing::warn!(%error, "the console's log may grow beyond its bounds");
     }
 }
 

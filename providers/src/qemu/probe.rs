@@ -4,14 +4,16 @@
 //! ports are asked from inside the guest, over ssh, as are commands. Only the console's log is read from outside.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::argv::marks;
 use super::backend::QemuBackend;
 use super::console::Search;
 use super::guest::{console_tail, while_alive};
+use super::standstill::Standstill;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +38,12 @@ const MESSAGES: usize = 4096;
 
 /// Longest line of a command's messages that goes into an error.
 const LINE: usize = 200;
+
+/// How Linux begins its last line (kernel/panic.c), behind the time of printk.
+const KERNEL_PANIC: &str = r"^(\[ *[0-9.]+\] )?Kernel panic - not syncing";
+
+/// How far back on the console a panic counts as the guest's present state: what is printed around one.
+const PANIC_SPAN: u64 = 8 << 10;
 
 // What is said of a probe that does not hold.
 const REFUSED: &str = "connection refused";
@@ -76,12 +84,37 @@ impl QemuBackend {
     /// See [`crate::GuestAccess::wait_ready`].
     pub(super) async fn be_ready(&self, vm: &VmHandle, readiness: &Readiness) -> Result<()> {
         let process = self.process_of(vm, "wait for")?;
-        let asked = Asked { vm, process: &process, deadline: Instant::now() + readiness.timeout };
+        let (standstill, current) = (Standstill::default(), AtomicUsize::new(0));
         let waiting = async {
-            for probe in &readiness.probes {
-                self.wait_for(&asked, probe, readiness.timeout).await?;
+            let mut left = readiness.timeout;
+            loop {
+                let asked = Asked { vm, process: &process, deadline: Instant::now() + left };
+                let asking = async {
+                    for (number, probe) in readiness.probes.iter().enumerate() {
+                        current.store(number, Ordering::Relaxed);
+                        self.wait_for(&asked, probe, readiness.timeout).await?;
+                    }
+                    Ok(())
+                };
+                let result: Result<()> = standstill.watch(asking).await;
+                left = standstill.take();
+                match result {
+                    Err(error) if error.kind() == ErrorKind::Timeout && !left.is_zero() => {
+                        tracing::debug!(%error, ?left, "vmctl stood still for some of the time");
+                    }
+                    result => return result,
+                }
             }
-            Ok(())
+        };
+        let waiting = async {
+            tokio::select! {
+                result = waiting => result,
+                panicked = kernel_panic(vm, &process) => {
+                    panicked?;
+                    let probe = readiness.probes.get(current.load(Ordering::Relaxed));
+                    Err(panic_error(vm, probe.cloned().unwrap_or(Probe::Login)))
+                }
+            }
         };
         while_alive(vm, &process, waiting, || true).await
     }
@@ -249,6 +282,42 @@ fn search(asked: &Asked<'_>, pattern: &str) -> Result<Search> {
     let args = asked.process.arguments().map_err(Error::io("examine", &asked.vm.work_dir))?;
     let from = marks(&args).and_then(|marks| marks.console_start).unwrap_or(0);
     Ok(Search::new(WorkDir::new(&asked.vm.work_dir).console_log(), pattern, from))
+}
+
+/// Waits until the guest's kernel says on its console that it gave up.
+///
+/// What it said long before does not count: the guest may have been restarted since.
+async fn kernel_panic(vm: &VmHandle, process: &Process) -> Result<()> {
+    let log = WorkDir::new(&vm.work_dir).console_log();
+    let length = std::fs::metadata(&log).map_or(0, |found| found.len());
+    let args = process.arguments().map_err(Error::io("examine", &vm.work_dir))?;
+    let start = marks(&args).and_then(|marks| marks.console_start).unwrap_or(0);
+    let mut search =
+        Search::new(log, Pattern::new(KERNEL_PANIC)?, start.max(length.saturating_sub(PANIC_SPAN)));
+    loop {
+        let found;
+        (search, found) = search.look().await?;
+        if found {
+            // What it says behind that line is worth having in the error.
+            sleep(AGAIN).await;
+            return Ok(());
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+fn panic_error(vm: &VmHandle, probe: Probe) -> Error {
+    Error::NotReady {
+        probe,
+        after: None,
+        said: "the guest's kernel panicked".to_owned(),
+        console: console_tail(vm),
+        kind: ErrorKind::Guest,
+        help: Some(
+            "it does not come up by itself: make the machine anew (`--replace NAME`), with another image if it panics again"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Waits until the next question is due; false if the deadline comes first.

@@ -15,6 +15,7 @@ use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
 use super::qmp::Monitor;
+use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{self, Launched, Process};
@@ -48,6 +49,7 @@ impl QemuBackend {
         let run = self.runtime_dir(vm.id);
         run.create()?;
         ensure_private_file(&work.console_log())?;
+        console_log::renew(&work.console_log())?;
         let launched = self.launch_accelerated(vm, &work, &run).await;
         let Some(process) = self.find(vm.id)? else {
             self.clean_up(vm.id)?;
@@ -125,12 +127,8 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
 
     let mut launched = process::machine(&QEMU, &args, log)?;
-    failpoint!("start.qemu.spawned", &path);
     let failure = match timeout(LAUNCH, answers(&mut launched, run)).await {
-        Ok(Ok(())) => {
-            failpoint!("start.qemu.answered", &path);
-            return Ok(());
-        }
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(_) => Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH },
     };
@@ -151,6 +149,7 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
 
 /// Waits for the greeting on standard output, which says that the monitors' sockets are there, then for an answer.
 async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
+    failpoint!("start.qemu.spawned", run.path());
     loop {
         match launched.first_line(MAX_GREETING).await.map_err(Error::io("read from", QEMU.name))? {
             Some(line) if line.starts_with("{\"QMP\"") => break,
@@ -162,7 +161,9 @@ async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
     tokio::select! {
         connected = Monitor::connect(&monitor, LAUNCH) => connected.map(drop),
         _ = launched.ended() => Err(Error::ProcessEnded { detail: None }),
-    }
+    }?;
+    failpoint!("start.qemu.answered", run.path());
+    Ok(())
 }
 
 fn reason_of_end(vm: &VmHandle, status: &str, messages: &str) -> Error {

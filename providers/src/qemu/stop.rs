@@ -20,8 +20,12 @@ use crate::workdir::WorkDir;
 /// How often the power button is pressed. A guest that has not booted far enough loses the press.
 const PRESS_AGAIN: Duration = Duration::from_secs(3);
 
-/// How long the reserved monitor may take to greet.
-const GREETING: Duration = Duration::from_secs(3);
+/// How long a monitor may take to greet before its QEMU counts as hung. A host that is merely crowded answers sooner,
+/// and a guest must not lose what it has not written yet because of that.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// How long the everyday monitor may take, which is tried when the other was silent.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// How long QEMU may take to end after each means of force. It flushes disks when it is told to quit.
 const ENDING: Duration = Duration::from_secs(5);
@@ -46,14 +50,31 @@ impl Force {
     }
 }
 
+/// What became of a machine whose power button was pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Its process ended.
+    Ended,
+    /// It goes on.
+    Goes,
+    /// It goes on, and neither of its monitors answers.
+    Hangs,
+}
+
 impl QemuBackend {
     /// See [`crate::Hypervisor::stop`].
     pub(super) async fn power_down(&self, vm: &VmHandle, patience: Duration) -> Result<VmHandle> {
         let mut forced_stop = None;
         if let Some(process) = self.find(vm.id)? {
             let run = self.runtime_dir(vm.id);
-            if !ends_by_itself(&run, &process, patience).await? {
-                forced_stop = Some(force(&run, &process).await?.as_str().to_owned());
+            let means = match ends_by_itself(&run, &process, patience).await? {
+                Ending::Ended => None,
+                Ending::Goes => Some(&FORCE[..]),
+                // What does not answer cannot be told to quit.
+                Ending::Hangs => Some(&FORCE[1..]),
+            };
+            if let Some(means) = means {
+                forced_stop = Some(force(means, &run, &process).await?.as_str().to_owned());
             }
         }
         failpoint!("stop.qemu.ended", &vm.work_dir);
@@ -70,7 +91,7 @@ impl QemuBackend {
         let work = WorkDir::new(&vm.work_dir);
         let owner = Manifest::owner(&work, vm.id)?;
         if let Some(process) = self.find(vm.id)? {
-            force(&self.runtime_dir(vm.id), &process).await?;
+            force(&FORCE, &self.runtime_dir(vm.id), &process).await?;
         }
         failpoint!("destroy.qemu.ended", &vm.work_dir);
         self.clean_up(vm.id)?;
@@ -105,33 +126,37 @@ fn remove_entry(path: &Path) -> Result<()> {
     if found.is_dir() { remove_tree(path) } else { remove_file(path) }
 }
 
-/// Presses the power button until the process ends; false if it does not within `patience`, or cannot.
-async fn ends_by_itself(run: &RuntimeDir, process: &Process, patience: Duration) -> Result<bool> {
+/// Presses the power button until the process ends, at most for `patience`, and only as long as that is of any use.
+async fn ends_by_itself(run: &RuntimeDir, process: &Process, patience: Duration) -> Result<Ending> {
     let pressing = async {
         match keep_pressing(run).await {
-            Ok(()) => {}
+            Ok(()) => Ending::Goes,
+            Err(error @ Error::Timeout { .. }) => {
+                tracing::debug!(%error, pid = process.pid(), "the power button leads nowhere");
+                Ending::Hangs
+            }
             // A monitor that fails may be about to end with its process: the wait for that goes on.
             Err(error) => {
                 tracing::debug!(%error, pid = process.pid(), "cannot press the power button");
-                std::future::pending::<()>().await;
+                std::future::pending().await
             }
         }
     };
     let ended = async {
         tokio::select! {
-            ended = process.exited() => ended.map(|()| true),
-            () = pressing => Ok(false),
+            ended = process.exited() => ended.map(|()| Ending::Ended),
+            how = pressing => Ok(how),
         }
     };
     match timeout(patience, ended).await {
         Ok(ended) => ended.map_err(Error::io("wait for", run.pidfile())),
-        Err(_) => Ok(false),
+        Err(_) => Ok(Ending::Goes),
     }
 }
 
 /// Presses the power button again and again. Ends if that is of no use, because the machine failed.
 async fn keep_pressing(run: &RuntimeDir) -> Result<()> {
-    let mut monitor = Monitor::connect(&run.reserved_monitor(), GREETING).await?;
+    let mut monitor = any_monitor(run).await?;
     match monitor.state().await? {
         VmState::Suspended => monitor.unpause().await?,
         VmState::Failed => return Ok(()),
@@ -147,11 +172,19 @@ async fn keep_pressing(run: &RuntimeDir) -> Result<()> {
     }
 }
 
-/// Ends the process by the mildest means that works, and says which.
-async fn force(run: &RuntimeDir, process: &Process) -> Result<Force> {
-    for means in FORCE {
-        if works(means, run, process).await? {
-            return Ok(means);
+/// The monitor that is kept for stopping, or the everyday one if somebody holds that.
+async fn any_monitor(run: &RuntimeDir) -> Result<Monitor> {
+    match Monitor::connect(&run.reserved_monitor(), GREETING).await {
+        Err(Error::Timeout { .. }) => Monitor::connect(&run.monitor(), SIGN_OF_LIFE).await,
+        result => result,
+    }
+}
+
+/// Ends the process by the mildest of `means` that works, and says which.
+async fn force(means: &[Force], run: &RuntimeDir, process: &Process) -> Result<Force> {
+    for means in means {
+        if works(*means, run, process).await? {
+            return Ok(*means);
         }
     }
     Err(Error::Timeout { what: format!("the end of process {} after SIGKILL", process.pid()), after: ENDING })

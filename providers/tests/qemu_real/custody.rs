@@ -18,7 +18,9 @@ fn project() -> Name {
 }
 
 async fn strays(backend: &QemuBackend, known: &[InstanceId]) -> Vec<Stray> {
-    backend.strays(&project(), &known.iter().copied().collect()).await.unwrap()
+    let mut found = backend.strays(&project(), &known.iter().copied().collect()).await.unwrap();
+    found.iter_mut().for_each(|stray| stray.handle = None);
+    found
 }
 
 fn named(spec: &VmSpec, name: &str) -> VmSpec {
@@ -27,7 +29,7 @@ fn named(spec: &VmSpec, name: &str) -> VmSpec {
 
 fn stray(vm: &VmHandle, pid: Option<u32>) -> Stray {
     let work_dir = vm.work_dir.exists().then(|| vm.work_dir.clone());
-    Stray { name: vm.name.to_string(), id: vm.id, pid, work_dir, released: false }
+    Stray { name: vm.name.to_string(), id: vm.id, pid, work_dir, released: false, note: None, handle: None }
 }
 
 #[tokio::test]

@@ -150,16 +150,42 @@ async fn guest_that_is_never_reached_is_told_with_its_console() {
     let vm = world.backend.prepare(&with_login(world.spec().await)).await.unwrap();
     let vm = world.backend.start(&vm).await.unwrap();
     // An empty disk has no console of its own.
-    std::fs::write(vm.work_dir.join("console.log"), "kernel panic\n").unwrap();
+    std::fs::write(vm.work_dir.join("console.log"), "no bootable device\n").unwrap();
     for probe in [Probe::Login, Probe::Tcp(80), Probe::Exec("true".to_owned())] {
         let error = wait(&world, &vm, vec![probe.clone()], SHORT).await.unwrap_err();
         let (named, said, console) = unready(&error);
-        assert_eq!((named, console), (&probe, Some("kernel panic")));
+        assert_eq!((named, console), (&probe, Some("no bootable device")));
         assert!(said.starts_with("no sshd answered on 127.0.0.1:"), "{said}");
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.help().unwrap().contains("vmctl log"));
-        assert!(error.to_string().ends_with("; its console ends with\nkernel panic"), "{error}");
+        assert!(error.to_string().ends_with("; its console ends with\nno bootable device"), "{error}");
     }
+}
+
+/// F28: the panic ends the wait, which would otherwise last for longer than any test.
+#[tokio::test]
+async fn kernel_panic_ends_the_wait_and_an_old_one_does_not() {
+    let world = World::new();
+    let vm = world.backend.prepare(&with_login(world.spec().await)).await.unwrap();
+    let vm = world.backend.start(&vm).await.unwrap();
+    let console = vm.work_dir.join("console.log");
+    let panic = "[    1.234567] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n---[ end Kernel panic\r\n";
+    let long = Duration::from_secs(24 * 3600);
+    let writing = async {
+        tokio::fs::write(&console, "booting\r\n").await.unwrap();
+        tokio::fs::write(&console, format!("booting\r\n{panic}")).await.unwrap();
+    };
+    let (error, ()) = tokio::join!(wait(&world, &vm, vec![Probe::Login, Probe::Tcp(80)], long), writing);
+    let error = error.unwrap_err();
+    let (named, said, tail) = unready(&error);
+    assert_eq!((named, said), (&Probe::Login, "the guest's kernel panicked"));
+    assert!(tail.unwrap().contains("Unable to mount root fs"));
+    assert_eq!(world.backend.state(&vm).await.unwrap(), VmState::Running, "it is left as it is");
+
+    let since = "a line of a later boot\r\n".repeat(500);
+    std::fs::write(&console, format!("{panic}{since}")).unwrap();
+    let error = wait(&world, &vm, vec![Probe::Login], SHORT).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test]

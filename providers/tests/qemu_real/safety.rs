@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 use vmctl_providers::process::Program;
-use vmctl_providers::{Error, Hypervisor, Inspect, InstanceId, VmHandle, VmState};
+use vmctl_providers::qemu::QemuConfig;
+use vmctl_providers::{Error, Hypervisor, Inspect, InstanceId, QemuBackend, VmHandle, VmState};
 
 use crate::world::{NO_PATIENCE, World, ended, hold, pid, raw_pid};
 
@@ -106,6 +108,46 @@ async fn machine_that_does_not_answer_is_a_timeout_and_not_stopped() {
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     kill_process(raw_pid(&vm), Signal::CONT).unwrap();
     assert_eq!(world.backend.state(&vm).await.unwrap(), VmState::Running);
+}
+
+/// F26, S7: the power button is given up as soon as no monitor answers; the patience below outlasts any test.
+#[tokio::test]
+async fn machine_that_hangs_is_killed_without_waiting_for_its_guest() {
+    let world = World::new();
+    let vm = world.started().await;
+    kill_process(raw_pid(&vm), Signal::STOP).unwrap();
+    let stopped = world.backend.stop(&vm, Duration::from_secs(24 * 3600)).await.unwrap();
+    assert_eq!(stopped.forced_stop.as_deref(), Some("SIGKILL"));
+    assert_eq!(world.backend.state(&stopped).await.unwrap(), VmState::Stopped);
+    world.backend.destroy(stopped.clone()).await.unwrap();
+    world.assert_nothing_left(&vm);
+}
+
+/// F38: what was recorded on another host is not believed to be off, unless somebody says so.
+#[tokio::test]
+async fn machine_recorded_on_another_host_is_neither_started_nor_removed() {
+    let world = World::new();
+    let mut vm = world.started().await;
+    let process = world.live(vm.id).unwrap();
+    process.kill().unwrap();
+    ended(process).await;
+    let Some(runtime) = vm.runtime.as_mut().filter(|runtime| runtime.host.is_some()) else {
+        eprintln!("skipped: this host has no machine id");
+        return;
+    };
+    runtime.host = Some("0123456789abcdef".to_owned());
+    for result in [
+        world.backend.inspect(&vm).await.map(drop),
+        world.backend.start(&vm).await.map(drop),
+        world.backend.stop(&vm, NO_PATIENCE).await.map(drop),
+        world.backend.destroy(vm.clone()).await,
+    ] {
+        assert!(matches!(result, Err(Error::Elsewhere { .. })), "{result:?}");
+    }
+    assert!(vm.work_dir.exists());
+    let config = QemuConfig { take_over: true, ..world.backend.config().clone() };
+    let started = QemuBackend::new(config).start(&vm).await.unwrap();
+    assert_ne!(started.runtime.unwrap().host, vm.runtime.unwrap().host);
 }
 
 #[tokio::test]

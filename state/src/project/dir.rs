@@ -56,6 +56,11 @@ impl ProjectDir {
         self.0.join("snapshot.json")
     }
 
+    /// File with the highest serial that was ever published.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.0.join("serial")
+    }
+
     /// File with the lineage that was reserved before there was a state.
     pub fn lineage(&self) -> PathBuf {
         self.0.join("lineage")

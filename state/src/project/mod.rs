@@ -5,7 +5,8 @@
 //!           lock           whose kernel lock is the right to write; never removed
 //!           lock.json      who writes; stands there from open to orderly close
 //!           snapshot.json  what readers take; exact whenever lock.json is not there
-//!           ballast        room for one run on a full disk
+//!           serial         the highest serial that was ever published, to tell an older copy that was put back
+//!           ballast        room for one run on a full disk that gives room back
 //!           lineage        the lineage that the state will have, reserved before it is made
 //!           key            makes digests of sensitive values; no part of the state
 //!           texts/         texts behind the digests in records; no part of the state
@@ -29,8 +30,10 @@ mod dir;
 mod key;
 mod lineage;
 pub(crate) mod lock;
+mod mark;
 mod published;
 mod reader;
+mod repair;
 mod texts;
 mod writer;
 
@@ -39,4 +42,5 @@ pub use key::{KEY_LENGTH, Key, key, make_key};
 pub use lineage::reserve_lineage;
 pub use lock::{Holder, boot_id};
 pub use reader::{Unlocked, at_work, read, unlock};
-pub use writer::Writer;
+pub use repair::Repair;
+pub use writer::{Reserve, Writer};

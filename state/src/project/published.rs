@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::ProjectDir;
+use super::{ProjectDir, mark};
 use crate::error::StoreError;
 use crate::failpoints::failpoint;
 use crate::files;
 use crate::record::{FORMAT_VERSION, Snapshot};
+use crate::seal;
 
 /// The part of a snapshot that says which state it shows.
 #[derive(Debug, Deserialize)]
@@ -36,11 +37,20 @@ pub(super) fn write(dir: &ProjectDir, snapshot: &Snapshot) -> Result<(), StoreEr
     json.push(b'\n');
     files::replace(&path, &json)?;
     failpoint!("state.publish.replaced", &path);
-    Ok(())
+    mark::put(dir, snapshot.lineage, snapshot.serial)
 }
 
-/// Reads the published snapshot; `None` if there is none.
+/// Reads the published snapshot; `None` if there is none. One that is older than what was published is refused.
 pub(super) fn load(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
+    let loaded = load_any(dir)?;
+    if let Some(snapshot) = &loaded {
+        mark::check(dir, snapshot.lineage, snapshot.serial)?;
+    }
+    Ok(loaded)
+}
+
+/// Reads the published snapshot, however old it is; `None` if there is none.
+pub(super) fn load_any(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     let path = dir.snapshot();
     let Some(json) = files::read(&path)? else { return Ok(None) };
     match serde_json::from_slice::<Snapshot>(&json) {
@@ -53,7 +63,8 @@ pub(super) fn load(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
 /// Whether the published snapshot shows what is in the store now.
 ///
 /// Refuses a store that cannot be the one whose snapshot was published last.
-pub(super) fn is_current(dir: &ProjectDir, store: &Snapshot) -> Result<bool, StoreError> {
+pub(super) fn is_current(dir: &ProjectDir, store: seal::Version) -> Result<bool, StoreError> {
+    mark::check(dir, store.lineage, store.serial)?;
     let path = dir.snapshot();
     let Some(json) = files::read(&path)? else { return Ok(false) };
     let published = match serde_json::from_slice::<Version>(&json) {

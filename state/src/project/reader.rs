@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
-use super::{ProjectDir, published, writer};
+use super::{ProjectDir, Reserve, published, writer};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::files;
 use crate::record::Snapshot;
+use crate::seal::Seal;
 
 /// How long a reader waits for a writer that is just making the store to publish its first snapshot.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(1);
@@ -23,7 +24,9 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     }
     if !files::exists(&dir.holder())? {
         match published::load(dir) {
-            Ok(Some(exact)) => return Ok(Some(exact)),
+            // One whose data file was cut off, or written to without telling readers, is looked into.
+            Ok(Some(exact)) if is_as_closed(dir)? => return Ok(Some(exact)),
+            Ok(Some(_)) => {}
             // The store is there, so the copy can be made again.
             Ok(None) => {}
             Err(error) if error.kind() == StoreErrorKind::Damaged => {
@@ -41,13 +44,19 @@ pub fn read(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     match take_over(dir, Duration::ZERO) {
         Ok(Some(exact)) => Ok(Some(exact)),
         Ok(None) => from_writer(dir).map(Some),
-        Err(refused) if refused.is_write_refused() => {
+        Err(refused) if refused.is_write_refused() || refused.is_full() => {
             let Some(behind) = published::load(dir)? else { return Err(refused) };
             tracing::warn!(error = %refused, "what was committed since the last publishing is not shown");
             Ok(Some(behind))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the store's data file has the length that it was closed with, as far as that was noted.
+fn is_as_closed(dir: &ProjectDir) -> Result<bool, StoreError> {
+    let folder = dir.state();
+    Seal::of(&folder)?.map_or(Ok(true), |seal| seal.fits_length(&folder))
 }
 
 /// The writer that is at work on the project now, if there is one; one on another host counts as being at work.
@@ -90,7 +99,7 @@ pub fn unlock(dir: &ProjectDir, force: bool) -> Result<Unlocked, StoreError> {
     }
     let left = lock::holder(dir);
     if dir.presence()? == Presence::Store {
-        writer::open_store(dir)?.close()?;
+        writer::open_store(dir, Reserve::Spend)?.close()?;
     }
     files::remove(&dir.holder())?;
     Ok(Unlocked::Cleared(left))
@@ -111,7 +120,7 @@ fn from_writer(dir: &ProjectDir) -> Result<Snapshot, StoreError> {
 /// Finishes what a dead writer left; `None` if the lock is held, so that the writer lives.
 fn take_over(dir: &ProjectDir, wait: Duration) -> Result<Option<Snapshot>, StoreError> {
     let Some(_lock) = Lock::acquire(&dir.lock(), wait)? else { return Ok(None) };
-    let store = writer::open_store(dir)?;
+    let store = writer::open_store(dir, Reserve::Keep)?;
     let snapshot = store.current().clone();
     store.close()?;
     files::remove(&dir.holder())?;

@@ -12,6 +12,7 @@ use crate::error::StoreError;
 use crate::failpoints::failpoint;
 use crate::files;
 use crate::record::{Ended, Snapshot};
+use crate::seal::Version;
 use crate::sled_store::SledStore;
 use crate::store::{Entry, Store};
 
@@ -26,8 +27,19 @@ pub struct Writer {
     store: Option<SledStore>,
     /// The serial that readers see.
     published: u64,
+    /// Whether the writer before it did not sign off.
+    writer_died: bool,
     /// Given back last.
     _lock: Lock,
+}
+
+/// What may become of the room that is kept free for a full disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserve {
+    /// It stays. For everything that takes room, or that can wait until there is some.
+    Keep,
+    /// It is given up if nothing else helps. For what gives room back.
+    Spend,
 }
 
 impl Writer {
@@ -36,25 +48,39 @@ impl Writer {
     /// A project without a state gets one with the given `lineage`; a project that only lost its state is
     /// [`Missing`](StoreError::Missing). What a dead writer committed is there, with the steps it left open in
     /// [`Snapshot::open`]. On success readers see the current serial. Blocks the calling thread while it waits.
-    pub fn open(dir: &ProjectDir, holder: Holder, lineage: Uuid, wait: Duration) -> Result<Self, StoreError> {
+    /// On a full disk it fails, unless it may spend the `reserve`. A store that is damaged, or that is not what was
+    /// published, is refused and left as it is.
+    pub fn open(
+        dir: &ProjectDir,
+        holder: Holder,
+        lineage: Uuid,
+        wait: Duration,
+        reserve: Reserve,
+    ) -> Result<Self, StoreError> {
         files::create_private_folder(dir.path())?;
         let lock = Lock::of_writer(dir, wait)?;
         let writer_died = files::exists(&dir.holder())?;
-        let opened = ballast::with_room(dir, || {
+        let open = || {
             let presence = dir.presence()?;
             lock::announce(dir, &holder)?;
             if presence == Presence::Nothing {
+                // Nothing is left of what it marks.
+                files::remove(&dir.mark())?;
                 SledStore::create(&dir.state(), lineage)?;
                 ballast::restore(dir);
             }
             files::remove_drafts(&dir.lineage())?;
             files::remove_drafts(&dir.key())?;
-            open_store(dir)
-        });
+            open_store(dir, Reserve::Keep)
+        };
+        let opened = match reserve {
+            Reserve::Spend => ballast::with_room(dir, open),
+            Reserve::Keep => open(),
+        };
         match opened {
             Ok(store) => {
                 let published = store.current().serial;
-                Ok(Self { dir: dir.clone(), store: Some(store), published, _lock: lock })
+                Ok(Self { dir: dir.clone(), store: Some(store), published, writer_died, _lock: lock })
             }
             Err(error) => {
                 // Nothing was committed, so that a snapshot that was exact still is.
@@ -76,9 +102,14 @@ impl Writer {
         self.store().history()
     }
 
+    /// Whether the writer before this one died: what it wrote beside the state may be behind.
+    pub fn follows_a_crash(&self) -> bool {
+        self.writer_died
+    }
+
     /// Gives up the room that is kept for a run on a full disk; returns whether there was any.
     ///
-    /// Opening does so by itself when it needs to. The room is taken again on close, if there is enough.
+    /// Opening does so by itself when it needs to and may. The room is taken again on close, if there is enough.
     pub fn release_ballast(&self) -> Result<bool, StoreError> {
         ballast::release(&self.dir)
     }
@@ -129,23 +160,34 @@ impl Store for Writer {
         self.store_mut().commit(entries)
     }
 
+    fn follows_a_crash(&self) -> bool {
+        self.writer_died
+    }
+
     fn publish(&mut self) -> Result<(), StoreError> {
         let published = self.published;
         let dir = self.dir.clone();
         self.published = publish(&dir, self.store_mut(), published)?;
+        // A run that frees room takes the reserve again at once: who knows how it ends.
+        ballast::restore_amply(&dir);
         Ok(())
     }
 }
 
 /// Opens the store of a project that has one, and publishes what is in it. The caller holds the lock.
-pub(super) fn open_store(dir: &ProjectDir) -> Result<SledStore, StoreError> {
-    ballast::with_room(dir, || {
-        let store = SledStore::open(&dir.state())?;
-        if !published::is_current(dir, store.current())? {
+pub(super) fn open_store(dir: &ProjectDir, reserve: Reserve) -> Result<SledStore, StoreError> {
+    let open = || {
+        let expected = |found| published::is_current(dir, found).map(drop);
+        let store = SledStore::open(&dir.state(), &expected)?;
+        if !published::is_current(dir, Version::of(store.current()))? {
             published::write(dir, store.current())?;
         }
         Ok(store)
-    })
+    };
+    match reserve {
+        Reserve::Spend => ballast::with_room(dir, open),
+        Reserve::Keep => open(),
+    }
 }
 
 fn publish(dir: &ProjectDir, store: &mut SledStore, published: u64) -> Result<u64, StoreError> {

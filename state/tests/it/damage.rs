@@ -4,8 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde_json::json;
-use vmctl_state::{ProjectDir, Snapshot, Store, StoreError, StoreErrorKind, Writer, read};
+use vmctl_state::{ProjectDir, Repair, Snapshot, Store, StoreError, StoreErrorKind, Writer, read};
 
 use crate::values::{Numbers, holder, lineage, open, project, put};
 
@@ -26,7 +27,7 @@ fn db(dir: &ProjectDir) -> PathBuf {
 }
 
 fn try_open(dir: &ProjectDir) -> Result<Writer, StoreError> {
-    Writer::open(dir, holder("test"), lineage(), std::time::Duration::ZERO)
+    Writer::open(dir, holder("test"), lineage(), std::time::Duration::ZERO, vmctl_state::Reserve::Keep)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -203,12 +204,19 @@ fn older_or_other_store_is_refused_until_it_is_meant() {
     copy(backup.path(), &dir.state());
     let refused = try_open(&dir).unwrap_err();
     assert!(matches!(refused, StoreError::Replaced { serial: 1, published_serial: 2, .. }), "{refused:?}");
-    assert!(refused.help().unwrap().contains("snapshot.json"));
-    assert_eq!(read(&dir).unwrap().unwrap().serial, 2, "the snapshot is untouched and nobody writes");
-
+    assert!(refused.help().unwrap().contains("vmctl state rebuild"));
     fs::remove_file(dir.snapshot()).unwrap();
-    assert_eq!(read(&dir).unwrap().unwrap().serial, 1);
+    assert_eq!(read(&dir).unwrap_err().kind(), StoreErrorKind::Damaged, "without a snapshot as well");
+
+    let repair = Repair::begin(&dir, &holder("rebuild"), std::time::Duration::ZERO).unwrap();
+    assert_eq!(repair.store().unwrap_err().kind(), StoreErrorKind::Damaged);
+    assert_eq!((repair.lineage().unwrap(), repair.highest_serial().unwrap()), (Some(lineage()), 2));
+    let again = Snapshot { serial: 3, ..Snapshot::empty(lineage(), Timestamp::UNIX_EPOCH) };
+    let kept = repair.replace(&again).unwrap().unwrap();
+    assert!(kept.join("db").exists());
+    assert_eq!(read(&dir).unwrap().unwrap().serial, 3);
     open(&dir).close().unwrap();
+    assert!(!dir.holder().exists());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use vmctl_state::{Address, Entry, ProjectDir, Store, StoreError, Writer, read};
+use vmctl_state::{Address, Entry, ProjectDir, Reserve, Store, StoreError, Writer, read};
 
 use crate::values::{holder, lineage, open, put};
 
@@ -79,6 +79,11 @@ fn fill(mount: &Path) -> PathBuf {
     path
 }
 
+/// Opens it for what gives room back.
+fn relieve(dir: &ProjectDir) -> Writer {
+    Writer::open(dir, holder("destroy"), lineage(), Duration::ZERO, Reserve::Spend).unwrap()
+}
+
 fn is_full(error: &StoreError) -> bool {
     matches!(error, StoreError::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
 }
@@ -94,8 +99,16 @@ fn confined_full_disk() {
     writer.close().unwrap();
     assert!(dir.ballast().exists());
 
+    // As a writer that died leaves it, so that readers want to look into the store.
+    fs::write(dir.holder(), "{}").unwrap();
     let filler = fill(&mount);
-    let mut writer = open(&dir);
+    let refused = Writer::open(&dir, holder("apply"), lineage(), Duration::ZERO, Reserve::Keep).unwrap_err();
+    assert!(is_full(&refused), "{refused:?}");
+    assert!(dir.ballast().exists(), "what makes machines does not spend it");
+    assert_eq!(read(&dir).unwrap().unwrap().records.len(), 3, "readers do without");
+    assert!(dir.ballast().exists(), "and do not spend it either");
+
+    let mut writer = relieve(&dir);
     assert!(!dir.ballast().exists(), "it was needed");
     for name in ["a", "b"] {
         writer.commit(&[Entry::Remove(Address::vm(name))]).unwrap();
@@ -103,7 +116,6 @@ fn confined_full_disk() {
     writer.close().unwrap();
     assert_eq!(read(&dir).unwrap().unwrap().records.len(), 1);
 
-    assert!(!dir.ballast().exists(), "there is no room for it");
     fs::remove_file(filler).unwrap();
     open(&dir).close().unwrap();
     assert!(dir.ballast().exists());
@@ -132,7 +144,7 @@ fn confined_disk_that_fills() {
     assert!(dir.holder().exists(), "the next one shall look into the store");
 
     // There is the ballast for this.
-    let writer = open(&dir);
+    let writer = relieve(&dir);
     let found = writer.snapshot().unwrap();
     assert!(
         (acknowledged..=acknowledged + 1).contains(&found.serial),
@@ -169,7 +181,8 @@ fn confined_read_only_disk() {
     let new = ProjectDir::of_project(&mount, "new");
     assert_eq!(read(&new).unwrap(), None);
     for dir in [&dir, &new] {
-        let refused = Writer::open(dir, holder("test"), lineage(), Duration::ZERO).unwrap_err();
+        let refused =
+            Writer::open(dir, holder("test"), lineage(), Duration::ZERO, Reserve::Keep).unwrap_err();
         let StoreError::Io { path, source, .. } = &refused else { panic!("{refused:?}") };
         assert_eq!(source.kind(), ErrorKind::ReadOnlyFilesystem);
         assert!(path.starts_with(dir.path()), "{}", path.display());

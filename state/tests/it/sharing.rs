@@ -12,7 +12,7 @@ use crate::child::Process;
 use crate::values::{PATIENCE, holder, lineage, open, project, put};
 
 fn try_open(dir: &ProjectDir) -> Result<Writer, StoreError> {
-    Writer::open(dir, holder("second"), lineage(), Duration::ZERO)
+    Writer::open(dir, holder("second"), lineage(), Duration::ZERO, vmctl_state::Reserve::Keep)
 }
 
 #[test]
@@ -79,7 +79,8 @@ fn writers_wait_for_each_other() {
             let (waiting, dir) = (waiting.clone(), &dir);
             scope.spawn(move || {
                 waiting.send(()).unwrap();
-                let mut writer = Writer::open(dir, holder(name), lineage(), PATIENCE).unwrap();
+                let mut writer =
+                    Writer::open(dir, holder(name), lineage(), PATIENCE, vmctl_state::Reserve::Keep).unwrap();
                 writer.commit(&[put(name, json!(1))]).unwrap();
                 writer.close().unwrap();
             });

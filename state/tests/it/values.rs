@@ -34,7 +34,7 @@ pub(crate) fn project() -> (TempDir, ProjectDir) {
 }
 
 pub(crate) fn open(dir: &ProjectDir) -> Writer {
-    Writer::open(dir, holder("test"), lineage(), Duration::ZERO).unwrap()
+    Writer::open(dir, holder("test"), lineage(), Duration::ZERO, vmctl_state::Reserve::Keep).unwrap()
 }
 
 pub(crate) fn record(name: &str, spec: Value) -> Record {

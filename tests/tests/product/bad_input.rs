@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use vmctl_tests::World;
@@ -139,6 +139,20 @@ fn a_missing_program_is_named_with_its_package() {
     }
 }
 
+/// F23: a QEMU that would not understand us is refused before anything is made.
+#[test]
+fn an_old_qemu_is_refused() {
+    let mut world = World::new(0);
+    path_with(&mut world, &["setsid", "qemu-img", "sh"]);
+    let old = world.folder().join("bin/qemu-system-x86_64");
+    fs::write(&old, "#!/bin/sh\necho 'QEMU emulator version 5.2.0 (Debian 1:5.2)'\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    world.vmfile("vm \"one\" { image \"TINY\" }");
+    world.vmctl(&["apply", "--yes"]).expect(1).says("QEMU 5.2.0 is too old, 6.2 or newer is needed");
+    nothing_was_made(&world);
+    world.vmctl(&["doctor"]).expect(1).says("QEMU 5.2.0 is too old");
+}
+
 #[test]
 fn a_data_folder_that_cannot_be_made_is_named() {
     let mut world = World::new(0);
@@ -175,4 +189,19 @@ fn wrong_usage_ends_with_64() {
     for arguments in [&["nonsense"][..], &["plan", "--nonsense"], &["exec"], &["--project", "../x", "list"]] {
         world.vmctl(arguments).expect(64);
     }
+}
+
+/// F27: a download that broke off is refused before anything is made of it.
+#[test]
+fn image_that_is_cut_off_is_refused_wherever_it_ends() {
+    let world = World::new(0);
+    let whole = fs::read(World::tiny_image()).expect("the tiny image");
+    world.write("VMFile.kdl", "vm \"web\" { image \"cut.qcow2\" }");
+    for percent in [1, 20, 60, 99] {
+        let cut = &whole[..whole.len() * percent / 100];
+        fs::write(world.project().join("cut.qcow2"), cut).expect("a part of it");
+        world.vmctl(&["plan"]).expect(1).says("cut.qcow2` cannot be used as a disk image: it is cut off");
+    }
+    fs::write(world.project().join("cut.qcow2"), whole).expect("all of it");
+    world.vmctl(&["plan"]).expect(0);
 }

@@ -28,7 +28,7 @@ fn killed_in_provisioning_the_same_machine_is_taken_up() {
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(2).says("cut off").says("rerun \"safe\"");
     world.exec("one", "touch /tmp/go");
     world.vmctl(&["apply", "--yes"]).expect(0);
-    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    leaks::leakcheck(&world);
     assert_eq!(world.pid("one"), pid, "the running machine is adopted");
     assert_eq!(world.exec("one", "cat ran"), "last\n");
 
@@ -68,7 +68,7 @@ fn killed_in_a_step_that_may_not_run_twice_somebody_must_choose() {
     world.vmctl(&["state", "provisioned", "one", "--yes"]).expect(0);
     world.vmctl(&["state", "provisioned", "one", "--yes"]).expect(1).says("was cut off");
     world.vmctl(&["apply", "--yes"]).expect(0);
-    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    leaks::leakcheck(&world);
     assert_eq!(world.pid("one"), pid);
     assert_eq!(world.exec("one", "cat tries ran"), "try\ntry\nlast\n");
 
@@ -92,7 +92,7 @@ fn killed_at_any_moment_of_the_start_the_next_apply_converges() {
         assert!(machines.len() <= 1, "two processes for one machine: {machines:#?}");
     }
     world.vmctl(&["apply", "--yes"]).expect(0);
-    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    leaks::leakcheck(&world);
     assert_eq!(process::naming(world.folder()).len(), 1);
     assert_eq!(world.exec("one", "hostname"), "one\n");
 

@@ -42,10 +42,10 @@ fn decisions(world: &World) -> Vec<String> {
         .collect()
 }
 
-/// Applies, and checks that nothing is left to do.
+/// Applies, and checks that nothing is left to do, and nothing left behind.
 fn apply(world: &World) {
     world.vmctl(&["apply", "--yes"]).expect(0);
-    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    leaks::leakcheck(world);
 }
 
 #[test]
