@@ -177,6 +177,10 @@ impl Custody for NumbersHost {
     async fn release(&self, _vm: &VmHandle) -> Result<()> {
         Ok(())
     }
+
+    async fn note(&self, _vm: &VmHandle, _note: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl Capacity for NumbersHost {
