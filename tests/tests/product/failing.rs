@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
-use vmctl_tests::{World, await_condition, leaks, process};
+use vmctl_tests::{World, await_condition, leaks, process, surroundings};
 
 fn script(world: &World, rules: &Value) {
     let folder = world.data().join("projects/shop/noop");
@@ -154,7 +154,7 @@ vm "after" { depends-on "bad" until="started" }
 vm "good"
 "#,
     );
-    let path = std::env::var_os("PATH").unwrap();
+    let path = surroundings::inherited("PATH").unwrap();
     let folder = world.folder().join("bin");
     fs::create_dir(&folder).unwrap();
     let real = std::env::split_paths(&path).map(|at| at.join("qemu-system-x86_64")).find(|at| at.exists());
