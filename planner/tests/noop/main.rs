@@ -8,5 +8,6 @@ mod failures;
 mod lifecycle;
 mod properties;
 mod secrets;
+mod sequences;
 mod unknown;
 mod world;

@@ -18,7 +18,7 @@ use crate::world::{World, bytes, desired, forward, image_path, login, name, runt
 
 /// What a random VMFile says of one machine.
 #[derive(Debug, Clone)]
-struct Sketch {
+pub(crate) struct Sketch {
     image: u8,
     vcpus: u16,
     memory_mib: u64,
@@ -31,7 +31,7 @@ struct Sketch {
     trigger: Option<usize>,
 }
 
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+pub(crate) const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 fn sketch() -> impl Strategy<Value = Sketch> {
     let power =
@@ -61,7 +61,7 @@ fn sketch() -> impl Strategy<Value = Sketch> {
 
 /// What somebody does to one machine behind the tool's back.
 #[derive(Debug, Clone, Copy)]
-enum Meddling {
+pub(crate) enum Meddling {
     PowerOff,
     Pause,
     MoreCpus,
@@ -69,13 +69,13 @@ enum Meddling {
     RemoveFolder,
 }
 
-fn meddling() -> impl Strategy<Value = Vec<(usize, Meddling)>> {
+pub(crate) fn meddling() -> impl Strategy<Value = Vec<(usize, Meddling)>> {
     use Meddling::{DropForwards, MoreCpus, Pause, PowerOff, RemoveFolder};
     let kinds = prop::sample::select(vec![PowerOff, Pause, MoreCpus, DropForwards, RemoveFolder]);
     prop::collection::vec((0..NAMES.len(), kinds), 0..3)
 }
 
-fn meddle(world: &World, what: &[(usize, Meddling)]) {
+pub(crate) fn meddle(world: &World, what: &[(usize, Meddling)]) {
     for (index, meddling) in what {
         let name = NAMES[*index];
         if matches!(meddling, Meddling::RemoveFolder) {
@@ -97,11 +97,11 @@ fn meddle(world: &World, what: &[(usize, Meddling)]) {
 }
 
 /// Some of the five machines; each depends only on machines before it that are there and not stopped.
-fn vmfile() -> impl Strategy<Value = Vec<Option<Sketch>>> {
+pub(crate) fn vmfile() -> impl Strategy<Value = Vec<Option<Sketch>>> {
     prop::collection::vec(prop::option::weighted(0.8, sketch()), NAMES.len())
 }
 
-fn build(world: &World, file: &[Option<Sketch>]) -> Desired {
+pub(crate) fn build(world: &World, file: &[Option<Sketch>]) -> Desired {
     let runs = |index: &usize| file[*index].as_ref().is_some_and(|sketch| sketch.power == Power::Running);
     let mut taken = BTreeSet::new();
     let vms = file.iter().enumerate().filter_map(|(index, sketch)| {
@@ -138,7 +138,7 @@ fn build(world: &World, file: &[Option<Sketch>]) -> Desired {
 }
 
 /// What holds for every plan.
-fn check(plan: &Plan, goal: &Desired, recorded: &Snapshot) {
+pub(crate) fn check(plan: &Plan, goal: &Desired, recorded: &Snapshot) {
     plan.graph.sequence().expect("acyclic");
     let addresses: Vec<_> = plan.changes.iter().map(|change| change.address.clone()).collect();
     let unique: BTreeSet<_> = addresses.iter().cloned().collect();
@@ -170,7 +170,7 @@ fn machines_left_alone(world: &World, plan: &Plan) -> Vec<(&'static str, Option<
 }
 
 /// Every machine is as its file asks, apart from what it asks to ignore.
-fn check_machines(world: &World, goal: &Desired) {
+pub(crate) fn check_machines(world: &World, goal: &Desired) {
     for vm in goal.vms.values().filter(|vm| vm.lifecycle.ignore_changes.is_empty()) {
         let found = world.noop.machine(vm.name.as_str()).unwrap().unwrap();
         let wanted = match vm.power {
@@ -330,6 +330,12 @@ proptest! {
     }
 }
 
+/// What a store says that cannot be written to.
+pub(crate) fn storage_full() -> StoreError {
+    let source = std::io::ErrorKind::StorageFull.into();
+    StoreError::Io { action: "write", path: PathBuf::from("state"), source }
+}
+
 /// A store that takes a number of commits and then no more.
 #[derive(Debug)]
 struct Brittle {
@@ -344,8 +350,7 @@ impl Store for Brittle {
 
     fn commit(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
         if self.left == 0 {
-            let source = std::io::ErrorKind::StorageFull.into();
-            return Err(StoreError::Io { action: "write", path: PathBuf::from("state"), source });
+            return Err(storage_full());
         }
         self.left -= 1;
         self.store.commit(entries)
