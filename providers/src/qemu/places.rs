@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::tail;
 use crate::spec::InstanceId;
 use crate::workdir::WorkDir;
@@ -167,6 +168,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         .and_then(|()| file.write_all(content))
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write", &temporary))?;
+    failpoint!("state.qemu.drafted", &temporary);
     std::fs::rename(&temporary, path).map_err(Error::io("rename to", path))
 }
 
