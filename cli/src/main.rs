@@ -11,6 +11,7 @@ mod args;
 mod aside;
 mod commands;
 mod context;
+mod descriptors;
 mod env;
 mod error;
 mod facts;
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     logging::start(settings.log_filter.as_deref(), cli.global.verbose);
     #[cfg(feature = "failpoints")]
     failpoints::arm(&settings.environment)?;
+    descriptors::raise();
     let ctx = Context { settings, options: cli.global };
     match cli.command {
         Command::Init(args) => commands::init::run(&ctx, &args),

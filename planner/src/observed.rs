@@ -12,8 +12,9 @@ use crate::checks::CheckResult;
 use crate::desired::Desired;
 use crate::recorded::{RecordError, handle_of};
 
-/// Machines looked at side by side; a connection each, so that file descriptors are the bound that matters.
-const CONCURRENT_LOOKS: usize = 64;
+/// Machines looked at side by side. Each holds up to four file descriptors, which are the bound that matters: a process
+/// that may open 256 files must get by.
+const CONCURRENT_LOOKS: usize = 40;
 
 /// How long one machine may take to answer. A hung one costs this once, whatever the number of machines.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,9 +1,11 @@
 //! One error type for all backends, with a class to decide by and a hint to act on.
 
+use std::io::ErrorKind as ErrorKindOfIo;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::abilities::Probe;
+use crate::capacity::{size, size_needed};
 use crate::image::ImageError;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
@@ -89,6 +91,24 @@ pub enum Error {
         /// The system's answer.
         #[source]
         source: std::io::Error,
+    },
+    /// A disk is full.
+    #[error(
+        "no room is left: {} is needed to begin with, {} is free where `{folder}` is",
+        size_needed(*needed),
+        size(*free),
+        folder = folder.display()
+    )]
+    DiskFull {
+        /// A folder on the disk.
+        folder: PathBuf,
+        /// What the attempt may need, in bytes.
+        needed: u64,
+        /// What is free now, in bytes.
+        free: u64,
+        /// What failed.
+        #[source]
+        cause: Box<Error>,
     },
     /// The machine's state does not allow the operation.
     #[error("cannot {action} a machine that is {state}")]
@@ -261,6 +281,22 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
+    /// Whether it failed because a disk is full, or a quota used up.
+    pub fn is_full(&self) -> bool {
+        let is_full = |source: &std::io::Error| {
+            matches!(source.kind(), ErrorKindOfIo::StorageFull | ErrorKindOfIo::QuotaExceeded)
+        };
+        match self {
+            Self::DiskFull { .. } => true,
+            Self::Io { source, .. } | Self::Image(ImageError::Cache { source, .. }) => is_full(source),
+            Self::Seed(SeedError::Volume(source)) => is_full(source),
+            // A helper tells it in the system's words only.
+            Self::Command(error) => error.stderr.contains("No space left on device"),
+            Self::NotUndone { cause, .. } => cause.is_full(),
+            _ => false,
+        }
+    }
+
     /// The last lines of a provisioning step that failed or was cut off.
     pub fn tail(&self) -> &[String] {
         match self {
@@ -275,9 +311,11 @@ impl Error {
             Self::BackendUnavailable { .. } | Self::ProgramMissing { .. } | Self::Unsupported { .. } => {
                 ErrorKind::Unavailable
             }
-            Self::Command(_) | Self::Io { .. } | Self::Monitor(_) | Self::ProcessEnded { .. } => {
-                ErrorKind::Host
-            }
+            Self::Command(_)
+            | Self::Io { .. }
+            | Self::DiskFull { .. }
+            | Self::Monitor(_)
+            | Self::ProcessEnded { .. } => ErrorKind::Host,
             Self::InvalidState { .. } => ErrorKind::InvalidState,
             Self::Foreign { .. }
             | Self::Elsewhere { .. }
@@ -328,6 +366,7 @@ impl Error {
                  user-data: that replaces the machine"
                     .to_owned(),
             ),
+            Self::DiskFull { .. } => Some("free some space there; then `vmctl apply` goes on".to_owned()),
             Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.help(),
             Self::NotReady { help, .. } => help.clone(),
             Self::Pattern(error) => Some(error.help().to_owned()),

@@ -234,9 +234,10 @@ fn io_help(path: &Path, kind: io::ErrorKind) -> Option<String> {
         io::ErrorKind::ReadOnlyFilesystem => {
             Some(format!("`{}` is on a read-only file system; use another data folder.", path.display()))
         }
-        io::ErrorKind::StorageFull => {
-            Some(format!("Free space on the file system that holds `{}`, then try again.", path.display()))
-        }
+        io::ErrorKind::StorageFull => Some(format!(
+            "Free space on the file system that holds `{}`, then try again. `vmctl apply --destroy` works on a full disk too.",
+            path.display()
+        )),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod browser;
+pub mod disk;
 pub mod leaks;
 pub mod monitor;
 pub mod process;

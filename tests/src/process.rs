@@ -65,6 +65,25 @@ pub fn interrupt(pid: u32) {
     send(pid, Signal::INT);
 }
 
+/// Asks a process to stop, as Ctrl-C does, unless it ended meanwhile.
+pub fn interrupt_if_alive(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
+        // It may end in between.
+        let _ = pidfd_send_signal(&handle, Signal::INT);
+    }
+}
+
+/// Asks a process to end, as CI runners do before they kill it.
+pub fn terminate(pid: u32) {
+    send(pid, Signal::TERM);
+}
+
+/// Tells a process that its terminal is gone.
+pub fn hang_up(pid: u32) {
+    send(pid, Signal::HUP);
+}
+
 fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     let handle = pidfd_open(pid, PidfdFlags::empty()).expect("the process runs");

@@ -115,6 +115,16 @@ impl Running {
         panic!("`{}` ended without the awaited line\n{}", self.what, self.so_far());
     }
 
+    /// Waits for a line, of either stream, that `wanted` accepts; false if the run ends without it.
+    pub fn await_any_line(&mut self, mut wanted: impl FnMut(&str) -> bool) -> bool {
+        while let Some(line) = self.next_line() {
+            if wanted(&line) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(self) {
         drop(self);

@@ -1,7 +1,7 @@
 //! A throwaway place to run vmctl in.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -27,6 +27,8 @@ pub struct World {
     folder: TempDir,
     binary: PathBuf,
     variables: BTreeMap<&'static str, OsString>,
+    /// What runs vmctl: a program and its arguments; nothing where it is run as it is.
+    prefix: Vec<String>,
     _slots: Slots,
 }
 
@@ -61,7 +63,7 @@ impl World {
         variables.insert("TMPDIR", folder.path().into());
         variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
         variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
-        Self { folder, binary, variables, _slots: slots }
+        Self { folder, binary, variables, prefix: Vec::new(), _slots: slots }
     }
 
     /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
@@ -87,6 +89,11 @@ impl World {
     /// Sets a variable for later runs.
     pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
         self.variables.insert(name, value.into());
+    }
+
+    /// Lets later runs of vmctl go through another program, which runs the rest of its arguments.
+    pub fn through(&mut self, prefix: Vec<String>) {
+        self.prefix = prefix;
     }
 
     /// Takes a variable from later runs.
@@ -185,10 +192,34 @@ impl World {
         Unread::new(child, what)
     }
 
+    /// vmctl as every run of this world starts it; for tests that look after its streams themselves.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = match self.prefix.split_first() {
+            Some((program, rest)) => {
+                let mut command = self.beside_vmctl(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+            None => self.beside_vmctl(&self.binary),
+        };
+        command.args(arguments);
+        command
+    }
+
+    /// Another program with the surroundings that vmctl has in this world.
+    pub fn beside_vmctl(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.project()).env_clear().envs(&self.variables);
+        command
+    }
+
+    /// The vmctl under test.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     fn spawn(&self, arguments: &[&str]) -> (Child, String) {
-        let mut command = Command::new(&self.binary);
-        command.args(arguments).current_dir(self.project());
-        command.env_clear().envs(&self.variables);
+        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot run vmctl: {error}"));
         (child, format!("vmctl {}", arguments.join(" ")))

@@ -23,7 +23,7 @@ use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
-use crate::{machines, outputs, render, saved, stdin};
+use crate::{descriptors, machines, outputs, render, saved, stdin};
 
 /// Guests that boot side by side for each core of the host. Booting is busy, but not all the time.
 const BOOTS_PER_CORE: usize = 2;
@@ -358,7 +358,14 @@ fn left_alone(plan: &Plan) -> impl Iterator<Item = String> {
 fn limits(args: &ApplyArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
     let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
-    Limits { steps: args.parallelism.get(), boots, images: IMAGES }
+    let (asked, descriptors) = (args.parallelism.get(), descriptors::raise());
+    let steps = descriptors::steps(asked, descriptors);
+    if steps < asked {
+        ui::warn(&format!(
+            "only {steps} steps run at once: this process may have {descriptors} files open (`ulimit -Hn`)"
+        ));
+    }
+    Limits { steps, boots, images: IMAGES }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.

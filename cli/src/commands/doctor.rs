@@ -10,7 +10,7 @@ use rustix::fs::Access;
 use serde::Serialize;
 use vmctl_providers::Error;
 use vmctl_providers::process::{self, Program};
-use vmctl_providers::qemu::{Accel, AccelChoice, HostFacts, QEMU, QEMU_IMG, accel};
+use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU, QEMU_IMG, accel};
 
 use super::JSON_FORMAT;
 use super::ssh::SSH;
@@ -77,7 +77,7 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
         tokio::join!(version("qemu", &QEMU, Status::Fail), version("qemu-img", &QEMU_IMG, Status::Fail))
     });
     let mut checks = vec![
-        qemu,
+        new_enough(qemu),
         qemu_img,
         present("setsid", &SETSID, Status::Fail),
         present("ssh", &SSH, Status::Warn),
@@ -120,6 +120,15 @@ async fn version(name: &'static str, program: &Program, otherwise: Status) -> Ch
             Check::new(name, Status::Ok, text.lines().next().unwrap_or("it tells no version"))
         }
         Err(error) => Check::new(name, otherwise, error.to_string()).fix(repair(&error)),
+    }
+}
+
+/// Fails a QEMU that does not understand our command line.
+fn new_enough(check: Check) -> Check {
+    match qemu::suffices(&qemu::number(&check.detail)) {
+        Err(error) if check.status == Status::Ok => Check::new(check.name, Status::Fail, error.to_string())
+            .fix(Some("install a newer QEMU".to_owned())),
+        _ => check,
     }
 }
 

@@ -51,6 +51,9 @@ pub(crate) fn target(machine: &Machine, handle: &VmHandle) -> Result<SshTarget, 
     })
 }
 
+/// How long the guest's sshd may take to greet: longer than an emulated guest needs that still boots.
+const CONNECT_TIMEOUT_SECONDS: u32 = 60;
+
 /// Arguments for the system's ssh, which reads no configuration: what applies to other hosts must not apply here.
 pub(crate) fn arguments(target: &SshTarget, command: &[String]) -> Vec<OsString> {
     // A guest whose key we could not give is learned at first contact, and checked from then on.
@@ -62,6 +65,8 @@ pub(crate) fn arguments(target: &SshTarget, command: &[String]) -> Vec<OsString>
         "GlobalKnownHostsFile=none".into(),
         format!("HostKeyAlias={}", target.host_alias).into(),
         format!("StrictHostKeyChecking={checking}").into(),
+        // The forward accepts at once; what may never come is the guest's own answer.
+        format!("ConnectTimeout={CONNECT_TIMEOUT_SECONDS}").into(),
         // Our file names the guest by its alias alone.
         "CheckHostIP=no".into(),
     ];
@@ -109,7 +114,7 @@ mod tests {
         };
         let arguments = arguments(&target, &["echo".to_owned(), "-n".to_owned()]);
         let shown = process::quote("ssh", &arguments).replace(&folder.path().display().to_string(), "[DIR]");
-        insta::assert_snapshot!(shown, @r#"ssh -F none -o IdentitiesOnly=yes -o 'IdentityFile="/data/my vms/100%%/id"' -o UserKnownHostsFile=[DIR]/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0123456789abcdef -o StrictHostKeyChecking=yes -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1 echo -n"#);
+        insta::assert_snapshot!(shown, @r#"ssh -F none -o IdentitiesOnly=yes -o 'IdentityFile="/data/my vms/100%%/id"' -o UserKnownHostsFile=[DIR]/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0123456789abcdef -o StrictHostKeyChecking=yes -o ConnectTimeout=60 -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1 echo -n"#);
     }
 
     #[test]

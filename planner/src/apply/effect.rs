@@ -1,6 +1,7 @@
 //! Carries out one step through a provider.
 
 use tokio::sync::mpsc;
+use vmctl_providers::capacity::{allocated, tell_full};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
@@ -50,9 +51,13 @@ pub(super) async fn run<H: Host>(
     match effect {
         Effect::FetchImage(image) => {
             let images = images.clone();
+            let (source, folder) = (image.source.clone(), images.folder().to_owned());
             let import = move || images.import(&image.source, &image.identity);
             match tokio::task::spawn_blocking(import).await {
-                Ok(result) => result.map(|_| None).map_err(Error::from),
+                Ok(result) => result.map(|_| None).map_err(|error| {
+                    let needed = allocated(&source).unwrap_or(0);
+                    tell_full(Error::from(error), &folder, needed)
+                }),
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }

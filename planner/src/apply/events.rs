@@ -68,6 +68,11 @@ impl EventReceiver {
             self.0.changed.notified().await;
         }
     }
+
+    /// Number of events that wait to be received.
+    pub fn waiting(&self) -> usize {
+        self.0.with(|waiting| waiting.queue.len())
+    }
 }
 
 impl Drop for EventReceiver {

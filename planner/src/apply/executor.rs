@@ -116,6 +116,7 @@ impl<H: Host> Executor<H> {
             ops: BTreeMap::new(),
             records: snapshot.records,
             pending: Vec::new(),
+            untold: Vec::new(),
             dispatcher: Dispatcher::new(&plan.graph, self.limits)?,
             gate: Gate::default(),
             held: Vec::new(),
@@ -148,6 +149,8 @@ struct Run<'a, H> {
     records: BTreeMap<Address, Record>,
     /// What the next commit will hold.
     pending: Vec<Entry>,
+    /// What is told once that commit is durable.
+    untold: Vec<Event>,
     dispatcher: Dispatcher,
     gate: Gate,
     /// Starts that wait for memory and of which nobody was told yet.
@@ -312,6 +315,9 @@ impl<H: Host> Run<'_, H> {
         if !self.pending.is_empty() {
             self.at.serial = block_in_place(|| store.commit(&self.pending))?;
             self.pending.clear();
+        }
+        for event in std::mem::take(&mut self.untold) {
+            self.tell(event);
         }
         let durable = self.recorded..self.report.done.len();
         self.recorded = durable.end;
@@ -495,7 +501,8 @@ impl<H: Host> Run<'_, H> {
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
         let note = note.map(|how| format!("the guest did not power down; ended by {how}"));
-        self.tell(Event::Done { id, elapsed, note });
+        // What is told to be done is durable.
+        self.untold.push(Event::Done { id, elapsed, note });
     }
 
     fn fail(&mut self, id: StepId, failure: Failure) {

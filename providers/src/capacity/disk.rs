@@ -46,6 +46,23 @@ pub fn allocated(file: &Path) -> Result<u64> {
     Ok(metadata.len().min(metadata.blocks().saturating_mul(BLOCK)))
 }
 
+/// Says of a failure that there was no room what was needed and what is free where `folder` is; other failures stay
+/// as they are.
+pub fn tell_full(error: Error, folder: &Path, needed: u64) -> Error {
+    if !error.is_full() {
+        return error;
+    }
+    match space(folder) {
+        Ok(space) => {
+            Error::DiskFull { folder: folder.to_owned(), needed, free: space.free, cause: Box::new(error) }
+        }
+        Err(unknown) => {
+            tracing::debug!(%unknown, "cannot tell what is free");
+            error
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +74,19 @@ mod tests {
         assert_eq!(found.path, folder.path());
         assert_eq!(found.device, folder.path().metadata().unwrap().dev());
         assert!(found.free > 0);
+    }
+
+    #[test]
+    fn full_disk_is_told_with_what_is_needed_and_free_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = || Error::io("write", "/x")(rustix::io::Errno::NOSPC.into());
+        let told = tell_full(full(), folder.path(), 2 << 20);
+        assert!(matches!(told, Error::DiskFull { needed: 0x20_0000, .. }), "{told:?}");
+        let text = told.to_string();
+        assert!(text.starts_with("no room is left: 2 MiB is needed to begin with, "), "{text}");
+        assert!(told.help().unwrap().contains("vmctl apply"));
+        let other = tell_full(Error::io("write", "/x")(rustix::io::Errno::IO.into()), folder.path(), 0);
+        assert!(matches!(other, Error::Io { .. }), "{other:?}");
     }
 
     #[test]

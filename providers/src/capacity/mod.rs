@@ -2,9 +2,11 @@
 
 mod disk;
 mod memory;
+mod size;
 
-pub use disk::{Space, allocated, space};
+pub use disk::{Space, allocated, space, tell_full};
 pub use memory::{available, resident};
+pub use size::{size, size_needed};
 
 use crate::error::Result;
 use crate::spec::{BackendTag, Machine, VmHandle};

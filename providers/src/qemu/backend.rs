@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::accel::AccelChoice;
 use super::argv::marks;
@@ -49,6 +49,8 @@ pub struct QemuConfig {
 #[derive(Debug)]
 pub struct QemuBackend {
     config: QemuConfig,
+    /// Set once QEMU's version was found to do.
+    pub(super) version: OnceCell<()>,
     pub(super) sessions: Sessions,
     pub(super) placements: Placements,
 }
@@ -56,7 +58,12 @@ pub struct QemuBackend {
 impl QemuBackend {
     /// A backend with the given places. Nothing is touched until a machine is prepared.
     pub fn new(config: QemuConfig) -> Self {
-        Self { config, sessions: Sessions::default(), placements: Placements::default() }
+        Self {
+            config,
+            version: OnceCell::new(),
+            sessions: Sessions::default(),
+            placements: Placements::default(),
+        }
     }
 
     /// The places it was made with.
@@ -161,7 +168,7 @@ impl Preflight for QemuBackend {
     }
 
     async fn preflight(&self, spec: &VmSpec) -> Result<()> {
-        self.check_feasible(spec)
+        self.check_feasible(spec).await
     }
 }
 

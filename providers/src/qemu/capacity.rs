@@ -19,7 +19,7 @@ const PROCESS: u64 = 64 << 20;
 const TRANSLATIONS: u64 = 96 << 20;
 
 /// What a new machine's folder takes: 1.9 MiB measured after a first boot, rounded up.
-const FOLDER: u64 = 2 << 20;
+pub(super) const FOLDER: u64 = 2 << 20;
 
 impl Capacity for QemuBackend {
     fn footprint(&self, _backend: BackendTag, machine: &Machine) -> Result<Footprint> {

@@ -74,4 +74,4 @@ pub use argv::argv;
 pub use backend::{QEMU, QEMU_IMG, QemuBackend, QemuConfig};
 pub use manifest::Manifest;
 pub use places::RuntimeDir;
-pub use version::version;
+pub use version::{number, suffices, version};

@@ -154,22 +154,37 @@ pub(crate) fn require_private(path: &Path) -> Result<()> {
 }
 
 /// Writes a file that appears whole or not at all, mode 0600, its content on disk before its name.
+///
+/// A failure leaves what was there, and takes no room.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = unfinished(path);
+    write_unfinished(&temporary, content)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(Error::io("rename to", path)))
+        .inspect_err(|_| give_up(&temporary))
+}
+
+/// Removes what was written in vain. If that fails as well, the next attempt writes over it.
+pub(crate) fn give_up(unfinished: &Path) {
+    if let Err(error) = remove_file(unfinished) {
+        tracing::debug!(%error, "an unfinished file stays");
+    }
+}
+
+fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&temporary)
-        .map_err(Error::io("create", &temporary))?;
+        .open(temporary)
+        .map_err(Error::io("create", temporary))?;
     file.set_permissions(PermissionsExt::from_mode(0o600))
         .and_then(|()| file.write_all(content))
         .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", &temporary))?;
-    failpoint!("state.qemu.drafted", &temporary);
-    std::fs::rename(&temporary, path).map_err(Error::io("rename to", path))
+        .map_err(Error::io("write", temporary))?;
+    failpoint!("state.qemu.drafted", temporary);
+    Ok(())
 }
 
 /// Gives a file that somebody else wrote under its unfinished name its mode and final name.

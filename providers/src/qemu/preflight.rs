@@ -3,14 +3,16 @@
 use super::argv::{text, unsupported};
 use super::backend::{QEMU, QEMU_IMG, QemuBackend};
 use super::ports;
+use super::version::{suffices, version};
 use crate::error::{Error, Result};
 use crate::spec::{BackendTag, Machine, NetworkConfig, VmSpec};
 
 impl QemuBackend {
     /// See [`crate::Preflight::preflight`].
-    pub(super) fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
+    pub(super) async fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
         QEMU.locate()?;
         QEMU_IMG.locate()?;
+        self.version.get_or_try_init(|| async { suffices(&version().await?) }).await?;
         self.check_expressible(spec)?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
         ports::check_all_free(&spec.machine, own_pid)

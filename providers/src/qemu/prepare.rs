@@ -9,10 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::backend::{QEMU_IMG, QemuBackend};
+use super::capacity::FOLDER;
 use super::manifest::{BaseFile, Manifest, Owner};
 use super::places::{
-    create_private_dir, publish, remove_file, require_private, sync_dir, unfinished, write_private,
+    create_private_dir, give_up, publish, remove_file, require_private, sync_dir, unfinished, write_private,
 };
+use crate::capacity::tell_full;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
@@ -28,6 +30,11 @@ pub(super) const QEMU_IMG_DEADLINE: Duration = Duration::from_secs(120);
 impl QemuBackend {
     /// See [`crate::Hypervisor::prepare`].
     pub(super) async fn make(&self, spec: &VmSpec) -> Result<VmHandle> {
+        let made = self.make_all(spec).await;
+        made.map_err(|error| tell_full(error, &self.config().vms_dir, FOLDER))
+    }
+
+    async fn make_all(&self, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
         let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
@@ -85,9 +92,10 @@ async fn create_overlay(work: &WorkDir, image: &DiskImage, size: Option<u64>) ->
     args.push(image.path.clone().into());
     args.push(unfinished(&work.overlay()).into());
     args.extend(size.map(|bytes| bytes.to_string().into()));
-    helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await?;
+    let made = helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await;
+    made.inspect_err(|_| give_up(&unfinished(&work.overlay())))?;
     failpoint!("prepare.qemu.overlay-made", work.overlay());
-    publish(&work.overlay())?;
+    publish(&work.overlay()).inspect_err(|_| give_up(&unfinished(&work.overlay())))?;
     failpoint!("prepare.qemu.overlay-renamed", work.overlay());
     Ok(())
 }

@@ -10,6 +10,9 @@ use crate::files;
 /// Two segments of the store's log, which is more than opening it and a hundred small commits need.
 const SIZE: usize = 1 << 20;
 
+/// Free bytes from which on the ballast is taken while a run goes on: twice its size is left to others.
+const AMPLE: u64 = 3 * SIZE as u64;
+
 /// Does `act`; if there was no room for it, gives the ballast up and does it once more.
 pub(super) fn with_room<T>(
     dir: &ProjectDir,
@@ -40,6 +43,18 @@ pub(super) fn restore(dir: &ProjectDir) {
     });
     if let Err(error) = restored {
         tracing::debug!(%error, "no room for a reserve");
+    }
+}
+
+/// Takes the room back while a run goes on, if it is not taken and there is much more.
+pub(super) fn restore_amply(dir: &ProjectDir) {
+    let is_there = files::exists(&dir.ballast()).unwrap_or(true);
+    let is_ample = || {
+        let free = rustix::fs::statvfs(dir.path()).map(|found| found.f_bavail.saturating_mul(found.f_frsize));
+        free.is_ok_and(|free| free >= AMPLE)
+    };
+    if !is_there && is_ample() {
+        restore(dir);
     }
 }
 

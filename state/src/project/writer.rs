@@ -168,6 +168,8 @@ impl Store for Writer {
         let published = self.published;
         let dir = self.dir.clone();
         self.published = publish(&dir, self.store_mut(), published)?;
+        // A run that frees room takes the reserve again at once: who knows how it ends.
+        ballast::restore_amply(&dir);
         Ok(())
     }
 }

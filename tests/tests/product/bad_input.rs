@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use vmctl_tests::World;
@@ -137,6 +137,20 @@ fn a_missing_program_is_named_with_its_package() {
         nothing_was_made(&world);
         world.vmctl(&["doctor"]).expect(1).says(missing).says(package);
     }
+}
+
+/// F23: a QEMU that would not understand us is refused before anything is made.
+#[test]
+fn an_old_qemu_is_refused() {
+    let mut world = World::new(0);
+    path_with(&mut world, &["setsid", "qemu-img", "sh"]);
+    let old = world.folder().join("bin/qemu-system-x86_64");
+    fs::write(&old, "#!/bin/sh\necho 'QEMU emulator version 5.2.0 (Debian 1:5.2)'\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    world.vmfile("vm \"one\" { image \"TINY\" }");
+    world.vmctl(&["apply", "--yes"]).expect(1).says("QEMU 5.2.0 is too old, 6.2 or newer is needed");
+    nothing_was_made(&world);
+    world.vmctl(&["doctor"]).expect(1).says("QEMU 5.2.0 is too old");
 }
 
 #[test]

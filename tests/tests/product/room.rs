@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use vmctl_tests::World;
+use vmctl_tests::{World, process};
 
 use crate::schema::furnish;
 
@@ -123,4 +123,45 @@ fn machine_larger_than_this_host_is_refused_before_anything_is_made() {
     let images = fs::read_dir(world.data().join("images")).map(|list| list.flatten().collect::<Vec<_>>());
     let copied = images.unwrap_or_default().into_iter().filter(|entry| entry.path().is_file()).count();
     assert_eq!(copied, 0, "no image was copied");
+}
+
+/// F30: few file descriptors. Neither 200 fake machines nor 20 real ones run out of them.
+#[test]
+fn two_hundred_and_fifty_six_descriptors_are_enough() {
+    let limited = |world: &mut World| {
+        let prefix = ["sh", "-c", "ulimit -n 256 && exec \"$@\"", "sh"];
+        world.through(prefix.map(str::to_owned).into());
+    };
+    let mut fake = World::new(0);
+    fake.blank_image();
+    limited(&mut fake);
+    many(&fake, 200, 64);
+    fake.vmctl(&["apply", "--yes", "--parallelism", "64"]).expect(0).says("only 16 steps run at once");
+    assert_eq!(fake.states().len(), 200);
+    fake.vmctl(&["apply", "--destroy", "--yes", "--parallelism", "64"]).expect(0);
+
+    let mut real = World::new(0);
+    real.blank_image();
+    limited(&mut real);
+    real.vmfile("vm \"m\" count=20 { image \"blank.qcow2\"; memory 32; network \"none\" }\n");
+    real.vmctl(&["apply", "--yes", "--parallelism", "64", "--overcommit"]).expect(0);
+    let states = real.states();
+    assert_eq!(states.values().filter(|state| *state == "running").count(), 20, "{states:?}");
+    real.vmctl(&["plan", "--detailed-exitcode"]).expect(0);
+    let machines = process::naming(real.folder());
+    assert_eq!(machines.len(), 20);
+    machines.iter().for_each(|machine| process::kill(machine.pid));
+    real.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+}
+
+/// F30: a low limit that may be raised is raised.
+#[test]
+fn soft_limit_of_descriptors_is_raised() {
+    let mut world = World::new(0);
+    world.blank_image();
+    world.through(["sh", "-c", "ulimit -Sn 64 && exec \"$@\"", "sh"].map(str::to_owned).into());
+    many(&world, 50, 64);
+    let applied = world.vmctl(&["apply", "--yes", "--parallelism", "32"]).expect(0);
+    assert!(!applied.stderr.contains("steps run at once"), "{}", applied.text());
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }

@@ -1,0 +1,202 @@
+//! A host whose machines are only counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use vmctl_providers::capacity::{Footprint, Space};
+use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
+use vmctl_providers::{
+    BackendTag, Capacity, ConsoleEndpoint, Custody, GuestAccess, Hypervisor, Inspect, Inspection, InstanceId,
+    Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray, Verdict, VmHandle, VmSpec,
+    VmState,
+};
+
+/// Counts what is done to machines that do not exist.
+#[derive(Debug, Default)]
+pub(crate) struct NumbersHost {
+    /// Lines that each provisioning step prints, and how long they are.
+    pub(crate) flood: (usize, usize),
+    pub(crate) seen: Mutex<Seen>,
+}
+
+/// What was done.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Seen {
+    running: usize,
+    booting: BTreeSet<Name>,
+    /// The most that ran at once.
+    pub(crate) most_running: usize,
+    /// The most guests that booted at once, from the beginning of their start to the end of their wait.
+    pub(crate) most_booting: usize,
+    /// When each machine began to start, and when it was ready, counted in operations.
+    pub(crate) started: BTreeMap<Name, usize>,
+    pub(crate) ready: BTreeMap<Name, usize>,
+    pub(crate) operations: usize,
+}
+
+impl NumbersHost {
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn note(&self, act: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.operations += 1;
+        act(&mut seen);
+        seen.most_running = seen.most_running.max(seen.running);
+        seen.most_booting = seen.most_booting.max(seen.booting.len());
+    }
+
+    /// Lets others run between beginning and end.
+    async fn work(&self, begin: impl FnOnce(&mut Seen), end: impl FnOnce(&mut Seen)) {
+        self.note(|seen| {
+            seen.running += 1;
+            begin(seen);
+        });
+        yield_now().await;
+        self.note(|seen| {
+            seen.running -= 1;
+            end(seen);
+        });
+    }
+}
+
+impl Hypervisor for NumbersHost {
+    async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
+        self.work(|_| {}, |_| {}).await;
+        Ok(VmHandle { state: VmState::Prepared, ..self.handle(spec)? })
+    }
+
+    async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
+        let begin = |seen: &mut Seen| {
+            seen.booting.insert(vm.name.clone());
+            seen.started.insert(vm.name.clone(), seen.operations);
+        };
+        self.work(begin, |_| {}).await;
+        Ok(VmHandle { state: VmState::Running, ..vm.clone() })
+    }
+
+    async fn stop(&self, vm: &VmHandle, _timeout: Duration) -> Result<VmHandle> {
+        Ok(VmHandle { state: VmState::Stopped, ..vm.clone() })
+    }
+
+    async fn suspend(&self, vm: &VmHandle) -> Result<VmHandle> {
+        Ok(VmHandle { state: VmState::Suspended, ..vm.clone() })
+    }
+
+    async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
+        Ok(VmHandle { state: VmState::Running, ..vm.clone() })
+    }
+
+    async fn destroy(&self, _vm: VmHandle) -> Result<()> {
+        Ok(())
+    }
+
+    async fn state(&self, vm: &VmHandle) -> Result<VmState> {
+        Ok(vm.state)
+    }
+
+    async fn guest_ip(&self, _vm: &VmHandle) -> Result<String> {
+        Ok("127.0.0.1".to_owned())
+    }
+
+    fn console_endpoint(&self, _vm: &VmHandle) -> Result<ConsoleEndpoint> {
+        Ok(ConsoleEndpoint::None)
+    }
+}
+
+impl GuestAccess for NumbersHost {
+    async fn wait_ready(&self, vm: &VmHandle, _readiness: &Readiness) -> Result<()> {
+        let end = |seen: &mut Seen| {
+            seen.booting.remove(&vm.name);
+            seen.ready.insert(vm.name.clone(), seen.operations);
+        };
+        self.work(|_| {}, end).await;
+        Ok(())
+    }
+
+    async fn probe(&self, _vm: &VmHandle, _probe: &Probe, _patience: Duration) -> Result<Verdict> {
+        Ok(Verdict::Holds)
+    }
+
+    async fn provision(
+        &self,
+        _vm: &VmHandle,
+        _step: &ProvisionStep,
+        output: &mpsc::Sender<OutputLine>,
+    ) -> Result<()> {
+        let (lines, length) = self.flood;
+        for _ in 0..lines {
+            let line = OutputLine { stream: OutputStream::Stdout, text: "x".repeat(length) };
+            output.send(line).await.unwrap();
+        }
+        Ok(())
+    }
+}
+
+impl Preflight for NumbersHost {
+    fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
+        Ok(VmHandle::of(spec, PathBuf::from("/nowhere").join(spec.name.as_str())))
+    }
+
+    async fn preflight(&self, _spec: &VmSpec) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Inspect for NumbersHost {
+    async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
+        Ok(Inspection {
+            state: vm.state,
+            handle: vm.clone(),
+            vcpus: None,
+            memory_mib: None,
+            forwards: None,
+            ending: None,
+            stall: None,
+            damage: Vec::new(),
+        })
+    }
+}
+
+impl Reconfigure for NumbersHost {
+    async fn reconfigure(&self, vm: &VmHandle, _spec: &VmSpec) -> Result<VmHandle> {
+        Ok(vm.clone())
+    }
+}
+
+impl Custody for NumbersHost {
+    async fn strays(&self, _project: &Name, _known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
+        Ok(Vec::new())
+    }
+
+    async fn release(&self, _vm: &VmHandle) -> Result<()> {
+        Ok(())
+    }
+
+    async fn note(&self, _vm: &VmHandle, _note: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Capacity for NumbersHost {
+    fn footprint(&self, _backend: BackendTag, _machine: &Machine) -> Result<Footprint> {
+        Ok(Footprint { memory: 0, disk: 0 })
+    }
+
+    fn memory(&self, _backend: BackendTag) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn held(&self, _vm: &VmHandle) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn disk(&self, _backend: BackendTag) -> Result<Option<Space>> {
+        Ok(None)
+    }
+}
