@@ -11,7 +11,8 @@ use vmctl_state::StoreError;
 
 use crate::step::{STOP_TIMEOUT, StepKind};
 
-/// One named place.
+/// One named place. Those of the state are in all that is written down: also in a machine's folder, where
+/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failpoint {
     /// Its name.
@@ -88,13 +89,14 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "suspend": "noop.written" "qemu.paused";
     "stop": "noop.written" "qemu.pressed" "qemu.ended" "qemu.cleaned";
     "destroy":
-        "noop.file-removed" "noop.removed"
+        "noop.note-removed" "noop.file-removed" "noop.removed"
         "qemu.ended" "qemu.cleaned" "qemu.file-removed" "qemu.emptied" "qemu.disowned";
     "forget": "noop.marked" "qemu.marked";
     |
     "create.drafted" "lock.announced" "file.drafted"
     "commit.begun" "commit.flushed" "commit.synced"
     "publish.begun" "publish.replaced" "close.published"
+    "noop.drafted" "qemu.drafted"
 };
 
 /// Passes an edge of a step. A disk that is to fail here is an error, as if the step had met it.

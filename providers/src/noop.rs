@@ -338,6 +338,12 @@ impl Hypervisor for NoopBackend {
         }
         self.rehearse("destroy", vm.name.as_str()).await?;
         let (file, folder) = (self.file(&vm), self.folder(&vm));
+        // What says whose the folder is goes last.
+        let note = WorkDir::new(&folder).note();
+        if note.exists() {
+            fs::remove_file(&note).map_err(Error::io("remove", &note))?;
+        }
+        failpoint!("destroy.noop.note-removed", &folder);
         fs::remove_file(&file).map_err(Error::io("remove", &file))?;
         failpoint!("destroy.noop.file-removed", &folder);
         fs::remove_dir_all(&folder).map_err(Error::io("remove folder", &folder))?;
@@ -583,6 +589,10 @@ impl Custody for NoopBackend {
 
     async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
         // Whose folder it is was looked at when it was made; the fake is asked about ten thousand machines at once.
+        // A folder that is half destroyed gets none: nothing would be left that says whose it is.
+        if !self.file(vm).exists() {
+            return Ok(());
+        }
         match write_json(&WorkDir::new(self.folder(vm)).note(), note) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             written => written,
@@ -639,5 +649,6 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io("write", path)(error.into()))?;
     let part = path.with_extension("part");
     fs::write(&part, bytes).map_err(Error::io("write", &part))?;
+    failpoint!("state.noop.drafted", &part);
     fs::rename(&part, path).map_err(Error::io("rename", part))
 }

@@ -199,3 +199,34 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder).and_then(|handle| handle.sync_all()).map_err(StoreError::io("sync folder", folder))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drafts_of_the_dead_go_once_the_file_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let (left, half, other) =
+            (path.with_file_name("key-1"), path.with_file_name("key-2.tmp"), folder.path().join("keys"));
+        for file in [&left, &half, &other] {
+            fs::write(file, "").unwrap();
+        }
+        remove_drafts(&path).unwrap();
+        assert!(left.exists() && half.exists(), "whoever is at it may be alive");
+        create_once(&path, &path.with_file_name("key-3"), b"mine").unwrap();
+        remove_drafts(&path).unwrap();
+        assert_eq!([&left, &half, &other, &path].map(|file| file.exists()), [false, false, true, true]);
+    }
+
+    #[test]
+    fn whoever_comes_second_finds_the_file_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        create_once(&path, &path.with_file_name("key-1"), b"first").unwrap();
+        create_once(&path, &path.with_file_name("key-2"), b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

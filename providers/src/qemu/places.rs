@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::tail;
 use crate::spec::InstanceId;
 use crate::workdir::WorkDir;
@@ -181,7 +182,9 @@ fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
     file.set_permissions(PermissionsExt::from_mode(0o600))
         .and_then(|()| file.write_all(content))
         .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", temporary))
+        .map_err(Error::io("write", temporary))?;
+    failpoint!("state.qemu.drafted", temporary);
+    Ok(())
 }
 
 /// Gives a file that somebody else wrote under its unfinished name its mode and final name.

@@ -12,20 +12,18 @@ use crate::World;
 const UNFINISHED: [&str; 4] = ["part", "tmp", "new", "generating"];
 
 /// What may lie in the folder of one machine.
-const OF_A_MACHINE: [&str; 13] = [
+const OF_A_MACHINE: [&str; 11] = [
     "manifest.json",
     "record.json",
     "machine.json",
     "overlay.qcow2",
     "seed.img",
     "console.log",
-    "console.log.old",
     "provision.log",
     "qemu.log",
     "id_ed25519",
     "ssh_host_ed25519_key",
     "known_hosts",
-    "known_hosts.lock",
 ];
 
 /// I2: those of the `files` below the world's folder that belong to no recorded machine and to no part of the state.
@@ -96,14 +94,14 @@ fn is_cached(parts: &[&str]) -> bool {
 
 fn is_of_a_project(parts: &[&str]) -> bool {
     match parts {
-        ["state"] | ["state", "db" | "conf" | "blobs"] => true,
+        ["state"] | ["state", "db" | "conf" | "blobs" | "seal.json"] => true,
         ["state", index] => index.starts_with("snap."),
         ["texts"] | ["noop"] => true,
         ["texts", text] => text.starts_with("sha256-") || text.starts_with("hmac-sha256-"),
         ["noop", file] => {
-            matches!(*file, "events.log" | "script.json" | "capacity.json") || file.starts_with("used-")
+            matches!(*file, "events.log" | "script.json" | "host.json") || file.starts_with("used-")
         }
-        [file] => matches!(*file, "lock" | "snapshot.json" | "lineage" | "key" | "ballast"),
+        [file] => matches!(*file, "lock" | "snapshot.json" | "lineage" | "serial" | "key" | "ballast"),
         _ => false,
     }
 }

@@ -17,7 +17,10 @@ const IMPATIENT: &str = "stop.patience=value:200";
 const FAULTS: [&str; 3] = ["kill", "enospc", "panic"];
 
 // Where each test disturbs an apply. Edges are here where a live process makes a difference.
-const MAKING: [&str; 8] = [
+const MAKING: [&str; 11] = [
+    "state.qemu.drafted",
+    "state.qemu.drafted@4",
+    "state.qemu.drafted@6",
     "prepare.qemu.folder-made",
     "prepare.qemu.claimed",
     "prepare.qemu.overlay-made",
@@ -27,7 +30,8 @@ const MAKING: [&str; 8] = [
     "prepare.qemu.synced",
     "prepare.qemu.prepared",
 ];
-const STARTING: [&str; 6] = [
+const STARTING: [&str; 7] = [
+    "state.qemu.drafted@3",
     "start.qemu.spawned",
     "start.qemu.answered",
     "start.qemu.handle-made",
@@ -38,7 +42,7 @@ const STARTING: [&str; 6] = [
 const STOPPING: [&str; 4] =
     ["stop.qemu.pressed", "stop.qemu.ended", "stop.qemu.cleaned", "stop.effect.after"];
 const GROWING: [&str; 2] = ["update.qemu.grown", "update.qemu.brought"];
-const FORWARDING: [&str; 2] = ["update.qemu.brought", "update.effect.after"];
+const FORWARDING: [&str; 3] = ["state.qemu.drafted", "update.qemu.brought", "update.effect.after"];
 const PAUSING: [&str; 2] = ["suspend.qemu.paused", "suspend.effect.after"];
 const UNPAUSING: [&str; 2] = ["resume.qemu.unpaused", "resume.effect.after"];
 const DESTROYING: [&str; 6] = [
@@ -49,7 +53,7 @@ const DESTROYING: [&str; 6] = [
     "destroy.qemu.emptied",
     "destroy.qemu.disowned",
 ];
-const LETTING_GO: [&str; 1] = ["forget.qemu.marked"];
+const LETTING_GO: [&str; 2] = ["state.qemu.drafted", "forget.qemu.marked"];
 const IN_THE_GUEST: [&str; 3] = ["ready.qemu.logged-in", "provision.qemu.begun", "provision.qemu.running"];
 
 #[test]
@@ -199,7 +203,7 @@ fn running_machine_half_changed_is_changed_and_goes_on() {
     world.vmctl(&["apply", "--yes"]).expect(0);
     let pid = world.pid("one");
     let changes = [
-        (&FORWARDING, &calm, &forwarding),
+        (&FORWARDING[..], &calm, &forwarding),
         (&FORWARDING, &forwarding, &calm),
         (&PAUSING, &calm, &paused),
         (&UNPAUSING, &paused, &calm),
@@ -239,8 +243,10 @@ fn machine_half_let_go_of_is_let_go_of_and_runs_on() {
     world.vmctl(&["apply", "--yes"]).expect(0);
     let pid = world.pid("one");
     world.vmfile("removed \"one\"");
-    disturb(&mut world, &["apply", "--yes"], LETTING_GO[0], "kill");
-    converges(&world, LETTING_GO[0]);
+    for point in LETTING_GO {
+        disturb(&mut world, &["apply", "--yes"], point, "kill");
+    }
+    converges(&world, "two kills");
     assert_eq!(pids(&world), [pid]);
     process::kill(pid);
 }
