@@ -45,9 +45,8 @@ pub(super) fn load(dir: &ProjectDir) -> Result<Option<Snapshot>, StoreError> {
     // The mark first: a writer sets it after the snapshot, so that one who reads them in turn never sees it ahead.
     let mark = mark::of(dir)?;
     let loaded = load_any(dir)?;
-    match (&loaded, mark) {
-        (Some(snapshot), Some(mark)) => mark.check(dir, seal::Version::of(snapshot))?,
-        (Some(_) | None, _) => {}
+    if let (Some(snapshot), Some(mark)) = (&loaded, mark) {
+        mark.check(dir, seal::Version::of(snapshot))?;
     }
     Ok(loaded)
 }

@@ -161,7 +161,7 @@ fn reader_beside_a_writer_that_publishes_all_the_time_is_never_refused() {
     let (_data, dir) = project();
     let mut writer = open(&dir);
     let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0..200 {
                 writer.commit(&[put("a", json!(n))]).unwrap();

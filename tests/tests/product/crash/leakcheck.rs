@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use vmctl_tests::leaks::{self, Goal};
 use vmctl_tests::{World, process};
@@ -121,7 +121,8 @@ fn secret_in_a_file_or_on_a_command_line_is_found() {
     assert!(found.len() == 1 && found[0].contains("console.log"), "{found:?}");
     fs::remove_file(&log).unwrap();
     let inside = format!("{}/", world.folder().display());
-    let mut child = Command::new("sh")
+    let mut child = world
+        .beside_vmctl("sh")
         .args(["-c", "read line", "hunter2", &inside])
         .stdin(Stdio::piped())
         .spawn()
@@ -154,7 +155,8 @@ fn processes_that_should_not_be_are_found() {
     {
         let drive =
             format!("file={},format=qcow2,if=none,file.locking=off,id=d,readonly=on", overlay.display());
-        let mut second = Command::new("qemu-system-x86_64")
+        let mut second = world
+            .beside_vmctl("qemu-system-x86_64")
             .args(["-S", "-display", "none", "-nodefaults", "-m", "32", "-uuid", uuid, "-drive", &drive])
             .stdin(Stdio::null())
             .spawn()

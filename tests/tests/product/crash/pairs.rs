@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use vmctl_tests::surroundings;
+
 use super::scenario::{Scenario, Stage, was_killed};
 
 /// How many pairs of places of different kinds are tried in each scenario.
@@ -65,7 +67,7 @@ fn destroying_killed_twice_converges() {
 /// `VMCTL_TEST_SEED` takes the seed of a run that failed.
 #[test]
 fn any_two_kills_converge() {
-    let given = std::env::var("VMCTL_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = surroundings::inherited("VMCTL_TEST_SEED").and_then(|seed| seed.to_str()?.parse().ok());
     let mut seed: u64 = given.unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         now.as_secs() ^ u64::from(now.subsec_nanos())
