@@ -82,6 +82,6 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 /// A variable of the surroundings that a run of vmctl inherits.
-pub(crate) fn inherited(name: &str) -> Option<std::ffi::OsString> {
+pub fn inherited(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }

@@ -201,6 +201,6 @@ impl Custody for QemuBackend {
     }
 
     async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
-        self.keep_note(vm, note)
+        self.keep_note(&self.with_paths(vm), note)
     }
 }

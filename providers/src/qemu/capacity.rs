@@ -8,7 +8,7 @@
 use super::accel::{Accel, decide, probe};
 use super::backend::QemuBackend;
 use crate::capacity::{self, Capacity, Footprint, Space};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::{BackendTag, Machine, VmHandle};
 
 /// What a QEMU process takes besides its guest's memory: 57 MiB measured, rounded up.
@@ -35,9 +35,11 @@ impl Capacity for QemuBackend {
     }
 
     fn held(&self, vm: &VmHandle) -> Result<Option<u64>> {
-        match self.find(vm.id)? {
-            Some(process) => capacity::resident(process.pid()),
-            None => Ok(None),
+        match self.find(vm.id) {
+            Ok(Some(process)) => capacity::resident(process.pid()),
+            // What runs elsewhere gives nothing back: this plan does not stop it.
+            Ok(None) | Err(Error::Elsewhere { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

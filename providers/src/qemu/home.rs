@@ -27,9 +27,7 @@ impl QemuBackend {
     /// Fails with [`Error::Elsewhere`] if it was left running on another host, or if its process works on other
     /// files than those of this project: then these are a copy, and nothing may be done to them or by them.
     pub(super) async fn here(&self, vm: &VmHandle) -> Result<VmHandle> {
-        let mut here = vm.clone();
-        here.work_dir = workdir::among(&self.config().vms_dir, &vm.work_dir);
-        here.machine.image.path = self.image_here(&vm.machine.image.path);
+        let here = self.with_paths(vm);
         if let Some(runtime) = &vm.runtime {
             if let (Some(then), Some(now)) = (&runtime.host, ending::host())
                 && *then != now
@@ -40,6 +38,14 @@ impl QemuBackend {
             self.refuse_unlocked(vm.id, runtime.pid).await?;
         }
         Ok(here)
+    }
+
+    /// The machine with the paths that hold now, wherever it may run.
+    pub(super) fn with_paths(&self, vm: &VmHandle) -> VmHandle {
+        let mut here = vm.clone();
+        here.work_dir = workdir::among(&self.config().vms_dir, &vm.work_dir);
+        here.machine.image.path = self.image_here(&vm.machine.image.path);
+        here
     }
 
     /// An image in this cache, if it is there; else where it was.
