@@ -195,7 +195,12 @@ fn converge(
     let bare = spec_of(record)?;
     let before = bare.clone().sealed(known.secrets);
     let after = RecordedVm::from(desired).sealed(known.secrets);
-    let (after, desired) = keep_ignored(desired, after, &before, state_now(record, known.sight));
+    // A machine that was never made has no values to keep.
+    let (after, desired) = if record.phase == Phase::Preparing {
+        (after, Cow::Borrowed(desired))
+    } else {
+        keep_ignored(desired, after, &before, state_now(record, known.sight))
+    };
     let desired = &*desired;
     change.fields = fields_between(Some(&before), &after);
     let done = provisioned(desired, record);

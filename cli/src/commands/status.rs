@@ -151,7 +151,7 @@ mod tests {
         PID:          4711
         Accelerator:  kvm
         VNC:          unix:/run/vmctl/0/vnc.sock
-        SSH:          ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1
+        SSH:          ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1
         Provisioned:  step 1 at 1970-01-01T00:00:00Z (sha256:00)
         Created:      1970-01-01T00:00:00Z
         Updated:      1970-01-01T00:00:00Z
@@ -253,7 +253,7 @@ mod tests {
               "address": "127.0.0.1",
               "port": 40022,
               "private_key": "/data/projects/shop/vms/web/id_ed25519",
-              "command": "ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1"
+              "command": "ssh -F none -o IdentitiesOnly=yes -o IdentityFile=/data/projects/shop/vms/web/id_ed25519 -o UserKnownHostsFile=/data/projects/shop/vms/web/known_hosts -o GlobalKnownHostsFile=none -o HostKeyAlias=vmctl-0000000000000000 -o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -o CheckHostIP=no -p 40022 -l vm -- 127.0.0.1"
             },
             "provisioned": [
               {
@@ -266,6 +266,7 @@ mod tests {
             "provision_failed": null,
             "forced_stop": null,
             "damage": [],
+            "stall": null,
             "created": "1970-01-01T00:00:00Z",
             "updated": "1970-01-01T00:00:00Z"
           }

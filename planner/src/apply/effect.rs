@@ -58,7 +58,11 @@ pub(super) async fn run<H: Host>(
                     let needed = allocated(&source).unwrap_or(0);
                     tell_full(Error::from(error), &folder, needed)
                 }),
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // It never began, because the program is about to end: nobody waits for this any more.
+                    Err(_cancelled) => std::future::pending().await,
+                },
             }
         }
         Effect::Prepare(spec) => host.prepare(&spec).await.map(Some),

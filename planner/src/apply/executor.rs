@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet, block_in_place};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vmctl_providers::image::ImageCache;
@@ -203,6 +204,8 @@ impl<H: Host> Run<'_, H> {
     async fn drive(mut self, store: &mut dyn Store) -> Result<Report, ApplyError> {
         let control = self.executor.control.clone();
         let mut publish = tokio::time::interval(PUBLISH_INTERVAL);
+        // After a stall, once is enough.
+        publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fatal = None;
         loop {
             if let Err(error) = self.advance(store) {

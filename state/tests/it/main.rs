@@ -17,4 +17,5 @@ mod disk;
 mod sharing;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
 mod values;

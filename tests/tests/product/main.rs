@@ -18,6 +18,7 @@ mod locking;
 mod moved;
 mod outputs;
 mod plans;
+mod power_cut;
 mod provisioning;
 mod recovery;
 mod report;
