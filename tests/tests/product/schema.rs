@@ -81,7 +81,7 @@ fn plans_that_are_narrowed_and_refused_are_as_promised() {
 }
 
 /// Kinds of drift that happen to a process or a host; a fake machine has neither.
-const OF_PROCESSES: [&str; 2] = ["killed", "host-restarted"];
+const OF_PROCESSES: [&str; 3] = ["elsewhere", "killed", "host-restarted"];
 
 #[test]
 fn drift_checks_strays_and_what_is_left_alone_are_as_promised() {
@@ -152,15 +152,15 @@ const FLOOD: u64 = 50_000;
 #[test]
 fn events_of_every_kind_are_as_promised() {
     let world = world();
-    let steps =
-        "ssh { user \"me\" }; provision \"shell\" { inline \"one\" }; provision \"shell\" { inline \"two\" }";
+    let steps = "ssh { user \"me\" }; provision \"shell\" { inline \"one\" }; \
+         provision \"shell\" { inline \"two\"; rerun \"safe\"; retries 1 }";
     let output = "output \"login\" (template)\"{{ vm.worker.user }}\"\n";
     vmfile_and(&world, &[("base", ""), ("top", "depends-on \"base\""), ("worker", steps)], output);
     script(
         &world,
         &json!([
             { "op": "start", "vm": "base", "fail": "no luck", "times": 1 },
-            { "op": "provision-2", "vm": "worker", "fail": "no luck", "times": 1 },
+            { "op": "provision-2", "vm": "worker", "fail": "no luck", "times": 2 },
         ]),
     );
     // Room for one boot at a time.
@@ -196,6 +196,19 @@ fn events_of_every_kind_are_as_promised() {
     assert!(dropped > 0, "a pipe holds less than {FLOOD} lines");
     assert_eq!(shown + dropped, FLOOD + 2, "each step prints a line of its own");
     all.extend(flooded);
+
+    // A wait that does not end, and one interrupt.
+    script(
+        &world,
+        &json!([
+            { "op": "ready", "vm": "worker", "delay-ms": 600_000 },
+            { "op": "stop", "vm": "base", "delay-ms": 600_000 },
+        ]),
+    );
+    let mut waiting = world.start(&["apply", "--yes", "--json", "--replace", "worker"]);
+    waiting.await_line(|line| ["\"started\"", "\"ready\""].iter().all(|word| line.contains(word)));
+    process::interrupt(waiting.pid());
+    all.extend(events(&waiting.end().expect(130)));
 
     // A step that does not end, and two interrupts.
     let mut destroy = world.start(&["apply", "--destroy", "--yes", "--json", "--parallelism", "1"]);
