@@ -101,7 +101,10 @@ fn is_of_a_project(parts: &[&str]) -> bool {
         ["noop", file] => {
             matches!(*file, "events.log" | "script.json" | "host.json") || file.starts_with("used-")
         }
-        [file] => matches!(*file, "lock" | "snapshot.json" | "lineage" | "serial" | "key" | "ballast"),
+        [file] => matches!(
+            *file,
+            "lock" | "snapshot.json" | "history.json" | "lineage" | "serial" | "key" | "ballast"
+        ),
         _ => false,
     }
 }

@@ -152,6 +152,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What tells a state that is older than it was.
+const PUBLISHED: [&str; 2] = ["snapshot.json", "serial"];
+
 #[test]
 fn machine_with_our_mark_that_no_record_knows_is_told_and_left_alone() {
     let world = World::new(0);
@@ -162,13 +165,17 @@ fn machine_with_our_mark_that_no_record_knows_is_told_and_left_alone() {
     let project = world.data().join("projects/shop");
     let yesterday = world.folder().join("yesterday");
     copy(&project.join("state"), &yesterday.join("state"));
-    fs::copy(project.join("snapshot.json"), yesterday.join("snapshot.json")).expect("the snapshot");
+    for file in PUBLISHED {
+        fs::copy(project.join(file), yesterday.join(file)).expect("what was published");
+    }
     world.vmfile(&blank(&["kept", "lost"]));
     world.vmctl(&["apply", "--yes"]).expect(0);
     let (lost, lost_folder) = (world.pid("lost"), folder(&world, "lost"));
     fs::remove_dir_all(project.join("state")).expect("the state");
     copy(&yesterday.join("state"), &project.join("state"));
-    fs::copy(yesterday.join("snapshot.json"), project.join("snapshot.json")).expect("the snapshot");
+    for file in PUBLISHED {
+        fs::copy(yesterday.join(file), project.join(file)).expect("what was published");
+    }
 
     world.vmfile(&blank(&["kept"]));
     let found = world.vmctl(&["drift", "--json"]).expect(2).json();
@@ -203,7 +210,8 @@ fn torn_disk_is_not_started_and_other_machines_go_on() {
     )]
     permissions.set_readonly(false);
     fs::set_permissions(&image, permissions).expect("its mode");
-    let content = fs::read(&image).expect("the image");
+    let mut content = fs::read(&image).expect("the image");
+    *content.last_mut().expect("a byte") ^= 1;
     fs::write(&image, &content).expect("the image");
     let drift = world.drift();
     assert_eq!(drift["vm.one"], ["killed", "base-changed"]);
