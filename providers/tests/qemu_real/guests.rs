@@ -42,9 +42,9 @@ async fn guest_is_logged_in_to_and_provisioned() {
         seen.recv().await.unwrap();
         process.kill().unwrap();
     });
-    let error = result.unwrap_err();
-    assert!(matches!(error, Error::ProcessEnded { .. }), "{error}");
-    assert!(error.to_string().contains("its console ends with"), "{error}");
+    let Error::ProvisionCut { cause, .. } = result.unwrap_err() else { panic!("its outcome is unknown") };
+    assert!(matches!(*cause, Error::ProcessEnded { .. }), "{cause}");
+    assert!(cause.to_string().contains("its console ends with"), "{cause}");
 }
 
 #[tokio::test]
