@@ -22,7 +22,7 @@ const ARMED: &str = "VMCTL_FAILPOINT";
 const TRACE: &str = "VMCTL_FAILPOINT_TRACE";
 
 /// What happens at a place.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Fault {
     Kill,
     /// An action in the words of the crate `fail`.
@@ -112,35 +112,5 @@ fn note(file: &Path, name: &str) {
         .and_then(|mut file| file.write_all(format!("{name}\n").as_bytes()));
     if let Err(error) = noted {
         tracing::error!(%error, file = %file.display(), "cannot note that a place was passed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_are_read_and_mistakes_are_told() {
-        let action = |text: &str| Fault::Action(text.to_owned());
-        for (text, read) in [
-            ("prepare.intent.before=kill", ("prepare.intent.before", None, Fault::Kill)),
-            ("start.qemu.spawned@3=enospc", ("start.qemu.spawned", Some(3), action("return(28)"))),
-            ("stop.effect.after=eio", ("stop.effect.after", None, action("return(5)"))),
-            ("stop.effect.after=delay:20", ("stop.effect.after", None, action("sleep(20)"))),
-            ("stop.patience=value:500", ("stop.patience", None, action("return(500)"))),
-        ] {
-            assert_eq!(parse(text), Ok(read));
-        }
-        for (text, why) in [
-            ("prepare.intent.before", "no POINT=FAULT"),
-            ("prepare.intent.betwixt=kill", "there is no `prepare.intent.betwixt`"),
-            ("prepare.intent.before@0=kill", "begins at 1"),
-            ("prepare.intent.before=explode", "faults are"),
-            ("prepare.intent.before=delay:soon", "faults are"),
-            ("stop.patience=kill", "takes `value:V`"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.contains(why), "{text}: {error}");
-        }
     }
 }

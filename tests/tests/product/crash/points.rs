@@ -63,3 +63,22 @@ fn vmctl_for_people_has_no_failpoints() {
     world.vmfile("vm \"web\" { image \"blank.qcow2\"; backend \"noop\" }");
     world.vmctl(&["apply", "--yes"]).expect(0);
 }
+
+/// A test that arms nothing would pass for the wrong reason.
+#[test]
+fn faults_that_cannot_be_armed_are_told() {
+    let mut world = World::with_failpoints(0);
+    for (fault, why) in [
+        ("prepare.intent.before", "no POINT=FAULT"),
+        ("prepare.intent.betwixt=kill", "there is no `prepare.intent.betwixt`"),
+        ("prepare.intent.before@0=kill", "begins at 1"),
+        ("prepare.intent.before=explode", "faults are"),
+        ("prepare.intent.before=delay:soon", "faults are"),
+        ("stop.patience=kill", "takes `value:V`"),
+    ] {
+        world.arm(fault);
+        world.vmctl(&["failpoints"]).expect(1).says(why);
+    }
+    world.arm("prepare.intent.before@2=delay:1; stop.patience=value:500;start.intent.after=eio");
+    world.vmctl(&["failpoints"]).expect(0);
+}
