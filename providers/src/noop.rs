@@ -328,7 +328,14 @@ impl Hypervisor for NoopBackend {
 
     async fn destroy(&self, vm: VmHandle) -> Result<()> {
         if self.find(&vm)?.is_none() {
-            // An empty folder is what an attempt to make or to destroy the machine left when it was killed.
+            // A folder without the machine is what an attempt to make or to destroy it left when it was killed.
+            let note = WorkDir::new(self.folder(&vm)).note();
+            for left in [note.with_extension("part"), note] {
+                match fs::remove_file(&left) {
+                    Err(error) if !is_absent_or_used(&error) => return Err(Error::io("remove", left)(error)),
+                    _ => {}
+                }
+            }
             return match fs::remove_dir(self.folder(&vm)) {
                 Err(error) if !is_absent_or_used(&error) => {
                     Err(Error::io("remove folder", &vm.work_dir)(error))

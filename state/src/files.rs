@@ -109,6 +109,11 @@ pub(crate) fn replace_soon(path: &Path, content: &[u8]) -> Result<(), StoreError
     fs::rename(&draft, path).map_err(StoreError::io("replace", path))
 }
 
+/// Removes what a [`replace`] that was killed left of `path`. Only its writer may do so.
+pub(crate) fn remove_draft(path: &Path) -> Result<(), StoreError> {
+    remove(&path.with_extension("tmp")).map(drop)
+}
+
 /// Copies a folder with all that is in it, for our eyes only.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
     create_private_folder(to)?;

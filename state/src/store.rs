@@ -46,10 +46,20 @@ pub trait Store: Send + fmt::Debug {
         None
     }
 
-    /// Whether the writer before this one died: what it kept beside the store may be behind. Stores that nobody else
-    /// writes follow none.
+    /// Whether a writer died and what it kept beside the store may still be behind. Stores that nobody else writes
+    /// follow none.
     fn follows_a_crash(&self) -> bool {
         false
+    }
+
+    /// What is kept beside the store was not written to the end; the next one that writes shall do so.
+    fn notes_left_behind(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Everything that is kept beside the store was written anew: there is no crash to follow any more.
+    fn notes_caught_up(&mut self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Lets readers in other processes see the current serial. Cheap when nothing changed since the last time.

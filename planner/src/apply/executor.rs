@@ -240,9 +240,7 @@ impl<H: Host> Run<'_, H> {
             }
         }
         self.commit(store)?;
-        if !control.abort.is_cancelled() {
-            std::mem::take(&mut self.notes).finish(&self.executor.host, self.at, &self.records).await;
-        }
+        self.finish_notes(store, &control).await;
         for (number, status) in self.dispatcher.status().iter().enumerate() {
             if *status == Status::Waiting {
                 self.report.not_begun.push(StepId(number));
@@ -600,9 +598,27 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
+    /// Notes all that is left to note. Who wants to stop at once does not wait for that: the next apply does it.
+    async fn finish_notes(&mut self, store: &mut dyn Store, control: &Control) {
+        let finish = std::mem::take(&mut self.notes).finish(&self.executor.host, self.at, &self.records);
+        let marked = tokio::select! {
+            biased;
+            () = control.abort.cancelled() => store.notes_left_behind(),
+            () = finish => if store.follows_a_crash() { store.notes_caught_up() } else { Ok(()) },
+        };
+        if let Err(error) = marked {
+            tracing::warn!(%error, "machines' notes may be behind their records");
+        }
+    }
+
     /// Notes what changed since the last time, beside the steps that go on.
     fn catch_up_notes(&mut self) {
-        let busy = self.ops.keys().map(|id| &self.plan.graph.step(*id).address).collect();
+        let running = self.ops.keys().map(|id| &self.plan.graph.step(*id).address);
+        // A note must never come into a folder that is being emptied.
+        let status = self.dispatcher.status();
+        let steps = self.plan.graph.steps().filter(|(_, step)| step.kind == StepKind::Destroy);
+        let to_go = steps.filter(|(id, _)| matches!(status[id.0], Status::Waiting | Status::Running));
+        let busy = running.chain(to_go.map(|(_, step)| &step.address)).collect();
         self.notes.catch_up(&self.executor.host, self.at, &self.records, &busy);
     }
 

@@ -21,7 +21,7 @@ use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::process::{Holder, Process};
 use crate::spec::{InstanceId, VmHandle};
-use crate::workdir::{WorkDir, read_note};
+use crate::workdir::{WorkDir, among, read_note};
 
 /// Whose machines are looked for.
 struct Search {
@@ -64,7 +64,7 @@ impl QemuBackend {
 
     /// See [`crate::Custody::note`].
     pub(super) fn keep_note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
-        let work = WorkDir::new(&vm.work_dir);
+        let work = WorkDir::new(among(&self.config().vms_dir, &vm.work_dir));
         match Manifest::owner(&work, vm.id)? {
             Owner::Ours(_) => {
                 let text = serde_json::to_vec(note)

@@ -61,6 +61,11 @@ impl ProjectDir {
         self.0.join("history.json")
     }
 
+    /// File that stands there as long as machines' notes may be behind because a writer died.
+    pub(super) fn behind(&self) -> PathBuf {
+        self.0.join("notes-behind")
+    }
+
     /// File with the highest serial that was ever published.
     pub(super) fn mark(&self) -> PathBuf {
         self.0.join("serial")

@@ -53,7 +53,7 @@ fn in_store(dir: &ProjectDir) -> Result<History, StoreError> {
     let history = of_store(&store);
     store.close()?;
     // Whoever died is told by the journal: its run has no end.
-    files::remove(&dir.holder())?;
+    lock::sign_off_for_the_dead(dir)?;
     history
 }
 

@@ -147,6 +147,15 @@ pub(super) fn announce(dir: &ProjectDir, holder: &Holder) -> Result<(), StoreErr
     Ok(())
 }
 
+/// Takes the name of a dead writer off the lock, which the caller holds. That machines' notes may be behind is marked
+/// for the next one who can write them.
+pub(super) fn sign_off_for_the_dead(dir: &ProjectDir) -> Result<(), StoreError> {
+    if files::exists(&dir.holder())? {
+        files::replace_soon(&dir.behind(), b"")?;
+    }
+    files::remove(&dir.holder()).map(drop)
+}
+
 /// Who announced itself on another host and did not sign off. The lock is free as far as this kernel knows, which says
 /// nothing if the two hosts share the disk but not its locks.
 pub(super) fn elsewhere(dir: &ProjectDir) -> Option<Box<Holder>> {

@@ -5,6 +5,7 @@
 //!           lock           whose kernel lock is the right to write; never removed
 //!           lock.json      who writes; stands there from open to orderly close
 //!           snapshot.json  what readers take; exact whenever lock.json is not there
+//!           notes-behind   stands there while machines' notes may be behind because a writer died
 //!           history.json   the journal as the last writer left it, for readers while another one writes
 //!           serial         the highest serial that was ever published, to tell an older copy that was put back
 //!           ballast        room for one run on a full disk that gives room back

@@ -101,7 +101,7 @@ pub fn unlock(dir: &ProjectDir, force: bool) -> Result<Unlocked, StoreError> {
     if dir.presence()? == Presence::Store {
         writer::open_store(dir, Reserve::Spend)?.close()?;
     }
-    files::remove(&dir.holder())?;
+    lock::sign_off_for_the_dead(dir)?;
     Ok(Unlocked::Cleared(left))
 }
 
@@ -123,6 +123,6 @@ fn take_over(dir: &ProjectDir, wait: Duration) -> Result<Option<Snapshot>, Store
     let store = writer::open_store(dir, Reserve::Keep)?;
     let snapshot = store.current().clone();
     store.close()?;
-    files::remove(&dir.holder())?;
+    lock::sign_off_for_the_dead(dir)?;
     Ok(Some(snapshot))
 }

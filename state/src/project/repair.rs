@@ -110,6 +110,8 @@ impl Repair {
         }
         sled_store::install(&draft, &state)?;
         published::write(&dir, snapshot)?;
+        // Whoever puts a state in place notes all of it.
+        files::remove(&dir.behind())?;
         self.writer_died = false;
         Ok((had_store || had_snapshot).then_some(aside))
     }

@@ -27,8 +27,8 @@ pub struct Writer {
     store: Option<SledStore>,
     /// The serial that readers see.
     published: u64,
-    /// Whether the writer before it did not sign off.
-    writer_died: bool,
+    /// Whether machines' notes may be behind because a writer died.
+    notes_behind: bool,
     /// What this one is in the journal, from its first commit.
     run: Run,
     is_begun: bool,
@@ -66,12 +66,18 @@ impl Writer {
         let writer_died = files::exists(&dir.holder())?;
         let open = || {
             let presence = dir.presence()?;
+            if writer_died {
+                files::replace_soon(&dir.behind(), b"")?;
+            }
             lock::announce(dir, &holder)?;
             if presence == Presence::Nothing {
                 // Nothing is left of what it marks.
                 files::remove(&dir.mark())?;
                 SledStore::create(&dir.state(), lineage)?;
                 ballast::restore(dir);
+            }
+            for replaced in [dir.snapshot(), dir.mark(), dir.history(), dir.behind()] {
+                files::remove_draft(&replaced)?;
             }
             files::remove_drafts(&dir.lineage())?;
             files::remove_drafts(&dir.key())?;
@@ -84,12 +90,13 @@ impl Writer {
         match opened {
             Ok(store) => {
                 let run = Run::begin(&holder);
+                let notes_behind = files::exists(&dir.behind())?;
                 let published = store.current().serial;
                 Ok(Self {
                     dir: dir.clone(),
                     store: Some(store),
                     published,
-                    writer_died,
+                    notes_behind,
                     run,
                     is_begun: false,
                     result: None,
@@ -114,11 +121,6 @@ impl Writer {
     /// Returns the steps that ended, oldest first, as far back as the journal goes.
     pub fn history(&self) -> Result<Vec<Ended>, StoreError> {
         self.store().history()
-    }
-
-    /// Whether the writer before this one died: what it wrote beside the state may be behind.
-    pub fn follows_a_crash(&self) -> bool {
-        self.writer_died
     }
 
     /// Gives up the room that is kept for a run on a full disk; returns whether there was any.
@@ -195,7 +197,18 @@ impl Store for Writer {
     }
 
     fn follows_a_crash(&self) -> bool {
-        self.writer_died
+        self.notes_behind
+    }
+
+    fn notes_left_behind(&mut self) -> Result<(), StoreError> {
+        self.notes_behind = true;
+        files::replace_soon(&self.dir.behind(), b"")
+    }
+
+    fn notes_caught_up(&mut self) -> Result<(), StoreError> {
+        files::remove(&self.dir.behind())?;
+        self.notes_behind = false;
+        Ok(())
     }
 
     fn publish(&mut self) -> Result<(), StoreError> {

@@ -101,9 +101,10 @@ fn is_of_a_project(parts: &[&str]) -> bool {
         ["noop", file] => {
             matches!(*file, "events.log" | "script.json" | "host.json") || file.starts_with("used-")
         }
+        [kept, ..] if kept.starts_with("state.damaged-") || kept.starts_with("state.replaced-") => true,
         [file] => matches!(
             *file,
-            "lock" | "snapshot.json" | "history.json" | "lineage" | "serial" | "key" | "ballast"
+            "lock" | "snapshot.json" | "history.json" | "serial" | "lineage" | "key" | "ballast"
         ),
         _ => false,
     }
