@@ -25,6 +25,7 @@ pub mod graph;
 mod moves;
 pub mod not_yet;
 pub mod observed;
+mod obstacles;
 pub mod outputs;
 pub mod picture;
 pub mod plan;

@@ -3,13 +3,13 @@
 //! ```text
 //!            ┌───────────── ends of steps ─────────────┐
 //!            ▼                                         │
-//!   executor (owner of records) ── commit ── spawn ──▶ effects ──▶ providers
+//!     run (owner of records) ─── commit ─── spawn ──▶ effects ──▶ providers
 //!            │        ▲
 //!            ▼        │ what may start, what is skipped
-//!          events   dispatcher
+//!          events   dispatcher, gate, retries
 //! ```
 //!
-//! The executor alone touches the store. Whatever ended and whatever begins is one durable commit, so the cost of
+//! A run, which the executor begins, alone touches the store. Whatever ended and whatever begins is one durable commit, so the cost of
 //! a sync is shared by all steps that move at the same time.
 
 mod dispatch;
@@ -21,6 +21,7 @@ mod notes;
 mod outcome;
 mod records;
 mod retries;
+mod run;
 
 pub use dispatch::Limits;
 pub use effect::Host;

@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use vmctl_tests::{World, await_condition, leaks, process};
+use vmctl_tests::{Ended, World, await_condition, leaks, process};
 
 /// Longer than any test takes: what has to wait for it never ends by itself.
 const HOUR: u64 = 3_600_000;
@@ -98,24 +98,28 @@ fn slow() -> Value {
     rules.collect()
 }
 
+/// An apply that is asked to stop so many times at once, before, between or within its steps.
+fn stopped_at_some_moment(world: &World, dice: &mut Dice, times: u32) -> Ended {
+    let mut apply = world.start(&["apply", "--yes"]);
+    // The first lines are those of the plan.
+    let mut left = 20 + dice.below(60);
+    let alive = apply.await_any_line(|_| {
+        left -= 1;
+        left == 0
+    });
+    for _ in (0..times).filter(|_| alive) {
+        process::interrupt_if_alive(apply.pid());
+    }
+    apply.end()
+}
+
 /// F9: at 20 moments.
 #[test]
 fn asked_once_at_any_moment_it_ends_in_order_and_the_next_apply_finishes() {
     let mut dice = Dice::new();
     for _ in 0..20 {
         let world = fake_world(&slow());
-        let mut apply = world.start(&["apply", "--yes"]);
-        // The first lines are those of the plan: the moments are before, between and within steps.
-        let lines = 20 + dice.below(60);
-        let mut seen = 0;
-        let stopped = apply.await_any_line(|_| {
-            seen += 1;
-            seen >= lines
-        });
-        if stopped {
-            process::interrupt_if_alive(apply.pid());
-        }
-        let ended = apply.end();
+        let ended = stopped_at_some_moment(&world, &mut dice, 1);
         match ended.code() {
             130 => assert!(ended.text().contains("Interrupted"), "{}", ended.text()),
             code => assert_eq!(code, 0, "it was done before it was asked\n{}", ended.text()),
@@ -131,18 +135,7 @@ fn asked_twice_at_any_moment_nothing_is_lost_or_repeated() {
     let mut dice = Dice::new();
     for _ in 0..20 {
         let world = fake_world(&slow());
-        let mut apply = world.start(&["apply", "--yes"]);
-        let lines = 20 + dice.below(60);
-        let mut seen = 0;
-        let stopped = apply.await_any_line(|_| {
-            seen += 1;
-            seen >= lines
-        });
-        if stopped {
-            process::interrupt_if_alive(apply.pid());
-            process::interrupt_if_alive(apply.pid());
-        }
-        let ended = apply.end();
+        let ended = stopped_at_some_moment(&world, &mut dice, 2);
         assert!([0, 130].contains(&ended.code()), "{}", ended.text());
         assert!(!ended.text().contains("panicked"), "{}", ended.text());
         settle_what_is_unknown(&world);
