@@ -15,19 +15,20 @@
 //!
 //! Drift is made by editing or removing a machine's file, by hand or with [`NoopBackend::edit`].
 
+mod world;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
     Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stall, Stray, Verdict,
+    Stray, Verdict,
 };
 use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -38,73 +39,14 @@ use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
 use crate::workdir::{WorkDir, among, read_note};
 
+pub use world::{FakeHost, FakeMachine, Rule};
+use world::{load, write_json};
+
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
 pub struct NoopBackend {
     vms_dir: PathBuf,
     world: PathBuf,
-}
-
-/// What the world remembers of one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FakeMachine {
-    /// The instance.
-    pub id: InstanceId,
-    /// Its name; that of its folder if absent.
-    #[serde(default)]
-    pub name: Option<Name>,
-    /// What it does.
-    pub state: VmState,
-    /// Its hardware now; differs from the recorded one when somebody changed it behind our back.
-    pub machine: Machine,
-    /// Whether a seed was attached.
-    pub seed: bool,
-    /// Labels of the provisioning steps that were run, in order, over the machine's whole life.
-    pub provisioned: Vec<String>,
-    /// What is wrong with its files; for tests, which put it there.
-    #[serde(default)]
-    pub damage: Vec<Damage>,
-    /// Why it is paused while it is failed; for tests, which put it there.
-    #[serde(default)]
-    pub stall: Option<Stall>,
-    /// Whether it was let go of.
-    #[serde(default)]
-    pub released: bool,
-}
-
-/// One line of the script.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Rule {
-    /// The operation it is about, as named in `events.log`.
-    pub op: String,
-    /// The machine it is about; every machine if absent.
-    #[serde(default)]
-    pub vm: Option<String>,
-    /// Fails the operation with this message, before it has any effect.
-    #[serde(default)]
-    pub fail: Option<String>,
-    /// Lets the operation take this many milliseconds before it has its effect.
-    #[serde(default)]
-    pub delay_ms: u64,
-    /// Applies to this many operations only; to all of them if absent.
-    #[serde(default)]
-    pub times: Option<u32>,
-    /// Lets a provisioning step print this many lines more, however often it runs.
-    #[serde(default)]
-    pub lines: u64,
-}
-
-/// What the fake host has.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct FakeHost {
-    /// Memory for all machines of the world together; no end of it if absent.
-    #[serde(default)]
-    pub memory_mib: Option<u64>,
-    /// Disk that is free for more machines; no end of it if absent.
-    #[serde(default)]
-    pub disk_mib: Option<u64>,
 }
 
 /// What the folder of a fake machine takes; a round number.
@@ -639,23 +581,4 @@ fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
         host: None,
     });
     VmHandle { state: machine.state, runtime, seed: machine.seed, forced_stop: None, ..vm.clone() }
-}
-
-fn load<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(Error::io("read", path)(error)),
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::io("understand", path)(error.into()))
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(value).map_err(|error| Error::io("write", path)(error.into()))?;
-    let part = path.with_extension("part");
-    fs::write(&part, bytes).map_err(Error::io("write", &part))?;
-    failpoint!("state.noop.drafted", &part);
-    fs::rename(&part, path).map_err(Error::io("rename", part))
 }
