@@ -236,6 +236,55 @@ fn machine_half_destroyed_is_destroyed() {
     }
 }
 
+/// F8: what takes up a machine is killed as well, at every place that it passes.
+#[test]
+fn machine_is_taken_up_although_that_was_killed_too() {
+    let mut world = world();
+    let mut met = 0;
+    for (machine, points, arguments) in [
+        ("memory 64; ssh { user \"vm\" }; state \"stopped\"", &MAKING[..], &["apply", "--yes"][..]),
+        ("memory 64", &STARTING, &["apply", "--yes"]),
+        ("memory 64", &DESTROYING, &["apply", "--yes", "--destroy"]),
+    ] {
+        world.vmfile(&running(machine));
+        for (number, first) in points.iter().enumerate() {
+            // Recovery goes over the same place again, or comes to the next one.
+            for second in points.iter().skip(number).take(2) {
+                let destroys = arguments.contains(&"--destroy");
+                if destroys {
+                    world.vmctl(&["apply", "--yes"]).expect(0);
+                }
+                disturb(&mut world, arguments, first, "kill");
+                let launched = pids(&world);
+                assert!(launched.len() <= 1, "{first}: {launched:?}");
+                for pid in launched.iter().filter(|_| !destroys) {
+                    await_condition("the process takes its lock", || pidfile_names(&world, *pid));
+                }
+                met += usize::from(may_kill(&mut world, arguments, second));
+                if !destroys {
+                    converges(&world, &format!("{first} and {second}"));
+                    assert!(
+                        launched.is_empty() || pids(&world) == launched,
+                        "{first} and {second}: started again"
+                    );
+                }
+                destroy(&world);
+            }
+        }
+    }
+    assert!(met >= MAKING.len() + STARTING.len() + DESTROYING.len(), "recovery was killed only {met} times");
+}
+
+/// Applies, and is killed at `point` if it passes there. Says whether it was.
+fn may_kill(world: &mut World, arguments: &[&str], point: &str) -> bool {
+    let point = point.split('@').next().unwrap_or(point);
+    world.arm(&format!("{IMPATIENT};{point}@1=kill"));
+    let ended = world.vmctl(arguments);
+    world.arm(IMPATIENT);
+    assert!(was_killed(&ended) || ended.status.success(), "{point}: {}", ended.text());
+    was_killed(&ended)
+}
+
 #[test]
 fn machine_half_let_go_of_is_let_go_of_and_runs_on() {
     let mut world = world();
