@@ -93,16 +93,16 @@ impl Notes {
         at: NotedAt,
         records: &BTreeMap<Address, Record>,
     ) {
-        for _ in 0..2 {
-            if let Some(batch) = self.batch.take()
-                && let Err(error) = batch.await
-            {
-                tracing::warn!(%error, "some machines' notes are behind their records");
-            }
-            self.catch_up(host, at, records, &BTreeSet::new());
-        }
-        if let Some(batch) = self.batch.take() {
-            drop(batch.await);
+        self.await_batch().await;
+        self.catch_up(host, at, records, &BTreeSet::new());
+        self.await_batch().await;
+    }
+
+    async fn await_batch(&mut self) {
+        if let Some(batch) = self.batch.take()
+            && let Err(error) = batch.await
+        {
+            tracing::warn!(%error, "some machines' notes are behind their records");
         }
     }
 }

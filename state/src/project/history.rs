@@ -76,7 +76,11 @@ pub(super) fn keep(dir: &ProjectDir, store: &SledStore) {
 /// The journal as it was kept last; empty if there is none that can be read.
 pub(super) fn kept(dir: &ProjectDir) -> Result<History, StoreError> {
     match files::read(&dir.history()) {
-        Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()),
+        Ok(Some(json)) => Ok(serde_json::from_slice(&json).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the journal that was kept for readers is not understood");
+            History::default()
+        })),
+        Ok(None) => Ok(History::default()),
         Err(error) if error.kind() == StoreErrorKind::Io => {
             tracing::warn!(%error, "the journal cannot be read");
             Ok(History::default())

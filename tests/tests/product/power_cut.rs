@@ -2,8 +2,8 @@
 //!
 //! The host is a tiny guest: its QEMU is killed at a random moment, and with it goes what the guest's kernel had not written to
 //! its disk, which is what a power cut takes. vmctl runs in it as it is, with the libraries of this host, from an ext4 disk
-//! without a journal of data; its machines are those of the noop backend. As the fake machines' own files are not
-//! synced, their file system is told to write files before their names (`nodelalloc`).
+//! without a journal of data; its machines are those of the noop backend. A hypervisor syncs what it makes before it says
+//! so, and the fake one does not: its machines have a disk of their own that is mounted to do that for it (`sync`).
 //!
 //! `VMCTL_TEST_CUTS` sets the number of cuts, `VMCTL_TEST_SEED` repeats the moments of an earlier run.
 
@@ -67,8 +67,8 @@ fn rounds() -> [String; 3] {
     ]
 }
 
-/// The disk of the host that loses its power.
-fn disk(world: &World) -> PathBuf {
+/// The disks of the host that loses its power: its own, and that of its machines.
+fn disks(world: &World) -> [PathBuf; 2] {
     let root = world.folder().join("root");
     for folder in ["bin", "lib", "shop"] {
         fs::create_dir_all(root.join(folder)).expect("a folder");
@@ -103,6 +103,8 @@ fn disk(world: &World) -> PathBuf {
     let mut sector = vec![0; 512];
     sector[510..].copy_from_slice(b"\x55\xaa");
     fs::write(root.join("shop/disk.img"), sector).expect("an image");
+    let machines = world.folder().join("machines.img");
+    run("mke2fs", &["-q".as_ref(), "-t".as_ref(), "ext4".as_ref(), machines.as_os_str(), "64M".as_ref()]);
     let disk = world.folder().join("disk.img");
     run(
         "mke2fs",
@@ -112,7 +114,7 @@ fn disk(world: &World) -> PathBuf {
             .chain([root.as_os_str(), disk.as_os_str(), "256M".as_ref()])
             .collect::<Vec<_>>(),
     );
-    disk
+    [disk, machines]
 }
 
 #[expect(clippy::disallowed_methods, reason = "the rig is made by the host's programs")]
@@ -142,7 +144,7 @@ struct Host {
 
 impl Host {
     #[expect(clippy::disallowed_methods, reason = "the host is a QEMU of its own")]
-    fn boot(disk: &Path) -> Self {
+    fn boot(disks: &[PathBuf; 2]) -> Self {
         let images = surroundings::tiny_image().parent().expect("the images' folder").to_owned();
         let file = |name: &str| images.join(name).display().to_string();
         let words = fs::read_to_string(images.join("tiny.cmdline")).expect("the kernel's arguments");
@@ -157,7 +159,12 @@ impl Host {
             &format!("{} tiny.root=ram", words.trim()),
         ]);
         // Every write is on the host's disk before the guest is told so: only what the guest itself holds back is lost.
-        command.args(["-drive", &format!("file={},format=raw,if=virtio,cache=writethrough", disk.display())]);
+        for disk in disks {
+            command.args([
+                "-drive",
+                &format!("file={},format=raw,if=virtio,cache=writethrough", disk.display()),
+            ]);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut qemu = command.spawn().expect("QEMU runs");
         let keyboard = qemu.stdin.take().expect("a pipe");
@@ -206,7 +213,9 @@ impl Host {
     fn prepare(&mut self) {
         self.await_line("TINY-GUEST READY");
         self.type_line("export PATH=/mnt/bin:$PATH VMCTL_DATA_DIR=/mnt/data HOME=/mnt; stty -echo");
-        self.type_line("mount -t ext4 -o nodelalloc /dev/vda /mnt && echo RIG-\"\"MOUNTED");
+        self.type_line("mount -t ext4 /dev/vda /mnt; umask 077; mkdir -p /mnt/data/projects/shop/vms");
+        self.type_line("mount -t ext4 -o sync /dev/vdb /mnt/data/projects/shop/vms && echo RIG-\"\"MOUNTED");
+        self.type_line("rm -rf /mnt/data/projects/shop/vms/lost+found");
         self.await_line("RIG-MOUNTED");
     }
 
@@ -291,7 +300,6 @@ impl Moments {
 }
 
 #[test]
-#[ignore = "one of its first cuts did not converge with one more apply, for a reason not found yet; run it by name"]
 fn power_cuts_lose_nothing_that_was_acknowledged() {
     let number =
         |name: &str| surroundings::inherited(name).and_then(|text| text.to_str()?.parse::<u64>().ok());
@@ -299,12 +307,12 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
     let cuts = number("VMCTL_TEST_CUTS").unwrap_or(u64::from(CUTS));
     eprintln!("VMCTL_TEST_SEED={seed}");
     let world = World::new(1);
-    let disk = disk(&world);
+    let disks = disks(&world);
     let mut moments = Moments(seed);
     let mut acknowledged = Acknowledged::default();
     // Each boot but the first looks at what the cut before left; each but the last is cut.
     for boot in 0..=cuts {
-        let mut host = Host::boot(&disk);
+        let mut host = Host::boot(&disks);
         host.prepare();
         if boot > 0 {
             host.type_line("rig-check");
