@@ -33,6 +33,9 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a command may take. QEMU answers in milliseconds, but an overloaded host may stall it.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What is told of a connection that ended.
+const CLOSED: &str = "it closed the connection";
+
 /// A connection to a monitor, ready for commands.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -68,23 +71,36 @@ impl Monitor {
     ///
     /// QEMU's monitors greet early in its start, but negotiate only when its main loop runs: a connected monitor
     /// belongs to a QEMU that is fully there. One that stays silent, or is not there, is an [`Error::Timeout`];
-    /// so callers watch the process at the same time.
+    /// so callers watch the process at the same time. A connection that QEMU drops before it was negotiated is
+    /// made again: one that comes just while its predecessor is cleared away can be cleared away with it.
     pub(crate) async fn connect(socket: &Path, patience: Duration) -> Result<Self> {
         let negotiated = async {
-            let stream = BufReader::new(connect(socket).await?);
-            let mut monitor = Self { socket: socket.to_owned(), stream, last_id: 0 };
-            let greeting = monitor.read_line().await?;
-            if serde_json::from_slice::<Greeting>(&greeting).is_err() {
-                let what = format!("`{}` greeted with something else than QMP", socket.display());
-                return Err(Error::Monitor(what));
+            let mut tries = interval(CONNECT_INTERVAL);
+            tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tries.tick().await;
+                match Self::negotiate(socket).await {
+                    Err(error) if is_dropped(&error) => {}
+                    result => return result,
+                }
             }
-            monitor.exchange(qmp::qmp_capabilities { enable: None }).await?;
-            Ok(monitor)
         };
         timeout(patience, negotiated).await.map_err(|_| Error::Timeout {
             what: format!("a greeting on QEMU's monitor `{}`", socket.display()),
             after: patience,
         })?
+    }
+
+    async fn negotiate(socket: &Path) -> Result<Self> {
+        let stream = BufReader::new(connect(socket).await?);
+        let mut monitor = Self { socket: socket.to_owned(), stream, last_id: 0 };
+        let greeting = monitor.read_line().await?;
+        if serde_json::from_slice::<Greeting>(&greeting).is_err() {
+            let what = format!("`{}` greeted with something else than QMP", socket.display());
+            return Err(Error::Monitor(what));
+        }
+        monitor.exchange(qmp::qmp_capabilities { enable: None }).await?;
+        Ok(monitor)
     }
 
     /// What the machine does, by QEMU's word.
@@ -189,7 +205,7 @@ impl Monitor {
             let bytes =
                 self.stream.fill_buf().await.map_err(Error::io("read from QEMU's monitor", &self.socket))?;
             if bytes.is_empty() {
-                return Err(Error::Monitor("it closed the connection".to_owned()));
+                return Err(Error::Monitor(CLOSED.to_owned()));
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let used = end.map_or(bytes.len(), |end| end + 1);
@@ -221,6 +237,17 @@ async fn connect(socket: &Path) -> Result<UnixStream> {
 /// Not made, made but not listened on, or full: a QEMU that is starting goes through the first two.
 fn is_not_yet(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
+}
+
+/// Whether QEMU ended the connection, rather than saying something that cannot be used.
+fn is_dropped(error: &Error) -> bool {
+    match error {
+        Error::Monitor(reason) => reason == CLOSED,
+        Error::Io { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        }
+        _ => false,
+    }
 }
 
 fn vm_state(status: qmp::RunState) -> VmState {
@@ -343,6 +370,26 @@ mod tests {
         let _first = UnixStream::connect(&socket).await.unwrap();
         let error = Monitor::connect(&socket, Duration::from_millis(100)).await.unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn connection_that_is_dropped_before_it_was_negotiated_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("qmp.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let monitor = tokio::spawn({
+            let socket = socket.clone();
+            async move { Monitor::connect(&socket, PATIENCE).await }
+        });
+        for first in ["", "{\"QMP\": {\"vers", &format!("{GREETING}\r\n")] {
+            let mut stream = listener.accept().await.unwrap().0;
+            stream.write_all(first.as_bytes()).await.unwrap();
+        }
+        let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+        stream.get_mut().write_all(format!("{GREETING}\r\n").as_bytes()).await.unwrap();
+        stream.read_line(&mut String::new()).await.unwrap();
+        stream.get_mut().write_all(b"{\"return\": {}, \"id\": 1}\n").await.unwrap();
+        assert!(monitor.await.unwrap().is_ok());
     }
 
     #[tokio::test]
