@@ -10,21 +10,23 @@
 //! the launcher closes the pipe.
 //! A build of QEMU without seccomp refuses `-sandbox` and says so.
 
+mod disks;
+mod machine;
+mod network;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub(crate) use network::{netdev_id, rule, unsupported};
+
 use super::accel::Accel;
 use super::places::RuntimeDir;
 use crate::error::{Error, Result};
 use crate::name::Name;
-use crate::spec::{BackendTag, Forward, ImageFormat, InstanceId, NetworkConfig, Nic, VmHandle};
+use crate::spec::{InstanceId, VmHandle};
 use crate::workdir::WorkDir;
-
-/// Memory for translated code, in MiB. The default, a quarter of guest memory up to 1 GiB, makes several emulated
-/// machines crowd a small host.
-const TCG_BUFFER_MIB: u32 = 256;
 
 /// Begins the name of a character device that leads nowhere and is used by nothing. What follows is where in the
 /// console's log this process began: on its command line that is true of it for as long as it lives, however many
@@ -37,10 +39,10 @@ const CONSOLE_MARK: &str = "console-from-";
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
 pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) -> Result<Vec<OsString>> {
     let mut args = Args::default();
-    machine(&mut args, vm, accel);
-    disks(&mut args, vm)?;
+    machine::machine(&mut args, vm, accel);
+    disks::disks(&mut args, vm)?;
     for (index, nic) in vm.machine.nics.iter().enumerate() {
-        network_card(&mut args, index, nic)?;
+        network::network_card(&mut args, index, nic)?;
     }
     args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
     args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
@@ -86,89 +88,6 @@ pub(crate) fn marks(args: &[String]) -> Option<Marks> {
     })
 }
 
-fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
-    args.flag("-no-user-config").flag("-nodefaults");
-    args.pair(
-        "-name",
-        list(&[("guest", &format!("{}/{}", vm.project, vm.name)), ("process", &process_name(vm))]),
-    );
-    args.pair("-uuid", vm.id.to_string());
-    args.pair("-machine", "q35");
-    match accel {
-        Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
-        // Five-level paging only makes the guest's page walks longer under emulation.
-        Accel::Tcg(_) => args
-            .pair("-accel", format!("tcg,thread=multi,tb-size={TCG_BUFFER_MIB}"))
-            .pair("-cpu", "max,la57=off"),
-    };
-    args.pair("-smp", vm.machine.vcpus.to_string());
-    args.pair("-m", vm.machine.memory_mib.to_string());
-    args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-}
-
-/// The root disk first, so that it is the guest's first disk; then the seed, on virtio-blk because Debian's cloud
-/// kernel has no driver for an emulated CD-ROM.
-fn disks(args: &mut Args, vm: &VmHandle) -> Result<()> {
-    let work = WorkDir::new(&vm.work_dir);
-    let image = &vm.machine.image;
-    let mut base = json!({
-        "node-name": "base",
-        "driver": image.format.as_str(),
-        "read-only": true,
-        "file": {"driver": "file", "filename": text(&image.path)?, "read-only": true},
-    });
-    if image.format == ImageFormat::Qcow2 {
-        // Whatever the image's header names: nothing below it is opened.
-        base["backing"] = Value::Null;
-    }
-    args.json(
-        "-blockdev",
-        &json!({
-            "node-name": "root",
-            "driver": "qcow2",
-            "discard": "unmap",
-            "file": {"driver": "file", "filename": text(&work.overlay())?, "discard": "unmap"},
-            "backing": base,
-        }),
-    );
-    args.device(&json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": "root", "bootindex": 0}));
-    if vm.seed {
-        args.json(
-            "-blockdev",
-            &json!({
-                "node-name": "seed",
-                "driver": "raw",
-                "read-only": true,
-                "file": {"driver": "file", "filename": text(&work.seed())?, "read-only": true},
-            }),
-        );
-        args.device(&json!({"driver": "virtio-blk-pci", "id": "seed-disk", "drive": "seed"}));
-    }
-    Ok(())
-}
-
-fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<()> {
-    match nic.network {
-        NetworkConfig::None => return Ok(()),
-        NetworkConfig::User => {}
-        NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
-            return Err(unsupported(&nic.network));
-        }
-    }
-    let netdev = netdev_id(index);
-    let forwards: Vec<Value> = nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect();
-    args.json("-netdev", &json!({"type": "user", "id": netdev, "hostfwd": forwards}));
-    // Without a boot ROM: nothing boots from the network, and the ROM file is a package of its own.
-    args.device(&json!({
-        "driver": "virtio-net-pci",
-        "id": format!("nic{index}"),
-        "netdev": netdev,
-        "mac": nic.mac.to_string(),
-        "romfile": "",
-    }));
-    Ok(())
-}
-
 /// Serial console, display, guest agent.
 fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
     let log = WorkDir::new(&vm.work_dir).console_log();
@@ -198,34 +117,6 @@ fn monitors(args: &mut Args, run: &RuntimeDir) -> Result<()> {
     args.pair("-chardev", "stdio,id=launch,signal=off");
     args.pair("-mon", "chardev=launch,mode=control");
     Ok(())
-}
-
-/// The error for a network that this backend does not have.
-pub(crate) fn unsupported(network: &NetworkConfig) -> Error {
-    let what = match network {
-        NetworkConfig::User => "a user network",
-        NetworkConfig::Tap { .. } => "a tap network",
-        NetworkConfig::Vnic { .. } => "a vnic network",
-        NetworkConfig::Private { .. } => "a private network",
-        NetworkConfig::None => "no network",
-    };
-    Error::Unsupported { backend: BackendTag::Qemu, what: what.to_owned() }
-}
-
-/// The name of the netdev behind card number `index`.
-pub(crate) fn netdev_id(index: usize) -> String {
-    format!("net{index}")
-}
-
-/// A forward as QEMU's user network writes it.
-pub(crate) fn rule(forward: &Forward) -> String {
-    let Forward { protocol, host_address, host_port, guest_port } = forward;
-    format!("{}:{host_address}:{host_port}-:{guest_port}", protocol.as_str())
-}
-
-/// Linux keeps 15 bytes of a process name; the rest is cut.
-fn process_name(vm: &VmHandle) -> String {
-    format!("vmctl-{}", vm.name)
 }
 
 fn socket(id: &str, path: &str, more: &[(&str, &str)]) -> String {
@@ -281,7 +172,7 @@ mod tests {
 
     use super::super::manifest::{BaseFile, Manifest, tests::spec};
     use super::*;
-    use crate::spec::{Protocol, VmState};
+    use crate::spec::{Forward, ImageFormat, NetworkConfig, Protocol, VmState};
 
     fn handle(work: &Path) -> VmHandle {
         let base = BaseFile { size: 0, modified_ns: 0, inode: 0 };
