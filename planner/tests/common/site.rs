@@ -13,7 +13,7 @@ use super::FakeImages;
 /// A folder with a VMFile, a disk image, and a home folder in it.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
-    images: FakeImages,
+    pub(crate) images: FakeImages,
     pub(crate) given: Given,
 }
 
@@ -84,6 +84,18 @@ impl Site {
     pub(crate) fn vm(&self, name: &str) -> DesiredVm {
         let mut vms = self.vms();
         vms.remove(&name.parse::<Name>().unwrap()).unwrap()
+    }
+
+    /// The machine, if there is one.
+    pub(crate) fn only(&self) -> DesiredVm {
+        let vms = self.vms();
+        assert_eq!(vms.len(), 1);
+        vms.into_values().next().unwrap()
+    }
+
+    /// The codes of the errors.
+    pub(crate) fn codes(&self) -> Vec<&'static str> {
+        self.load().unwrap_err().problems().iter().map(|problem| problem.code).collect()
     }
 
     /// What is told: code and message of each problem.
