@@ -33,9 +33,6 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a command may take. QEMU answers in milliseconds, but an overloaded host may stall it.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What is told of a connection that ended.
-const CLOSED: &str = "it closed the connection";
-
 /// A connection to a monitor, ready for commands.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -205,7 +202,8 @@ impl Monitor {
             let bytes =
                 self.stream.fill_buf().await.map_err(Error::io("read from QEMU's monitor", &self.socket))?;
             if bytes.is_empty() {
-                return Err(Error::Monitor(CLOSED.to_owned()));
+                let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+                return Err(Error::io("read from QEMU's monitor", &self.socket)(closed));
             }
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let used = end.map_or(bytes.len(), |end| end + 1);
@@ -241,13 +239,8 @@ fn is_not_yet(kind: io::ErrorKind) -> bool {
 
 /// Whether QEMU ended the connection, rather than saying something that cannot be used.
 fn is_dropped(error: &Error) -> bool {
-    match error {
-        Error::Monitor(reason) => reason == CLOSED,
-        Error::Io { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        }
-        _ => false,
-    }
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error, Error::Io { source, .. } if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
 }
 
 fn vm_state(status: qmp::RunState) -> VmState {
@@ -340,8 +333,10 @@ mod tests {
             ("", "closed the connection"),
             ("null\n", "something else than QMP"),
         ] {
-            let error = monitor(&[answer]).await.unwrap().state().await.unwrap_err().to_string();
-            assert!(error.contains(message), "{answer:?}: {error}");
+            let error = monitor(&[answer]).await.unwrap().state().await.unwrap_err();
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let told = format!("{error}: {cause}");
+            assert!(told.contains(message), "{answer:?}: {told}");
         }
     }
 
