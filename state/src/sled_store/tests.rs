@@ -11,8 +11,16 @@ fn created() -> (tempfile::TempDir, PathBuf) {
     (data, folder)
 }
 
+/// Opens the database by itself, once the threads of whoever had it before have ended.
+fn engine(folder: &Path) -> Db {
+    if data_file(folder).exists() {
+        wait_until_closed(folder).unwrap();
+    }
+    Engine::config(folder).open().unwrap()
+}
+
 fn tamper(folder: &Path, key: &[u8], value: &[u8]) {
-    let db = Engine::config(folder).open().unwrap();
+    let db = engine(folder);
     db.open_tree(META).unwrap().insert(piece_key(key, 0), value).unwrap();
     db.flush().unwrap();
 }
@@ -29,7 +37,7 @@ fn newer_store_is_refused_by_its_version() {
 #[test]
 fn database_of_something_else_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let db = Engine::config(data.path()).open().unwrap();
+    let db = engine(data.path());
     db.insert("theirs", "value").unwrap();
     drop(db);
     let error = SledStore::open(data.path(), &|_| Ok(())).unwrap_err();
