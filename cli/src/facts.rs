@@ -103,13 +103,15 @@ impl Machine {
             ready: self.record.ready && runtime.is_some(),
             vcpus: handle.map(|handle| handle.machine.vcpus),
             memory_mib: handle.map(|handle| handle.machine.memory_mib),
-            disk_bytes: handle
-                .map(|handle| handle.machine.disk_bytes.unwrap_or(handle.machine.image.virtual_size)),
-            image: handle.map(|handle| handle.machine.image.clone()),
+            disk_bytes: handle.and_then(|handle| handle.machine.disk_size()),
+            image: handle.and_then(|handle| handle.machine.image.clone()),
             networks: handle.map(|handle| handle.machine.nics.clone()).unwrap_or_default(),
             forwards: runtime.map(|runtime| runtime.forwards.clone()).unwrap_or_default(),
             work_dir: files.as_ref().map(|files| files.path().to_owned()),
-            overlay: files.as_ref().map(WorkDir::overlay),
+            overlay: files
+                .as_ref()
+                .filter(|_| handle.is_some_and(|handle| handle.machine.disk_size().is_some()))
+                .map(WorkDir::overlay),
             seed: files.as_ref().filter(|_| handle.is_some_and(|handle| handle.seed)).map(WorkDir::seed),
             // The fake backend has no process.
             pid: runtime.map(|runtime| runtime.pid).filter(|pid| *pid != 0),

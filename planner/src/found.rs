@@ -5,7 +5,7 @@ use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{Stray, VmHandle, VmState};
 use vmctl_state::{Address, Phase, Record};
 
-use crate::desired::{Hardware, Lifecycle, Power};
+use crate::desired::{Lifecycle, Power};
 use crate::recorded::RecordedVm;
 
 /// Why such a record is tainted.
@@ -45,18 +45,17 @@ pub fn record_of(stray: &Stray, now: Timestamp) -> Option<Record> {
 
 fn spec_of(handle: &VmHandle) -> RecordedVm {
     let machine = &handle.machine;
-    let image = &machine.image;
     RecordedVm {
         vmfile: None,
         backend: handle.backend,
         image_source: None,
-        image: Some(ImageIdentity {
+        image: machine.image.as_ref().map(|image| ImageIdentity {
             digest: image.digest.clone(),
             format: image.format,
             virtual_size: image.virtual_size,
         }),
         image_pin: None,
-        hardware: Hardware::default(),
+        hardware: machine.hardware.clone(),
         vcpus: machine.vcpus,
         memory_mib: machine.memory_mib,
         disk_bytes: machine.disk_bytes,

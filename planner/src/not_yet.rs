@@ -3,7 +3,7 @@
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{Accel, DesiredImage, DesiredVm, Firmware, Run};
+use crate::desired::{AccelChoice, DesiredImage, DesiredVm, Firmware, Run};
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -39,7 +39,11 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet { nodes: &["vm/machine"], what: "`machine`", is_asked_by: |vm| vm.hardware.machine.is_some() },
     NotYet { nodes: &["vm/cpu"], what: "`cpu`", is_asked_by: |vm| vm.hardware.cpu.is_some() },
-    NotYet { nodes: &["vm/accel"], what: "`accel`", is_asked_by: |vm| vm.hardware.accel != Accel::Auto },
+    NotYet {
+        nodes: &["vm/accel"],
+        what: "`accel`",
+        is_asked_by: |vm| vm.hardware.accel != AccelChoice::Auto,
+    },
     NotYet {
         nodes: &["vm/qemu-arg"],
         what: "`qemu-arg`",

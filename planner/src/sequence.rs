@@ -31,9 +31,11 @@ impl Plan {
         let mut chains = BTreeMap::new();
         for change in &self.changes {
             let chain = Chain::add(&mut self.graph, change, inputs.recorded);
-            if let (Some(prepare), Some(target)) = (chain.prepare(), self.targets.get(&change.address)) {
-                let image = Address::image(target.spec.machine.image.digest.hex());
-                self.graph.order(images[&image], prepare);
+            let target = self.targets.get(&change.address);
+            if let (Some(prepare), Some(image)) =
+                (chain.prepare(), target.and_then(|target| target.spec.machine.image.as_ref()))
+            {
+                self.graph.order(images[&Address::image(image.digest.hex())], prepare);
             }
             chains.insert(change.address.clone(), chain);
         }

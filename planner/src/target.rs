@@ -70,8 +70,8 @@ fn mac(instance: InstanceId, card: usize) -> MacAddr {
     MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
 }
 
-/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does. `None` without an image
-/// of this host.
+/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does. `None` where its image
+/// is not one of this host.
 fn spec(
     vm: &DesiredVm,
     after: &RecordedVm,
@@ -95,6 +95,10 @@ fn spec(
             },
         })
         .collect();
+    let image = after.image.as_ref().map(|image| images.cached(image));
+    if image.is_none() && after.image_source.is_some() {
+        return None;
+    }
     Some(VmSpec {
         id: instance,
         project: project.clone(),
@@ -104,7 +108,8 @@ fn spec(
             vcpus: after.vcpus,
             memory_mib: after.memory_mib,
             disk_bytes: after.disk_bytes,
-            image: images.cached(after.image.as_ref()?),
+            image,
+            hardware: after.hardware.clone(),
             nics,
         },
         cloud_init: vm.cloud_init.clone(),

@@ -64,6 +64,7 @@ fn names_users_and_paths_hold_none() {
         ("image", r#"vm "web" { image (template)"{{ var.token }}.img" }"#.to_owned()),
         ("path", "image \"one\" { path (var)\"token\" }\nvm \"web\" { image (ref)\"one\" }".to_owned()),
         ("network", r#"vm "web" { image "disk.img"; network "tap" bridge=(var)"token" }"#.to_owned()),
+        ("cmdline", vm(r#"kernel "disk.img"; cmdline (template)"key={{ var.token }}""#)),
         ("share", vm(r#"share "." (template)"/srv/{{ var.token }}""#)),
         ("source", vm(r#"provision "file" { source (var)"token"; destination "/x" }"#)),
     ] {

@@ -45,6 +45,7 @@ pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
-    BackendTag, CloudInitConfig, Digest, DiskImage, Forward, ImageFormat, InstanceId, MacAddr, Machine,
-    NetworkConfig, Nic, Protocol, Runtime, Secret, SshConfig, VmHandle, VmSpec, VmState,
+    AccelChoice, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware, ImageFormat,
+    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Protocol, Runtime, Secret,
+    SshConfig, VmHandle, VmSpec, VmState,
 };

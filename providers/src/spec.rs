@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use crate::name::Name;
 
+mod hardware;
 mod machine;
 mod network;
 
+pub use hardware::{AccelChoice, Firmware, Hardware, InputFile, Kernel};
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Protocol};
 

@@ -152,9 +152,11 @@ fn disk_uses<H: Capacity>(
             let bytes = host.footprint(backend, &target.spec.machine)?.disk;
             disks.entry(folder.device).or_insert_with(|| DiskUse::on(folder)).machine(folder, address, bytes);
         }
-        let image = Address::image(target.spec.machine.image.digest.hex());
-        let source = plan.images.get(&image).filter(|_| !images.has(&target.spec.machine.image));
-        if let Some(source) = source {
+        let Some(image) = target.spec.machine.image.as_ref().filter(|image| !images.has(image)) else {
+            continue;
+        };
+        let image = Address::image(image.digest.hex());
+        if let Some(source) = plan.images.get(&image) {
             let bytes = allocated(&source.source)?;
             disks
                 .entry(cache.device)

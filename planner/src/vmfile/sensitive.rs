@@ -28,6 +28,9 @@ const KEPT: &[&str] = &[
     "volume",
 ];
 
+/// Nodes whose texts stand on the command line of the machine's process.
+const SEEN: &[&str] = &["cmdline", "cpu", "machine", "qemu-arg"];
+
 /// Nodes whose block has names of the author's choice.
 const FREE: &[&str] = &["env", "labels"];
 
@@ -42,15 +45,22 @@ pub(super) fn misplaced(nodes: &[Node], secrets: &Secrets) -> Vec<Fault> {
 
 fn look(node: &Node, secrets: &Secrets, faults: &mut Vec<Fault>) {
     let name = node.name.value.as_str();
-    if KEPT.contains(&name) {
+    let help = if KEPT.contains(&name) {
+        Some("names, users and paths cannot be hidden: use a variable that is not sensitive")
+    } else if SEEN.contains(&name) {
+        Some(
+            "everybody on the host can read the command line that it is passed on by: hand it over in another way",
+        )
+    } else {
+        None
+    };
+    if let Some(help) = help {
         for value in node.args.iter().chain(node.props.iter().map(|(_, value)| value)) {
             if matches!(&value.scalar, Scalar::Text(text) if secrets.are_in(text)) {
                 faults.push(
                     Fault::error("vmfile::sensitive", format!("`{name}` cannot hold a sensitive value"))
                         .at(value.span, "is kept and shown as it is")
-                        .help(
-                            "names, users and paths cannot be hidden: use a variable that is not sensitive",
-                        ),
+                        .help(help),
                 );
             }
         }

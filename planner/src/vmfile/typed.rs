@@ -10,7 +10,7 @@ use vmctl_providers::provision::StepOptions;
 use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol};
 
 use super::ast::Spanned;
-use crate::desired::{Accel, Firmware, OutputPart, Power, Subnet, Until};
+use crate::desired::{AccelChoice, Firmware, OutputPart, Power, Subnet, Until};
 
 /// A whole VMFile.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -110,7 +110,7 @@ pub struct Vm {
     /// `cpu`; validated.
     pub cpu: Option<Spanned<String>>,
     /// `accel`.
-    pub accel: Option<Spanned<Accel>>,
+    pub accel: Option<Spanned<AccelChoice>>,
     /// `qemu-arg`, one entry for each value.
     pub qemu_args: Vec<Spanned<String>>,
     /// `vcpus`.

@@ -9,19 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::spec::BackendTag;
-
-/// Which accelerator to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccelChoice {
-    /// KVM where it really works, else TCG.
-    #[default]
-    Auto,
-    /// KVM or an error.
-    Kvm,
-    /// Emulation.
-    Tcg,
-}
+use crate::spec::{AccelChoice, BackendTag};
 
 /// What the host says about hardware acceleration.
 #[derive(Debug, Clone, PartialEq, Eq)]

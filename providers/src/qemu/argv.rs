@@ -59,7 +59,7 @@ pub(crate) struct Marks {
     pub(crate) project: Name,
     pub(crate) name: Name,
     pub(crate) id: InstanceId,
-    /// The machine's folder, as far as its disk's path tells.
+    /// The machine's folder, as far as the path of its console's log tells.
     pub(crate) work_dir: Option<PathBuf>,
     /// Where in the console's log the process began; a process of an earlier vmctl does not say.
     pub(crate) console_start: Option<u64>,
@@ -73,17 +73,18 @@ pub(crate) fn marks(args: &[String]) -> Option<Marks> {
     // Names hold no comma, so that the first one ends the value.
     let guest = values("-name").find_map(|value| value.strip_prefix("guest=")?.split(',').next())?;
     let (project, name) = guest.split_once('/')?;
-    let disk = values("-blockdev")
-        .filter_map(|value| serde_json::from_str::<Value>(value).ok())
-        .find(|disk| disk["node-name"] == "root");
-    let path = disk.as_ref().and_then(|disk| disk["file"]["filename"].as_str()).map(Path::new);
+    // A machine may have no disk; all have this log.
+    let console =
+        values("-chardev").map(split_list).find(|fields| fields.get(1).is_some_and(|id| id == "id=console"));
+    let log =
+        console.as_ref().and_then(|fields| fields.iter().find_map(|field| field.strip_prefix("logfile=")));
     let mark =
         values("-chardev").find_map(|value| value.strip_prefix("null,id=")?.strip_prefix(CONSOLE_MARK));
     Some(Marks {
         project: project.parse().ok()?,
         name: name.parse().ok()?,
         id: InstanceId(values("-uuid").next()?.parse().ok()?),
-        work_dir: path.and_then(Path::parent).map(Path::to_owned),
+        work_dir: log.and_then(|log| Path::new(log).parent()).map(Path::to_owned),
         console_start: mark.and_then(|mark| mark.parse().ok()),
     })
 }
@@ -129,6 +130,20 @@ pub(crate) fn list(pairs: &[(&str, &str)]) -> String {
     pairs.iter().map(|(key, value)| format!("{key}={}", doubled(value))).collect::<Vec<_>>().join(",")
 }
 
+/// Splits as QEMU does: at single commas; a doubled one is one comma of the value.
+fn split_list(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == ',' && rest.next_if_eq(&',').is_none() {
+            fields.push(String::new());
+        } else if let Some(field) = fields.last_mut() {
+            field.push(c);
+        }
+    }
+    fields
+}
+
 fn doubled(text: &str) -> String {
     text.replace(',', ",,")
 }
@@ -170,13 +185,12 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::manifest::{BaseFile, Manifest, tests::spec};
+    use super::super::manifest::{Manifest, tests::spec};
     use super::*;
     use crate::spec::{Forward, ImageFormat, NetworkConfig, Protocol, VmState};
 
     fn handle(work: &Path) -> VmHandle {
-        let base = BaseFile { size: 0, modified_ns: 0, inode: 0 };
-        Manifest::new(&spec(Path::new("/images/base.qcow2")), base).handle(
+        Manifest::new(&spec(Path::new("/images/base.qcow2")), None).handle(
             &WorkDir::new(work),
             VmState::Prepared,
             None,
@@ -214,8 +228,22 @@ mod tests {
     fn kvm_machine_without_network_on_a_raw_image_in_an_odd_folder() {
         let mut vm = handle(Path::new("/data,a=b \"c\"/vms/web"));
         vm.machine.nics[0].network = NetworkConfig::None;
-        vm.machine.image.format = ImageFormat::Raw;
+        vm.machine.image.as_mut().unwrap().format = ImageFormat::Raw;
         insta::assert_snapshot!(lines_of(&vm, &Accel::Kvm));
+    }
+
+    #[test]
+    fn machine_without_an_image_has_an_empty_disk_or_none() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        let disks = |vm: &VmHandle| {
+            let lines = lines_of(vm, &Accel::Kvm);
+            lines.lines().filter(|line| line.contains("root")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        vm.machine.image = None;
+        let empty = disks(&vm);
+        assert!(empty.len() == 2 && empty[0].contains("\"backing\":null"), "{empty:#?}");
+        vm.machine.disk_bytes = None;
+        assert_eq!(disks(&vm), [""; 0]);
     }
 
     #[test]
@@ -278,19 +306,5 @@ mod tests {
                 console_start: Some(0),
             }));
         }
-    }
-
-    /// Splits as QEMU does: at single commas; a doubled one is one comma of the value.
-    fn split_list(text: &str) -> Vec<String> {
-        let mut fields = vec![String::new()];
-        let mut rest = text.chars().peekable();
-        while let Some(c) = rest.next() {
-            if c == ',' && rest.next_if_eq(&',').is_none() {
-                fields.push(String::new());
-            } else if let Some(field) = fields.last_mut() {
-                field.push(c);
-            }
-        }
-        fields
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{OnceCell, mpsc};
 
-use super::accel::AccelChoice;
 use super::argv::marks;
 use super::guest::Sessions;
 use super::home::carries;
@@ -20,7 +19,7 @@ use crate::error::Result;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::process::{Holder, Process, Program};
 use crate::provision::{OutputLine, ProvisionStep};
-use crate::spec::{InstanceId, VmHandle, VmSpec, VmState};
+use crate::spec::{AccelChoice, InstanceId, VmHandle, VmSpec, VmState};
 use crate::{Error, Name};
 
 /// The program that runs machines.

@@ -5,18 +5,25 @@
 //! cache, so that a machine is not read for at every look.
 
 use std::io;
-use std::path::Path;
 
 use super::backend::QemuBackend;
 use super::manifest::{BaseFile, Manifest};
 use crate::error::{Error, Result};
 use crate::image::ImageCache;
+use crate::spec::DiskImage;
 
 impl QemuBackend {
-    /// Fails with [`Error::BaseChanged`] if the image at `path` is not what it was. If it has the same bytes in another
+    /// Fails with [`Error::BaseChanged`] if the file of `image` is not what it was. If it has the same bytes in another
     /// file, that file is returned, to be known from then on.
-    pub(super) async fn check_base(&self, manifest: &Manifest, path: &Path) -> Result<Option<BaseFile>> {
-        let changed = |what| Err(Error::BaseChanged { path: path.to_owned(), what });
+    pub(super) async fn check_base(
+        &self,
+        manifest: &Manifest,
+        image: Option<&DiskImage>,
+    ) -> Result<Option<BaseFile>> {
+        let (Some(base), Some(DiskImage { path, digest, .. })) = (&manifest.base, image) else {
+            return Ok(None);
+        };
+        let changed = |what| Err(Error::BaseChanged { path: path.clone(), what });
         let now = match BaseFile::of(path) {
             Ok(now) => now,
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -24,14 +31,14 @@ impl QemuBackend {
             }
             Err(error) => return Err(error),
         };
-        let Some(what) = manifest.base.difference(&now) else { return Ok(None) };
-        if now.size != manifest.base.size {
+        let Some(what) = base.difference(&now) else { return Ok(None) };
+        if now.size != base.size {
             return changed(what);
         }
-        let (cache, source) = (ImageCache::new(&self.config().images_dir), path.to_owned());
+        let (cache, source) = (ImageCache::new(&self.config().images_dir), path.clone());
         let read = tokio::task::spawn_blocking(move || cache.identify(&source)).await;
         match read.map_err(|error| Error::io("read", path)(io::Error::other(error)))? {
-            Ok(found) if found.digest == manifest.machine.image.digest => Ok(Some(now)),
+            Ok(found) if found.digest == *digest => Ok(Some(now)),
             Ok(_) => changed(what),
             Err(error) => changed(format!("{what}, and {error}")),
         }
@@ -62,9 +69,9 @@ mod tests {
         let image = folder.path().join("image");
         fs::write(&image, &disk).unwrap();
         let mut spec = spec(&image);
-        spec.machine.image.digest = Digest::of(&disk);
-        let manifest = Manifest::new(&spec, BaseFile::of(&image).unwrap());
-        let check = async || backend.check_base(&manifest, &image).await;
+        spec.machine.image.as_mut().unwrap().digest = Digest::of(&disk);
+        let manifest = Manifest::new(&spec, Some(BaseFile::of(&image).unwrap()));
+        let check = async || backend.check_base(&manifest, spec.machine.image.as_ref()).await;
         assert_eq!(check().await.unwrap(), None);
 
         let other = image.with_extension("new");

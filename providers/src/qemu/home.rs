@@ -44,7 +44,9 @@ impl QemuBackend {
     pub(super) fn with_paths(&self, vm: &VmHandle) -> VmHandle {
         let mut here = vm.clone();
         here.work_dir = workdir::among(&self.config().vms_dir, &vm.work_dir);
-        here.machine.image.path = self.image_here(&vm.machine.image.path);
+        if let Some(image) = &mut here.machine.image {
+            image.path = self.image_here(&image.path);
+        }
         here
     }
 

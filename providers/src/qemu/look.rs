@@ -125,13 +125,13 @@ impl QemuBackend {
 
     async fn damage_inside(&self, vm: &VmHandle, work: &WorkDir, manifest: &Manifest) -> Result<Vec<Damage>> {
         let mut damage = Vec::new();
-        if is_gone(&work.overlay())? {
+        if vm.machine.disk_size().is_some() && is_gone(&work.overlay())? {
             damage.push(Damage::DiskMissing { path: work.overlay() });
         }
         if manifest.seed && is_gone(&work.seed())? {
             damage.push(Damage::SeedMissing { path: work.seed() });
         }
-        match self.check_base(manifest, &vm.machine.image.path).await {
+        match self.check_base(manifest, vm.machine.image.as_ref()).await {
             Ok(_) => {}
             Err(Error::BaseChanged { path, what }) => damage.push(Damage::BaseChanged { path, what }),
             Err(error) => return Err(error),

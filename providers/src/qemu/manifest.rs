@@ -69,8 +69,9 @@ pub struct Manifest {
     pub seed: bool,
     /// How vmctl logs in.
     pub ssh: Option<SshConfig>,
-    /// The image file as it was when the overlay was made on it.
-    pub base: BaseFile,
+    /// The image file as it was when the overlay was made on it; absent without an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseFile>,
     /// Whether `prepare` came to its end.
     pub prepared: bool,
     /// Whether it was ever started.
@@ -95,7 +96,7 @@ pub enum Owner {
 
 impl Manifest {
     /// The manifest of a machine that is about to be prepared.
-    pub fn new(spec: &VmSpec, base: BaseFile) -> Self {
+    pub fn new(spec: &VmSpec, base: Option<BaseFile>) -> Self {
         Self {
             version: VERSION,
             id: spec.id,
@@ -220,12 +221,13 @@ pub(crate) mod tests {
                 vcpus: 2,
                 memory_mib: 512,
                 disk_bytes: Some(3 << 30),
-                image: DiskImage {
+                image: Some(DiskImage {
                     path: image.to_owned(),
                     format: ImageFormat::Qcow2,
                     digest: Digest::of(b"image"),
                     virtual_size: 3 << 30,
-                },
+                }),
+                hardware: Default::default(),
                 nics: vec![Nic {
                     mac: MacAddr([0x52, 0x54, 0, 1, 2, 3]),
                     network: NetworkConfig::User,
@@ -241,7 +243,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("image");
         std::fs::write(&image, "base").unwrap();
-        let manifest = Manifest::new(&spec(&image), BaseFile::of(&image).unwrap());
+        let manifest = Manifest::new(&spec(&image), Some(BaseFile::of(&image).unwrap()));
         let work = WorkDir::new(folder.path().join("web"));
         (folder, manifest, work)
     }
@@ -289,6 +291,19 @@ pub(crate) mod tests {
         assert_ne!(older, text);
         std::fs::write(work.manifest(), older).unwrap();
         assert!(!Manifest::load(&work).unwrap().unwrap().released);
+    }
+
+    #[test]
+    fn manifest_of_a_machine_without_an_image_is_read_back() {
+        let (_folder, mut manifest, work) = folder_with_image();
+        std::fs::create_dir(work.path()).unwrap();
+        // As one reads that was written before machines had hardware of their own.
+        manifest.store(&work).unwrap();
+        assert!(!std::fs::read_to_string(work.manifest()).unwrap().contains("hardware"));
+        (manifest.machine.image, manifest.base) = (None, None);
+        manifest.machine.hardware.cpu = Some("max".to_owned());
+        manifest.store(&work).unwrap();
+        assert_eq!(Manifest::load(&work).unwrap().unwrap(), manifest);
     }
 
     #[test]

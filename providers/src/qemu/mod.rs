@@ -69,7 +69,8 @@ mod stop;
 mod usernet;
 mod version;
 
-pub use accel::{Accel, AccelChoice, HostFacts};
+pub use crate::spec::AccelChoice;
+pub use accel::{Accel, HostFacts};
 pub use argv::argv;
 pub use backend::{QEMU, QEMU_IMG, QemuBackend, QemuConfig};
 pub use manifest::Manifest;

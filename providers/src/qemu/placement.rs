@@ -50,7 +50,7 @@ fn choose(plain: &Path, id: InstanceId) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::{BaseFile, tests::spec};
+    use super::super::manifest::tests::spec;
     use super::*;
 
     #[test]
@@ -58,8 +58,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plain = folder.path().join("web");
         let ours = spec(Path::new("/image"));
-        let base = BaseFile { size: 0, modified_ns: 0, inode: 0 };
-        let mut manifest = Manifest::new(&ours, base);
+        let mut manifest = Manifest::new(&ours, None);
         assert_eq!(choose(&plain, ours.id).unwrap(), plain);
         std::fs::create_dir(&plain).unwrap();
         assert_eq!(choose(&plain, ours.id).unwrap(), plain);

@@ -18,16 +18,28 @@ impl QemuBackend {
         ports::check_all_free(&spec.machine, own_pid)
     }
 
-    /// What no host could do: a network that this backend lacks, a disk below its image, an unusable path.
+    /// What no host could do: hardware or a network that this backend lacks, a disk below its image, an unusable path.
     pub(super) fn check_expressible(&self, spec: &VmSpec) -> Result<()> {
+        check_hardware(&spec.machine)?;
         check_networks(&spec.machine)?;
         check_disk(&spec.machine)?;
         text(&self.config().vms_dir)?;
-        text(&spec.machine.image.path)?;
+        if let Some(image) = &spec.machine.image {
+            text(&image.path)?;
+        }
         let run = self.runtime_dir(spec.id);
         text(run.path())?;
         run.check_length()
     }
+}
+
+fn check_hardware(machine: &Machine) -> Result<()> {
+    if machine.hardware.is_default() {
+        return Ok(());
+    }
+    let what =
+        "firmware, a kernel, a machine type, a CPU, an accelerator or arguments of one's own".to_owned();
+    Err(Error::Unsupported { backend: BackendTag::Qemu, what })
 }
 
 fn check_networks(machine: &Machine) -> Result<()> {
@@ -47,7 +59,7 @@ fn check_networks(machine: &Machine) -> Result<()> {
 }
 
 fn check_disk(machine: &Machine) -> Result<()> {
-    let least = machine.image.virtual_size;
+    let least = machine.image.as_ref().map_or(0, |image| image.virtual_size);
     match machine.disk_bytes {
         Some(asked) if asked < least => Err(Error::DiskTooSmall { asked, least, what: "its image" }),
         _ => Ok(()),
@@ -82,6 +94,12 @@ mod tests {
         assert_eq!(
             check(|spec| spec.machine.disk_bytes = Some(1 << 30)),
             Err("a disk of 1073741824 bytes is smaller than 3221225472 bytes, the size of its image"
+                .to_owned())
+        );
+        assert_eq!(
+            check(|spec| spec.machine.hardware.cpu = Some("max".to_owned())),
+            Err("firmware, a kernel, a machine type, a CPU, an accelerator or arguments of one's own is not supported \
+                 by the `qemu` backend"
                 .to_owned())
         );
         assert_eq!(

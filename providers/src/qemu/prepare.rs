@@ -20,7 +20,7 @@ use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
-use crate::spec::{CloudInitConfig, DiskImage, InstanceId, VmHandle, VmSpec, VmState};
+use crate::spec::{CloudInitConfig, InstanceId, Machine, VmHandle, VmSpec, VmState};
 use crate::ssh::{SshError, SshTarget};
 use crate::workdir::WorkDir;
 
@@ -39,10 +39,10 @@ impl QemuBackend {
         let work = self.place(spec)?;
         let mut manifest = claim(&work, spec)?;
         failpoint!("prepare.qemu.claimed", work.path());
-        manifest.machine.image.path = self.image_here(&manifest.machine.image.path);
-        if !work.overlay().exists() {
-            create_overlay(&work, &manifest.machine.image, manifest.machine.disk_bytes).await?;
+        if let Some(image) = &mut manifest.machine.image {
+            image.path = self.image_here(&image.path);
         }
+        ensure_disk(&work, &manifest.machine).await?;
         if let Some(config) = &spec.cloud_init {
             ensure_seed(&work, &manifest, config).await?;
         }
@@ -73,7 +73,8 @@ fn claim(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
 }
 
 fn found(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
-    let manifest = Manifest::new(spec, BaseFile::of(&spec.machine.image.path)?);
+    let base = spec.machine.image.as_ref().map(|image| BaseFile::of(&image.path)).transpose()?;
+    let manifest = Manifest::new(spec, base);
     create_private_dir(work.path())?;
     failpoint!("prepare.qemu.folder-made", work.path());
     require_private(work.path())?;
@@ -84,14 +85,18 @@ fn found(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
     Ok(manifest)
 }
 
-async fn create_overlay(work: &WorkDir, image: &DiskImage, size: Option<u64>) -> Result<()> {
-    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2", "-F", image.format.as_str(), "-b"]
-        .into_iter()
-        .map(Into::into)
-        .collect();
-    args.push(image.path.clone().into());
+/// Makes the root disk where it is missing: on the image, or an empty one, as the machine says; or none.
+pub(super) async fn ensure_disk(work: &WorkDir, machine: &Machine) -> Result<()> {
+    if machine.disk_size().is_none() || work.overlay().exists() {
+        return Ok(());
+    }
+    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2"].map(Into::into).into();
+    if let Some(image) = &machine.image {
+        args.extend(["-F", image.format.as_str(), "-b"].map(Into::into));
+        args.push(image.path.clone().into());
+    }
     args.push(unfinished(&work.overlay()).into());
-    args.extend(size.map(|bytes| bytes.to_string().into()));
+    args.extend(machine.disk_bytes.map(|bytes| bytes.to_string().into()));
     let made = helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await;
     made.inspect_err(|_| give_up(&unfinished(&work.overlay())))?;
     failpoint!("prepare.qemu.overlay-made", work.overlay());

@@ -6,7 +6,7 @@ use super::argv::{list, text};
 use super::backend::{QEMU_IMG, QemuBackend};
 use super::forwards;
 use super::manifest::{Manifest, Owner};
-use super::prepare::{QEMU_IMG_DEADLINE, ensure_seed};
+use super::prepare::{QEMU_IMG_DEADLINE, ensure_disk, ensure_seed};
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
@@ -24,7 +24,8 @@ impl QemuBackend {
             Owner::Missing => return invalid(VmState::Destroyed),
             Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
         };
-        if manifest.machine.image.digest != spec.machine.image.digest {
+        let digest = |machine: &Machine| machine.image.as_ref().map(|image| image.digest.clone());
+        if digest(&manifest.machine) != digest(&spec.machine) {
             let what = "changing the image of an existing machine".to_owned();
             return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
         }
@@ -44,7 +45,10 @@ impl QemuBackend {
         if live.is_none()
             && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
         {
-            grow(&work, &vm.machine.image, bytes).await?;
+            if work.overlay().exists() {
+                grow(&work, vm.machine.image.as_ref(), bytes).await?;
+            }
+            ensure_disk(&work, &wanted).await?;
             failpoint!("update.qemu.grown", work.overlay());
         }
         if manifest.ssh != spec.ssh {
@@ -89,8 +93,7 @@ fn invalid(state: VmState) -> Result<VmHandle> {
 
 /// The size to which the disk must grow, if it must. It never shrinks: that needs another machine.
 fn disk_growth(now: &Machine, wanted: &Machine) -> Result<Option<u64>> {
-    let size = |machine: &Machine| machine.disk_bytes.unwrap_or(machine.image.virtual_size);
-    let (least, asked) = (size(now), size(wanted));
+    let (least, asked) = (now.disk_size().unwrap_or(0), wanted.disk_size().unwrap_or(0));
     if asked < least {
         return Err(Error::DiskTooSmall { asked, least, what: "the existing disk" });
     }
@@ -98,16 +101,17 @@ fn disk_growth(now: &Machine, wanted: &Machine) -> Result<Option<u64>> {
 }
 
 /// The image below is stated where it is now: the overlay's header names where it was when the overlay was made.
-async fn grow(work: &WorkDir, image: &DiskImage, bytes: u64) -> Result<()> {
-    let (overlay, base) = (work.overlay(), &image.path);
-    let disk = list(&[
-        ("driver", "qcow2"),
-        ("file.driver", "file"),
-        ("file.filename", text(&overlay)?),
-        ("backing.driver", image.format.as_str()),
-        ("backing.file.driver", "file"),
-        ("backing.file.filename", text(base)?),
-    ]);
+async fn grow(work: &WorkDir, image: Option<&DiskImage>, bytes: u64) -> Result<()> {
+    let overlay = work.overlay();
+    let mut disk = vec![("driver", "qcow2"), ("file.driver", "file"), ("file.filename", text(&overlay)?)];
+    if let Some(image) = image {
+        disk.extend([
+            ("backing.driver", image.format.as_str()),
+            ("backing.file.driver", "file"),
+            ("backing.file.filename", text(&image.path)?),
+        ]);
+    }
+    let disk = list(&disk);
     let args: [OsString; 5] =
         ["resize".into(), "-q".into(), "--image-opts".into(), disk.into(), bytes.to_string().into()];
     helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await.map(drop)

@@ -88,8 +88,8 @@ impl QemuBackend {
         let refuse = |state| Err(Error::InvalidState { action: "start", state });
         match Manifest::owner(work, vm.id)? {
             Owner::Ours(mut manifest) if manifest.prepared => {
-                if let Some(base) = self.check_base(&manifest, &vm.machine.image.path).await? {
-                    manifest.base = base;
+                if let Some(base) = self.check_base(&manifest, vm.machine.image.as_ref()).await? {
+                    manifest.base = Some(base);
                     manifest.store(work)?;
                 }
                 Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskImage, Nic};
+use super::{DiskImage, Hardware, Nic};
 
 /// The hardware of a machine. A change here needs a restart or a replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,13 +13,22 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Size of the root disk in bytes; the image's size if absent. Never smaller than the image.
     pub disk_bytes: Option<u64>,
-    /// What the root disk is made from.
-    pub image: DiskImage,
+    /// What the root disk is made from. Without one the disk is empty, or there is none where no size is asked for.
+    #[serde(default)]
+    pub image: Option<DiskImage>,
+    /// What it is besides processors, memory, disks and networks.
+    #[serde(default, skip_serializing_if = "Hardware::is_default")]
+    pub hardware: Hardware,
     /// Network cards, in the order in which the guest sees them.
     pub nics: Vec<Nic>,
 }
 
 impl Machine {
+    /// The size of the root disk that the guest sees, in bytes; `None` without such a disk.
+    pub fn disk_size(&self) -> Option<u64> {
+        self.disk_bytes.or(self.image.as_ref().map(|image| image.virtual_size))
+    }
+
     /// What cannot change while a machine runs.
     pub(crate) fn without_forwards(&self) -> Self {
         let mut machine = self.clone();

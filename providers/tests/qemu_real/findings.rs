@@ -14,7 +14,7 @@ use crate::world::{NO_PATIENCE, World, ended, human, login, raw_pid, spec, step,
 async fn changed_base_image_is_noticed_before_start() {
     let world = World::new();
     let vm = world.backend.prepare(&world.spec().await).await.unwrap();
-    let base = &vm.machine.image.path;
+    let base = &vm.machine.image.as_ref().unwrap().path;
     fs::copy(base, base.with_extension("new")).unwrap();
     fs::rename(base.with_extension("new"), base).unwrap();
     let error = world.backend.start(&vm).await.unwrap_err();

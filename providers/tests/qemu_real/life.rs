@@ -65,7 +65,7 @@ async fn whole_life_of_a_guest() {
     world.assert_nothing_left(&again);
     backend.destroy(again).await.unwrap();
     assert_eq!(backend.state(&vm).await.unwrap(), VmState::Destroyed);
-    assert!(spec.machine.image.path.exists());
+    assert!(spec.machine.image.as_ref().unwrap().path.exists());
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn preparing_goes_on_where_it_was_interrupted() {
 async fn stopped_machine_takes_new_hardware_and_a_running_one_does_not() {
     let world = World::new();
     let vm = world.started().await;
-    let mut wanted = spec(vm.machine.image.clone());
+    let mut wanted = spec(vm.machine.image.clone().unwrap());
     wanted.id = vm.id;
     wanted.machine = vm.machine.clone();
     wanted.ssh = Some(SshConfig { user: "admin".to_owned(), private_key: None });

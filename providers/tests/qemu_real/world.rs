@@ -149,7 +149,8 @@ pub(crate) fn spec(image: DiskImage) -> VmSpec {
             vcpus: 1,
             memory_mib: 256,
             disk_bytes: None,
-            image,
+            image: Some(image),
+            hardware: Default::default(),
             nics: vec![Nic {
                 mac: MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
                 network: NetworkConfig::User,

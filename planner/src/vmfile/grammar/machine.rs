@@ -6,7 +6,7 @@ use super::misplaced::in_network;
 use super::{
     Args, CHECK, CLOUD_INIT, Layers, PROVISION, Prop, READY, SSH, Shape, SizeUnit, Type, Values, words,
 };
-use crate::desired::{Accel, Firmware, Power, Until};
+use crate::desired::{AccelChoice, Firmware, Power, Until};
 
 /// What a `vm`, a template and `defaults` consist of.
 pub(in super::super) static VM_BLOCK: &[&Shape] = &[
@@ -144,8 +144,8 @@ pub(in super::super) static CPU: Shape = Shape {
         "The CPU model and its features by QEMU's names: letters, digits and `-._,+=`",
     )
 };
-pub(in super::super) const ACCELS: [(&str, Accel); 3] =
-    [("auto", Accel::Auto), ("kvm", Accel::Kvm), ("tcg", Accel::Tcg)];
+pub(in super::super) const ACCELS: [(&str, AccelChoice); 3] =
+    [("auto", AccelChoice::Auto), ("kvm", AccelChoice::Kvm), ("tcg", AccelChoice::Tcg)];
 pub(in super::super) static ACCEL: Shape = Shape {
     default: "`\"auto\"`",
     ..Shape::leaf(

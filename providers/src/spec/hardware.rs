@@ -1,0 +1,81 @@
+//! What a machine is besides its processors, memory, disks and networks.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// What a machine is besides its processors, memory and disks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// What the guest boots with.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// A kernel that is booted directly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
+    /// The machine type, by QEMU's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The CPU model and its features, by QEMU's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// How the guest's instructions run.
+    #[serde(default)]
+    pub accel: AccelChoice,
+    /// Arguments that are passed on to QEMU as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub qemu_args: Vec<String>,
+}
+
+impl Hardware {
+    /// Whether all of it is as it is where nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a guest boots with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// SeaBIOS.
+    #[default]
+    Bios,
+    /// UEFI, with variables of the machine's own.
+    Uefi,
+}
+
+/// How a guest's instructions run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccelChoice {
+    /// By KVM where it works, else by TCG.
+    #[default]
+    Auto,
+    /// By the host's processor.
+    Kvm,
+    /// By translation in QEMU.
+    Tcg,
+}
+
+/// A kernel that is booted directly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// The kernel.
+    pub kernel: InputFile,
+    /// The first root file system.
+    pub initrd: Option<InputFile>,
+    /// The kernel's command line.
+    pub cmdline: Option<String>,
+}
+
+/// A file of the host, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Digest of its content then.
+    pub digest: Digest,
+}
