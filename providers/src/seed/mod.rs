@@ -9,20 +9,15 @@
 //! | `user-data` | our cloud-config, or the user's own text byte for byte |
 //! | `vendor-data` | our cloud-config if `user-data` is the user's own; cloud-init merges the two |
 
-use std::io::{Cursor, Write};
+mod user_data;
+mod volume;
 
-use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::keys::KeyPair;
 use crate::spec::{CloudInitConfig, InstanceId};
-
-/// Smallest volume; FAT12 needs no more.
-const MIN_VOLUME: usize = 1 << 20;
-
-/// What a volume has besides the content of its files: FAT, root folder, cluster slack.
-const VOLUME_OVERHEAD: usize = 64 << 10;
+use user_data::cloud_config;
+use volume::fat_volume;
 
 /// Why the seed could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -54,34 +49,6 @@ pub enum SeedError {
 struct MetaData<'a> {
     instance_id: String,
     local_hostname: &'a str,
-}
-
-/// The part of cloud-config that logging in needs.
-#[derive(Serialize)]
-struct CloudConfig<'a> {
-    hostname: &'a str,
-    preserve_hostname: bool,
-    ssh_pwauth: bool,
-    disable_root: bool,
-    users: [User<'a>; 1],
-    ssh_keys: HostKeys<'a>,
-}
-
-#[derive(Serialize)]
-struct User<'a> {
-    name: &'a str,
-    groups: &'a str,
-    /// Debian's `useradd` would give `/bin/sh`, which has neither history nor completion.
-    shell: &'a str,
-    sudo: &'a str,
-    lock_passwd: bool,
-    ssh_authorized_keys: Vec<&'a str>,
-}
-
-#[derive(Serialize)]
-struct HostKeys<'a> {
-    ed25519_private: &'a str,
-    ed25519_public: &'a str,
 }
 
 /// Builds the seed volume: the bytes of the disk that the guest sees. Same input, same bytes.
@@ -122,26 +89,6 @@ fn files(
     })
 }
 
-fn cloud_config(config: &CloudInitConfig, user: &KeyPair, host: &KeyPair) -> Result<String, SeedError> {
-    let given = config.authorized_keys.iter().map(String::as_str);
-    let content = CloudConfig {
-        hostname: &config.hostname,
-        preserve_hostname: false,
-        ssh_pwauth: false,
-        disable_root: true,
-        users: [User {
-            name: &config.user,
-            groups: "sudo",
-            shell: "/bin/bash",
-            sudo: "ALL=(ALL) NOPASSWD:ALL",
-            lock_passwd: true,
-            ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
-        }],
-        ssh_keys: HostKeys { ed25519_private: host.private.expose(), ed25519_public: &host.public },
-    };
-    Ok(format!("#cloud-config\n{}", yaml("cloud-config", &content)?))
-}
-
 /// Control characters never are part of a name or key; they would act on whoever prints them.
 fn check(field: &'static str, text: &str) -> Result<(), SeedError> {
     if text.is_empty() {
@@ -159,41 +106,17 @@ fn yaml(file: &'static str, content: &impl Serialize) -> Result<String, SeedErro
         .map_err(|error| SeedError::Serialise { file, reason: error.to_string() })
 }
 
-fn fat_volume(files: &[SeedFile]) -> std::io::Result<Vec<u8>> {
-    let mut hash = Sha256::new();
-    for (name, content) in files {
-        hash.update(name);
-        hash.update((content.len() as u64).to_le_bytes());
-        hash.update(content);
-    }
-    let [a, b, c, d, ..] = <[u8; 32]>::from(hash.finalize());
-    let content: usize = files.iter().map(|(_, content)| content.len()).sum();
-    let size = (content + content / 16 + VOLUME_OVERHEAD).max(MIN_VOLUME).next_multiple_of(64 << 10);
-    let mut disk = Cursor::new(vec![0; size]);
-    // Both places of the label are written, the boot sector and the root folder: readers differ in which they trust.
-    let options =
-        FormatVolumeOptions::new().volume_label(*b"CIDATA     ").volume_id(u32::from_le_bytes([a, b, c, d]));
-    fatfs::format_volume(&mut disk, options)?;
-    let volume = FileSystem::new(&mut disk, FsOptions::new())?;
-    for (name, content) in files {
-        let mut file = volume.root_dir().create_file(name)?;
-        file.truncate()?;
-        file.write_all(content)?;
-        file.flush()?;
-    }
-    volume.unmount()?;
-    Ok(disk.into_inner())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::Read;
+    use std::io::{Cursor, Read};
 
+    use fatfs::{FileSystem, FsOptions};
     use proptest::prelude::*;
     use serde::Deserialize;
     use serde::de::IgnoredAny;
 
+    use super::volume::MIN_VOLUME;
     use super::*;
     use crate::keys::generate;
     use crate::spec::Secret;
