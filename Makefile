@@ -17,8 +17,9 @@ help: ## show this
 setup: ## install with apt-get what is missing on this machine (no-op when all is there)
 	@tests/setup
 
-images: setup ## build the tiny guest's image into .cache/images
+images: setup ## build the tiny guest's images into .cache/images
 	@tests/images/build-tiny-guest "$(IMAGES)"
+	@tests/images/build-tiny-guest "$(IMAGES)/generic" --kernel generic
 
 images-debian: ## build a Debian 12 cloud image too (root, a few minutes)
 	@tests/setup --debian
@@ -44,7 +45,7 @@ test: setup images check ## everything: lints, unit tests, end-to-end tests with
 	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_FAILPOINTS_BIN="$(abspath $(VMCTL)-failpoints)" \
 		VMCTL_TEST_IMAGES="$(IMAGES)" cargo test --locked --workspace
 
-bench: setup images ## time to ssh of vmctl against a bare script with the same QEMU arguments
+bench: setup images ## vmctl against references measured in the same run, as a table
 	cargo build --locked --release --package vmctl --package vmctl-tests
 	VMCTL_BIN="$(abspath $(TARGET)/release/vmctl)" VMCTL_TEST_IMAGES="$(IMAGES)" "$(TARGET)/release/vmctl-bench" $(BENCH)
 

@@ -1,5 +1,6 @@
 //! The command line as data. The doc comments here are the help that users read.
 
+mod everyday;
 mod planning;
 mod state;
 
@@ -10,9 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
+pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ReloadArgs, StopArgs, UpArgs};
 pub(crate) use planning::{
-    ApplyArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs, PlanArgs,
-    PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
+    ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
+    PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
 };
 pub(crate) use state::{
     StateArgs, StateCommand, StateHistoryArgs, StateImportArgs, StateMvArgs, StateProvisionedArgs,
@@ -113,6 +115,22 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Bring the machines to what the VMFile asks for
     Apply(ApplyArgs),
+    /// Make and start what the VMFile asks for; asks only where a disk would be lost
+    Up(UpArgs),
+    /// Stop the machines of the project, or remove them
+    Down(DownArgs),
+    /// Make machines anew: destroy, create, start and provision
+    Reload(ReloadArgs),
+    /// Start machines that are off, as they are
+    Start(MachinesArgs),
+    /// Stop machines, and keep them
+    Stop(StopArgs),
+    /// Let machines stand still, with what is in their memory
+    Suspend(MachinesArgs),
+    /// Let suspended machines go on
+    Resume(MachinesArgs),
+    /// Remove machines, with their disks
+    Destroy(DestroyArgs),
     /// Show what moved since it was recorded, and exit 2 if something did
     Drift(DriftArgs),
     /// Show what is recorded, a saved plan, or the VMFile after all substitution
@@ -388,7 +406,7 @@ mod tests {
     fn apply_knows_terraforms_word_for_yes() {
         for line in ["vmctl apply -y", "vmctl apply --yes", "vmctl apply --auto-approve"] {
             let Command::Apply(args) = parse(line).unwrap().command else { panic!("not apply") };
-            assert!(args.yes && args.parallelism.get() == 10);
+            assert!(args.yes && args.carrying.parallelism.get() == 10);
         }
     }
 

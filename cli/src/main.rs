@@ -36,6 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
+use vmctl_planner::Turn;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -69,6 +70,14 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Init(args) => commands::init::run(&ctx, &args),
         Command::Plan(args) => commands::plan::run(&ctx, &args),
         Command::Apply(args) => commands::apply::run(&ctx, &args),
+        Command::Up(args) => commands::everyday::up(&ctx, args),
+        Command::Down(args) => commands::everyday::down(&ctx, args),
+        Command::Reload(args) => commands::everyday::reload(&ctx, args),
+        Command::Start(args) => commands::everyday::turn(&ctx, args, Turn::Start),
+        Command::Stop(args) => commands::everyday::stop(&ctx, args),
+        Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),
+        Command::Resume(args) => commands::everyday::turn(&ctx, args, Turn::Resume),
+        Command::Destroy(args) => commands::everyday::destroy(&ctx, args),
         Command::Drift(args) => commands::drift::run(&ctx, &args),
         Command::Show(args) => commands::show::run(&ctx, &args),
         Command::Output(args) => commands::output::run(&ctx, &args),

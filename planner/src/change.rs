@@ -164,11 +164,17 @@ pub enum RefusalKind {
     Protected,
     /// The machine asks for what no backend carries out yet.
     NotYet,
+    /// What the machine does now does not allow it.
+    State,
 }
 
 impl Refusal {
     pub(crate) fn protected(text: &str) -> Self {
         Self { kind: RefusalKind::Protected, text: text.to_owned() }
+    }
+
+    pub(crate) fn state(text: &str) -> Self {
+        Self { kind: RefusalKind::State, text: text.to_owned() }
     }
 
     pub(crate) fn not_yet(text: String) -> Self {

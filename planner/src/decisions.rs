@@ -2,6 +2,7 @@
 //! cannot be asked. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 use vmctl_providers::{InstanceId, Name, Protocol, Secrets};
@@ -15,12 +16,23 @@ use crate::plan::Inputs;
 use crate::recorded::{RecordError, RecordedVm, cut_off, spec_of, unknown_step};
 use crate::scope::Mode;
 use crate::step::StepKind;
+use crate::volumes::{self, Holders};
 
-/// One machine lets go of a port of the host before another binds it.
+/// One machine lets go of something before another takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortOrder {
+pub(crate) struct HandOver {
+    pub(crate) what: Thing,
     pub(crate) releases: Address,
     pub(crate) takes: Address,
+}
+
+/// What goes from one machine to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thing {
+    /// A port of the host: taken by the start, or by an update while the machine runs.
+    Port,
+    /// A volume: its file is touched before the start.
+    Volume,
 }
 
 /// The decisions of one plan, as they come to agree.
@@ -29,6 +41,8 @@ pub(crate) struct Decisions<'a> {
     inputs: Inputs<'a>,
     moves: &'a BTreeMap<Address, Address>,
     secrets: Secrets,
+    /// Volumes whose disks are not there any more.
+    gone: BTreeMap<Name, Option<PathBuf>>,
     pub(crate) by_address: BTreeMap<Address, Decision>,
 }
 
@@ -39,7 +53,13 @@ impl<'a> Decisions<'a> {
         scope: Option<&BTreeSet<Name>>,
         moves: &'a BTreeMap<Address, Address>,
     ) -> Result<Self, RecordError> {
-        let mut decisions = Self { inputs, moves, secrets: inputs.secrets(), by_address: BTreeMap::new() };
+        let mut decisions = Self {
+            inputs,
+            moves,
+            secrets: inputs.secrets(),
+            gone: volumes::gone(inputs)?,
+            by_address: BTreeMap::new(),
+        };
         for address in addresses(inputs) {
             if scope.is_none_or(|scope| scope.contains(address.name())) {
                 let wish = decisions.wish(&address);
@@ -66,6 +86,9 @@ impl<'a> Decisions<'a> {
             fresh: fresh_instance(inputs.recorded, address),
         };
         let mut decision = decide(address, known)?;
+        if let Some(after) = decision.after.as_ref().filter(|_| inputs.options.mode == Mode::Normal) {
+            volumes::miss(&mut decision.change, after, &self.gone);
+        }
         if inputs.options.mode == Mode::RefreshOnly {
             decision.change = observed_only(decision.change);
         }
@@ -81,6 +104,7 @@ impl<'a> Decisions<'a> {
             Mode::Destroy if named(&options.forget) => Wish::Forget,
             Mode::Destroy => Wish::RemoveAll,
             Mode::RefreshOnly => Wish::None,
+            Mode::Turn(turn) => Wish::Turn(turn),
             // What is let go of is never destroyed, whatever else asks for it.
             Mode::Normal if self.inputs.desired.is_some_and(|desired| named(&desired.removed)) => {
                 Wish::Forget
@@ -127,7 +151,7 @@ impl<'a> Decisions<'a> {
     ///
     /// Machines that would exchange ports in place wait for each other: one of them is restarted, so that it lets go
     /// of its own before it waits.
-    pub(crate) fn order_ports(&mut self) -> Result<Vec<PortOrder>, RecordError> {
+    pub(crate) fn order_ports(&mut self) -> Result<Vec<HandOver>, RecordError> {
         loop {
             let orders = self.port_orders()?;
             let Some(address) = self.in_a_ring(&orders) else { return Ok(orders) };
@@ -135,7 +159,7 @@ impl<'a> Decisions<'a> {
         }
     }
 
-    fn port_orders(&self) -> Result<Vec<PortOrder>, RecordError> {
+    fn port_orders(&self) -> Result<Vec<HandOver>, RecordError> {
         let mut holders: BTreeMap<(Protocol, u16), Vec<&Address>> = BTreeMap::new();
         for record in self.inputs.recorded.records.values() {
             for port in fixed_ports(&spec_of(record)?) {
@@ -149,7 +173,11 @@ impl<'a> Decisions<'a> {
             for port in decision.after.iter().filter(|_| binds).flat_map(fixed_ports) {
                 for holder in holders.get(&port).into_iter().flatten().filter(|holder| **holder != address) {
                     if self.lets_go(holder, port) {
-                        orders.push(PortOrder { releases: (*holder).clone(), takes: address.clone() });
+                        orders.push(HandOver {
+                            what: Thing::Port,
+                            releases: (*holder).clone(),
+                            takes: address.clone(),
+                        });
                     }
                 }
             }
@@ -164,8 +192,23 @@ impl<'a> Decisions<'a> {
         })
     }
 
+    /// Who must be off before somebody else gets its volume.
+    pub(crate) fn order_volumes(&self, holders: &Holders) -> Vec<HandOver> {
+        let mut orders = Vec::new();
+        for (takes, decision) in self.by_address.iter().filter(|(_, decision)| decision.change.is_effective())
+        {
+            for volume in decision.after.iter().flat_map(|after| &after.volumes) {
+                for releases in holders.of(&volume.name).filter(|holder| *holder != takes) {
+                    let (releases, takes) = (releases.clone(), takes.clone());
+                    orders.push(HandOver { what: Thing::Volume, releases, takes });
+                }
+            }
+        }
+        orders
+    }
+
     /// A machine that changes in place and waits, through others that do, for itself.
-    fn in_a_ring(&self, orders: &[PortOrder]) -> Option<Address> {
+    fn in_a_ring(&self, orders: &[HandOver]) -> Option<Address> {
         let in_place = |address: &Address| {
             self.by_address.get(address).is_some_and(|Decision { change, .. }| {
                 change.up.contains(&StepKind::Update)
@@ -200,8 +243,9 @@ impl<'a> Decisions<'a> {
     }
 
     /// Takes the steps from every change that would bring a machine up whose dependency nobody can ask: whether that
-    /// is as far as it must be is unknown. What depends on a machine that is held back is held back as well.
-    pub(crate) fn hold_back(&mut self) {
+    /// is as far as it must be is unknown. What depends on a machine that is held back is held back as well, and so is
+    /// what needs a volume that another machine keeps.
+    pub(crate) fn hold_back(&mut self, holders: &Holders) {
         let Some(desired) = self.inputs.desired else { return };
         let observed = &self.inputs.observed.vms;
         let mut blocked: BTreeSet<Address> = observed
@@ -226,6 +270,21 @@ impl<'a> Decisions<'a> {
                 blocked.insert(change.address.clone());
                 let reason = format!("it needs `{reason}`, which is left alone or cannot be asked");
                 change.leave_alone(LeftAloneKind::Dependency, reason);
+            }
+            let held = self.by_address.iter().filter(|(address, _)| !blocked.contains(address)).find_map(
+                |(address, decision)| {
+                    let held = volumes::still_held(decision, &self.by_address, &blocked, holders)?;
+                    Some((address.clone(), held))
+                },
+            );
+            if let Some((address, (volume, holder))) = held {
+                let reason = format!(
+                    "its volume `{volume}` still belongs to `{holder}`, which this plan leaves as it is"
+                );
+                if let Some(decision) = self.by_address.get_mut(&address) {
+                    decision.change.leave_alone(LeftAloneKind::Dependency, reason);
+                }
+                blocked.insert(address);
             }
             if blocked.len() == before {
                 return;

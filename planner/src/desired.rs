@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
 pub use vmctl_providers::provision::Run;
-pub use vmctl_providers::{AccelChoice, Firmware, Hardware, InputFile, Kernel};
+pub use vmctl_providers::{AccelChoice, Firmware, Hardware, InputFile, Kernel, Share, Volume as VmVolume};
 use vmctl_providers::{
     BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SealKey, Secrets,
     SshConfig,
@@ -230,9 +230,11 @@ pub struct DesiredVm {
     /// Size of the root disk in bytes; the image's own if absent.
     pub disk_bytes: Option<u64>,
     /// Volumes that belong to it, in order.
-    pub volumes: Vec<Name>,
+    pub volumes: Vec<VmVolume>,
     /// Folders of the host that the guest sees, in order.
     pub shares: Vec<Share>,
+    /// Files of the host, absolute, that the guest sees as disks and cannot write to, in order.
+    pub media: Vec<PathBuf>,
     /// Network cards, in order.
     pub networks: Vec<NetworkConfig>,
     /// Forwards asked for, sorted; the one for ssh is added by the planner.
@@ -283,6 +285,7 @@ impl DesiredVm {
             disk_bytes: None,
             volumes: Vec::new(),
             shares: Vec::new(),
+            media: Vec::new(),
             networks: vec![NetworkConfig::User],
             forwards: Vec::new(),
             cloud_init: None,
@@ -297,17 +300,6 @@ impl DesiredVm {
             text_files: TextFiles::default(),
         }
     }
-}
-
-/// A folder of the host that a guest sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
-    /// The folder, absolute.
-    pub source: PathBuf,
-    /// Where the guest sees it.
-    pub target: String,
-    /// The guest cannot write to it.
-    pub readonly: bool,
 }
 
 /// Ready as soon as a login works, within [`READY_TIMEOUT`]; at once where nobody logs in.

@@ -15,6 +15,7 @@ use crate::observed::Sight;
 use crate::obstacles::{cannot_be_worked_on, choice, cut_off_text, permission};
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
+use crate::turn::{Turn, turned};
 
 /// Everything known about one address.
 #[derive(Debug, Clone)]
@@ -54,6 +55,8 @@ pub enum Wish<'a> {
     Replace(&'a str),
     /// What changes in place is changed while it is off, for this reason.
     Restart(&'a str),
+    /// It is started, stopped, suspended or resumed, and nothing else.
+    Turn(Turn),
 }
 
 /// A decision, and what it aims at.
@@ -94,6 +97,10 @@ pub fn decide(address: &Address, known: Known<'_>) -> Result<Decision, RecordErr
 
 fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError> {
     match (known.desired, known.record) {
+        (_, Some(record)) if let Wish::Turn(turn) = known.wish => {
+            turned(&mut change, record, known.sight, turn);
+            Ok(Decision { change, after: Some(spec_of(record)?), provisioned: record.provisioned.len() })
+        }
         (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
         (None, Some(record)) => {
             part_with(&mut change, record, &known)?;
@@ -567,12 +574,12 @@ fn fields_between(before: Option<&RecordedVm>, after: &RecordedVm) -> Vec<FieldC
     FIELDS.iter().map(changed).filter(|field| field.before != field.after).collect()
 }
 
-fn is_live(state: VmState) -> bool {
+pub(crate) fn is_live(state: VmState) -> bool {
     matches!(state, VmState::Running | VmState::Suspended | VmState::Failed)
 }
 
 /// What the machine does, as far as is known; `None` if it could not be asked.
-fn state_now(record: &Record, sight: Option<&Sight>) -> Option<VmState> {
+pub(crate) fn state_now(record: &Record, sight: Option<&Sight>) -> Option<VmState> {
     match sight {
         Some(Sight::Seen(seen)) => Some(seen.state),
         Some(Sight::Unreachable { .. }) => None,
@@ -580,7 +587,7 @@ fn state_now(record: &Record, sight: Option<&Sight>) -> Option<VmState> {
     }
 }
 
-fn recorded_state(phase: Phase) -> VmState {
+pub(crate) fn recorded_state(phase: Phase) -> VmState {
     match phase {
         Phase::Preparing => VmState::Preparing,
         Phase::Prepared => VmState::Prepared,

@@ -16,6 +16,7 @@ use crate::observed::Looked;
 use crate::plan::{FORMAT_VERSION, Plan, Summary};
 use crate::scope::Options;
 use crate::step::Step;
+use crate::volumes::KeptVolume;
 
 /// A plan as printed with `--json`, and as it stands in a saved plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct PlanDocument<'a> {
     pub shortages: Cow<'a, [Shortage]>,
     /// Machines with our mark that no record knows.
     pub strays: Cow<'a, [Stray]>,
+    /// Volumes that stay although no machine needs them once the plan is carried out.
+    #[serde(default)]
+    pub kept: Cow<'a, [KeptVolume]>,
     /// What became of the checks that were asked.
     pub checks: Cow<'a, [CheckResult]>,
     /// Files that decided the desired state, the VMFile first.
@@ -89,6 +93,7 @@ impl<'a> From<&'a Plan> for PlanDocument<'a> {
             warnings: Cow::Borrowed(&plan.warnings),
             shortages: Cow::Borrowed(&plan.shortages),
             strays: Cow::Borrowed(&plan.strays),
+            kept: Cow::Borrowed(&plan.kept),
             checks: Cow::Borrowed(&plan.checks),
             inputs: Cow::Borrowed(&plan.inputs),
             images: Cow::Borrowed(&plan.image_files),

@@ -59,6 +59,8 @@ pub enum DriftKind {
     ForwardExtra,
     /// The disk is gone.
     DiskMissing,
+    /// The disk of a volume is gone.
+    VolumeMissing,
     /// The seed is gone.
     SeedMissing,
     /// The image under the disk changed.
@@ -220,6 +222,7 @@ fn is_bound_by(wanted: &Forward, found: &Forward) -> bool {
 fn damage(damage: &Damage) -> Drift {
     let kind = match damage {
         Damage::DiskMissing { .. } => DriftKind::DiskMissing,
+        Damage::VolumeMissing { .. } => DriftKind::VolumeMissing,
         Damage::SeedMissing { .. } => DriftKind::SeedMissing,
         Damage::BaseChanged { .. } => DriftKind::BaseChanged,
         Damage::FolderMissing { .. } => DriftKind::FolderMissing,

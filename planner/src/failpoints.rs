@@ -78,8 +78,8 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "prepare":
         "noop.folder-made" "noop.written"
         "qemu.folder-made" "qemu.claimed" "qemu.overlay-made" "qemu.overlay-renamed" "qemu.keys-written"
-        "qemu.seed-written" "qemu.synced" "qemu.prepared";
-    "update": "noop.written" "qemu.grown" "qemu.brought";
+        "qemu.seed-written" "qemu.volume-made" "qemu.volume-renamed" "qemu.synced" "qemu.prepared";
+    "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought";
     "start":
         "noop.written"
         "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
@@ -90,7 +90,8 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "stop": "noop.written" "qemu.pressed" "qemu.ended" "qemu.cleaned";
     "destroy":
         "noop.note-removed" "noop.file-removed" "noop.removed"
-        "qemu.ended" "qemu.cleaned" "qemu.file-removed" "qemu.emptied" "qemu.disowned";
+        "qemu.ended" "qemu.cleaned" "qemu.file-removed" "qemu.emptied" "qemu.disowned"
+        "volume.given-up" "volume.file-removed";
     "forget": "noop.marked" "qemu.marked";
     |
     "create.drafted" "lock.announced" "file.drafted"

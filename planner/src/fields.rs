@@ -215,9 +215,15 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "volume",
         unit: "",
-        needs: Needs::Always(Class::Restart),
-        effect: "the guest powers down and boots with other disks; what is on a volume stays",
-        value: |vm| list(&vm.volumes),
+        needs: Needs::Depends {
+            cases: &[
+                (Class::InPlace, "one grows, or its `prevent-destroy` changes"),
+                (Class::Restart, "one comes or goes, or their order changes"),
+            ],
+            decide: volume_class,
+        },
+        effect: "what is on a volume stays; one that grows is larger for the guest at once, one that comes or goes does so while the guest is off; to shrink one is refused",
+        value: |vm| list(&vm.volumes.iter().map(volume_text).collect::<Vec<_>>()),
         keep: |vm, old| vm.volumes.clone_from(&old.volumes),
     },
     Field {
@@ -227,6 +233,14 @@ pub const FIELDS: &[Field] = &[
         effect: "the guest powers down and boots with other folders",
         value: |vm| list(&vm.shares.iter().map(share_text).collect::<Vec<_>>()),
         keep: |vm, old| vm.shares.clone_from(&old.shares),
+    },
+    Field {
+        name: "media",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "compared by their paths; the guest powers down and boots with the others",
+        value: |vm| list(&vm.media),
+        keep: |vm, old| vm.media.clone_from(&old.media),
     },
     Field {
         name: "network",
@@ -354,6 +368,12 @@ fn disk_class(before: &RecordedVm, after: &RecordedVm) -> Class {
     if disk_size(after) < disk_size(before) { Class::Replace } else { Class::Restart }
 }
 
+/// The same volumes in the same order grow while the guest runs.
+fn volume_class(before: &RecordedVm, after: &RecordedVm) -> Class {
+    let names = |vm: &RecordedVm| vm.volumes.iter().map(|volume| volume.name.clone()).collect::<Vec<_>>();
+    if names(before) == names(after) { Class::InPlace } else { Class::Restart }
+}
+
 /// The size of the root disk that the guest sees, in bytes.
 pub(crate) fn disk_size(vm: &RecordedVm) -> u64 {
     let least = vm.image.as_ref().map_or(0, |image| image.virtual_size);
@@ -381,6 +401,12 @@ fn kernel_words(kernel: &crate::desired::Kernel) -> Value {
     words.extend(kernel.initrd.as_ref().map(|initrd| file("initrd", initrd)));
     words.extend(kernel.cmdline.as_ref().map(|cmdline| format!("cmdline {cmdline}")));
     json(&words)
+}
+
+/// A volume as shown: `data (10 GiB, prevent-destroy)`.
+fn volume_text(volume: &crate::desired::VmVolume) -> String {
+    let protected = if volume.prevent_destroy { ", prevent-destroy" } else { "" };
+    format!("{} ({}{protected})", volume.name, crate::admission::size(volume.size_bytes))
 }
 
 /// A share as shown: `/home/me/src -> /mnt/src, read only`.

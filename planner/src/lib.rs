@@ -37,8 +37,10 @@ mod sequence;
 pub mod step;
 mod target;
 pub mod texts;
+pub mod turn;
 pub mod values;
 pub mod vmfile;
+mod volumes;
 
 pub use admission::{AdmissionError, Shortage, ShortageKind, shortages};
 pub use change::{
@@ -57,4 +59,6 @@ pub use recorded::{RecordedVm, holds_sealed, other_vmfile};
 pub use saved::{Moved, SavedPlan, SavedPlanError};
 pub use scope::{Mode, Options, UnknownMachine};
 pub use step::{Step, StepKind};
+pub use turn::Turn;
 pub use values::{KeptValues, Values, VariableValue};
+pub use volumes::KeptVolume;

@@ -1,9 +1,9 @@
 //! What a VMFile may ask for and no backend carries out yet. Such machines are planned and shown, and not applied.
 
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
+use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{AccelChoice, DesiredImage, DesiredVm, Firmware, Run};
+use crate::desired::{DesiredImage, DesiredVm, Firmware, Run};
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -33,24 +33,12 @@ pub const NOT_YET: &[NotYet] = &[
         is_asked_by: |vm| vm.hardware.firmware == Firmware::Uefi,
     },
     NotYet {
-        nodes: &["vm/kernel", "vm/initrd", "vm/cmdline"],
-        what: "`kernel`",
-        is_asked_by: |vm| vm.hardware.kernel.is_some(),
+        nodes: &["vm/machine"],
+        what: "`machine \"microvm\"`",
+        is_asked_by: |vm| {
+            vm.hardware.machine.as_deref().is_some_and(|machine| machine.starts_with("microvm"))
+        },
     },
-    NotYet { nodes: &["vm/machine"], what: "`machine`", is_asked_by: |vm| vm.hardware.machine.is_some() },
-    NotYet { nodes: &["vm/cpu"], what: "`cpu`", is_asked_by: |vm| vm.hardware.cpu.is_some() },
-    NotYet {
-        nodes: &["vm/accel"],
-        what: "`accel`",
-        is_asked_by: |vm| vm.hardware.accel != AccelChoice::Auto,
-    },
-    NotYet {
-        nodes: &["vm/qemu-arg"],
-        what: "`qemu-arg`",
-        is_asked_by: |vm| !vm.hardware.qemu_args.is_empty(),
-    },
-    NotYet { nodes: &["vm/volume", "volume"], what: "`volume`", is_asked_by: |vm| !vm.volumes.is_empty() },
-    NotYet { nodes: &["vm/share"], what: "`share`", is_asked_by: |vm| !vm.shares.is_empty() },
     NotYet {
         nodes: &["vm/network", "network"],
         what: "a private network",
@@ -71,36 +59,6 @@ pub const NOT_YET: &[NotYet] = &[
         nodes: &["vm/provision/run"],
         what: "`run` of a step",
         is_asked_by: |vm| has_step(vm, |step| step.options.run != Run::OnChange),
-    },
-    NotYet {
-        nodes: &["vm/provision/env"],
-        what: "`env` of a step",
-        is_asked_by: |vm| has_step(vm, |step| !step.options.env.is_empty()),
-    },
-    NotYet {
-        nodes: &["vm/provision/user"],
-        what: "`user` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.user.is_some()),
-    },
-    NotYet {
-        nodes: &["vm/provision/timeout"],
-        what: "`timeout` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.timeout.is_some()),
-    },
-    NotYet {
-        nodes: &["vm/provision/mode"],
-        what: "`mode` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.mode.is_some()),
-    },
-    NotYet {
-        nodes: &["vm/provision/owner"],
-        what: "`owner` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.owner.is_some()),
-    },
-    NotYet {
-        nodes: &["vm/provision/source"],
-        what: "a folder in `provision \"file\"`",
-        is_asked_by: |vm| has_step(vm, |step| matches!(step.action, ProvisionAction::Folder { .. })),
     },
 ];
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{Custody, Error, Inspect, Inspection, InstanceId, Name, Stray};
+use vmctl_providers::{Custody, Error, FoundVolume, Inspect, Inspection, InstanceId, Name, Stray};
 use vmctl_state::{Address, Snapshot};
 
 use crate::checks::CheckResult;
@@ -26,6 +26,9 @@ pub struct Observed {
     pub vms: BTreeMap<Address, Sight>,
     /// Machines of the project that no record knows; those let go of on purpose included.
     pub strays: Vec<Stray>,
+    /// The volumes of the project, by name; absent if nobody looked.
+    #[serde(default)]
+    pub volumes: Option<Vec<FoundVolume>>,
     /// What became of the checks that were asked.
     pub checks: Vec<CheckResult>,
     /// What was looked at.

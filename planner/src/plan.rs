@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 use vmctl_providers::image::{ImageCache, ImageIdentity};
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{Name, Secrets, Stray, VmSpec};
+use vmctl_providers::{FoundVolume, Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
@@ -24,6 +24,7 @@ use crate::recorded::RecordError;
 use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, scope};
 use crate::step::StepKind;
 use crate::target::Target;
+use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
 
 /// Version of the plan's JSON form.
 pub const FORMAT_VERSION: u32 = 1;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// Machines that no record knows and that nobody let go of on purpose.
     pub strays: Vec<Stray>,
+    /// Volumes that stay although no machine needs them once it is carried out.
+    pub kept: Vec<KeptVolume>,
     /// What became of the checks that were asked.
     pub checks: Vec<CheckResult>,
     /// What was looked at when it was made.
@@ -85,6 +88,8 @@ pub struct Plan {
     pub(crate) bookkeeping: Vec<Bookkeeping>,
     /// What steps that make or change a machine need, by address.
     pub(crate) targets: BTreeMap<Address, Target>,
+    /// The volumes that are removed, by address.
+    pub(crate) volumes: BTreeMap<Address, FoundVolume>,
     /// The images that are fetched, by address.
     pub(crate) images: BTreeMap<Address, LocalImage>,
     /// What nothing that is told of carrying it out may show.
@@ -127,6 +132,16 @@ pub enum PlanError {
     /// Options contradict each other.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
+    /// A volume would lose its end.
+    #[error("the volume `{name}` has {least} and cannot shrink to {asked}: what is on its end would be lost")]
+    VolumeShrinks {
+        /// The volume.
+        name: Name,
+        /// The size asked for, in words.
+        asked: String,
+        /// The size that it has, in words.
+        least: String,
+    },
     /// A machine cannot get the name of another.
     #[error("`{from}` cannot be moved to `{to}`: both are recorded")]
     MoveOntoExisting {
@@ -181,10 +196,15 @@ impl Plan {
         let scope = scope(&options, inputs.desired, &recorded)?;
         let inputs = Inputs { recorded: &recorded, observed: &observed, options: &options, ..inputs };
         moves.retain(|to, _| scope.as_ref().is_none_or(|scope| scope.contains(to.name())));
+        let holders = Holders::new(inputs)?;
         let mut decisions = Decisions::new(inputs, scope.as_ref(), &moves)?;
         decisions.follow_triggers()?;
-        let ports = decisions.order_ports()?;
-        decisions.hold_back();
+        let mut orders = decisions.order_ports()?;
+        decisions.hold_back(&holders);
+        orders.extend(decisions.order_volumes(&holders));
+        if inputs.options.mode == Mode::Normal {
+            refuse_shrinking(inputs, decisions.by_address.values())?;
+        }
 
         let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
         let mut plan = Self {
@@ -194,6 +214,8 @@ impl Plan {
             options: inputs.options.clone(),
             changes: Vec::new(),
             strays: inputs.observed.strays.iter().filter(|stray| !stray.released).cloned().collect(),
+            kept: Vec::new(),
+            volumes: BTreeMap::new(),
             checks: inputs.observed.checks.clone(),
             looked: inputs.observed.looked,
             warnings: Vec::new(),
@@ -210,8 +232,14 @@ impl Plan {
             secrets: inputs.secrets(),
         };
         plan.take_over(decisions, inputs);
+        let Spare { kept, removed } = spare(inputs, scope.is_some(), &plan.changes, &holders);
+        plan.kept = kept;
+        for (volume, change) in removed {
+            plan.volumes.insert(change.address.clone(), volume);
+            plan.changes.push(change);
+        }
         plan.accept(accepted(inputs, scope.as_ref())?);
-        plan.add_steps(inputs, &ports)?;
+        plan.add_steps(inputs, &orders, &holders)?;
         plan.graph.sequence()?;
         Ok(plan)
     }

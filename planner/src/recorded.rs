@@ -11,7 +11,7 @@ use vmctl_providers::{
 };
 use vmctl_state::{Address, Intent, Interrupted, Record, Snapshot};
 
-use crate::desired::{Check, DesiredImage, DesiredVm, Hardware, Lifecycle, Power, Share, Until};
+use crate::desired::{Check, DesiredImage, DesiredVm, Hardware, Lifecycle, Power, Share, Until, VmVolume};
 use crate::step::StepKind;
 
 /// What was asked for, as remembered. Compared field by field with what is asked for now.
@@ -43,10 +43,13 @@ pub struct RecordedVm {
     pub disk_bytes: Option<u64>,
     /// Volumes that belong to it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<Name>,
+    pub volumes: Vec<VmVolume>,
     /// Folders of the host that the guest sees, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// Files of the host that the guest sees as disks and cannot write to, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<PathBuf>,
     /// Network cards, in order.
     pub networks: Vec<NetworkConfig>,
     /// Forwards asked for.
@@ -103,6 +106,7 @@ impl From<&DesiredVm> for RecordedVm {
             disk_bytes: vm.disk_bytes,
             volumes: vm.volumes.clone(),
             shares: vm.shares.clone(),
+            media: vm.media.clone(),
             networks: vm.networks.clone(),
             forwards: vm.forwards.clone(),
             cloud_init: vm.cloud_init.as_ref().map(|config| RecordedCloudInit {

@@ -211,18 +211,24 @@ impl SavedPlan {
     }
 
     fn names_are_sound(&self) -> bool {
-        let is_vm = |address: &Address| {
-            address.name().parse::<Name>().is_ok_and(|name| *address == Address::vm(name.as_str()))
+        let is_one = |address: &Address, of: fn(&str) -> Address| {
+            address.name().parse::<Name>().is_ok_and(|name| *address == of(name.as_str()))
         };
+        let is_vm = |address: &Address| is_one(address, Address::vm);
+        let is_volume = |address: &Address| is_one(address, Address::volume);
         let is_image = |address: &Address| {
             let hex = address.name();
             *address == Address::image(hex) && hex.bytes().all(|digit| digit.is_ascii_hexdigit())
         };
-        let changes = self.plan.changes.iter().map(|change| &change.address);
+        let mut changes = self.plan.changes.iter().map(|change| &change.address);
         let moved = self.plan.changes.iter().filter_map(|change| change.moved_from.as_ref());
         let checks = self.plan.checks.iter().map(|check| &check.address);
         let mut steps = self.plan.steps.iter().map(|step| &step.step.address);
-        changes.chain(moved).chain(checks).all(is_vm) && steps.all(|step| is_vm(step) || is_image(step))
+        let mut kept = self.plan.kept.iter().map(|volume| &volume.address);
+        moved.chain(checks).all(is_vm)
+            && kept.all(is_volume)
+            && changes.all(|change| is_vm(change) || is_volume(change))
+            && steps.all(|step| is_vm(step) || is_volume(step) || is_image(step))
     }
 
     fn digest(&self) -> Digest {
@@ -255,6 +261,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         warnings,
         shortages,
         strays,
+        kept,
         checks,
         inputs,
         images,
@@ -286,6 +293,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         warnings: Cow::Owned(warnings.into_owned()),
         shortages: Cow::Owned(shortages.into_owned()),
         strays: Cow::Owned(strays.into_owned()),
+        kept: Cow::Owned(kept.into_owned()),
         checks: Cow::Owned(checks.into_owned()),
         inputs: Cow::Owned(inputs.into_owned()),
         images: Cow::Owned(images.into_owned()),

@@ -8,6 +8,7 @@ use vmctl_state::Snapshot;
 
 use crate::desired::Desired;
 use crate::recorded::{RecordError, spec_of};
+use crate::turn::Turn;
 
 /// What is planned towards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub enum Mode {
     Destroy,
     /// What is observed: only the record changes.
     RefreshOnly,
+    /// What is recorded, but started, stopped, suspended or resumed.
+    #[serde(untagged)]
+    Turn(Turn),
 }
 
 /// How to plan.
@@ -37,6 +41,9 @@ pub struct Options {
     pub rerun: BTreeSet<Name>,
     /// Machines that are let go of where all others are removed; in the normal mode the VMFile names them.
     pub forget: BTreeSet<Name>,
+    /// Volumes that no machine needs any more are removed, with all that is on them.
+    #[serde(default)]
+    pub volumes: bool,
 }
 
 /// An option names a machine that is neither desired nor recorded.
@@ -147,8 +154,8 @@ fn needs(
             }
             dependants
         }
-        // Nothing is started or stopped, so that nothing needs anything.
-        Mode::RefreshOnly => needs.into_keys().map(|name| (name, BTreeSet::new())).collect(),
+        // Either nothing is started or stopped, or just what is named.
+        Mode::RefreshOnly | Mode::Turn(_) => needs.into_keys().map(|name| (name, BTreeSet::new())).collect(),
     })
 }
 

@@ -7,17 +7,23 @@ use vmctl_providers::InstanceId;
 use vmctl_state::{Address, Snapshot};
 
 use crate::change::Change;
-use crate::decisions::PortOrder;
+use crate::decisions::{HandOver, Thing};
 use crate::desired::Until;
 use crate::graph::{StepGraph, StepId};
 use crate::plan::{Inputs, Plan};
 use crate::recorded::{RecordError, spec_of};
 use crate::scope::Mode;
 use crate::step::{Step, StepKind};
+use crate::volumes::Holders;
 
 impl Plan {
     /// Adds the steps of every change, and what each waits for.
-    pub(crate) fn add_steps(&mut self, inputs: Inputs<'_>, ports: &[PortOrder]) -> Result<(), RecordError> {
+    pub(crate) fn add_steps(
+        &mut self,
+        inputs: Inputs<'_>,
+        orders: &[HandOver],
+        holders: &Holders,
+    ) -> Result<(), RecordError> {
         let images: BTreeMap<_, _> = self
             .images
             .keys()
@@ -39,16 +45,32 @@ impl Plan {
             }
             chains.insert(change.address.clone(), chain);
         }
-        for PortOrder { releases, takes } in ports {
+        for HandOver { what, releases, takes } in orders {
             let (released, taken) = (chains.get(releases), chains.get(takes));
-            if let (Some(released), Some(taken)) =
-                (released.and_then(Chain::releases), taken.and_then(Chain::binds))
-            {
+            let (released, taken) = match what {
+                Thing::Port => (released.and_then(Chain::releases), taken.and_then(Chain::binds)),
+                Thing::Volume => (released.and_then(Chain::is_off), taken.and_then(Chain::touches_disks)),
+            };
+            if let (Some(released), Some(taken)) = (released, taken) {
                 self.graph.order(released, taken);
             }
         }
-        if inputs.options.mode == Mode::Normal {
-            self.order_up(inputs, &chains);
+        // A volume goes after everything that may still have it.
+        for address in self.volumes.keys() {
+            let Ok(name) = address.name().parse() else { continue };
+            let Some((_, removed)) = chains.get(address).and_then(|chain| chain.down.first()) else {
+                continue;
+            };
+            for chain in holders.of(&name).filter_map(|holder| chains.get(holder)) {
+                for step in chain.down.last().map(|(_, id)| *id).into_iter().chain(chain.touches_disks()) {
+                    self.graph.order(step, *removed);
+                }
+            }
+        }
+        match inputs.options.mode {
+            Mode::Normal => self.order_up(inputs, &chains),
+            Mode::Turn(_) => self.order_up_again(inputs, &chains)?,
+            Mode::Destroy | Mode::RefreshOnly => {}
         }
         self.order_down(inputs, &chains)
     }
@@ -66,6 +88,24 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// The same by what was recorded, of machines that come up as they were.
+    fn order_up_again(
+        &mut self,
+        inputs: Inputs<'_>,
+        chains: &BTreeMap<Address, Chain>,
+    ) -> Result<(), RecordError> {
+        for record in inputs.recorded.records.values() {
+            let Some(gate) = chains.get(&record.address).and_then(Chain::gate) else { continue };
+            for (name, until) in spec_of(record)?.depends_on {
+                let dependency = chains.get(&Address::vm(name.as_str()));
+                if let Some(reached) = dependency.and_then(|chain| chain.reached(until)) {
+                    self.graph.order(reached, gate);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Dependencies go down after their dependants, by what was recorded when those came up.
@@ -127,6 +167,19 @@ impl Chain {
     fn releases(&self) -> Option<StepId> {
         let down = self.down.iter().find(|(kind, _)| matches!(kind, StepKind::Stop | StepKind::Destroy));
         down.or_else(|| self.up.iter().find(|(kind, _)| *kind == StepKind::Update)).map(|(_, id)| *id)
+    }
+
+    /// The step after which no process works on the machine's disks.
+    fn is_off(&self) -> Option<StepId> {
+        let off = |kind: &StepKind| matches!(kind, StepKind::Stop | StepKind::Destroy);
+        self.down.iter().find(|(kind, _)| off(kind)).map(|(_, id)| *id)
+    }
+
+    /// The first step that makes or changes the machine's disks.
+    fn touches_disks(&self) -> Option<StepId> {
+        let touches =
+            |kind: &StepKind| matches!(kind, StepKind::Prepare | StepKind::Update | StepKind::Start);
+        self.up.iter().find(|(kind, _)| touches(kind)).map(|(_, id)| *id)
     }
 
     /// The step that binds the machine's new forwards.

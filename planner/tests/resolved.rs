@@ -37,6 +37,7 @@ impl Site {
             ("initrd.img", "initrd"),
             ("seed.yaml", "#cloud-config\n"),
             ("shared/x", ""),
+            ("tools.img", "tools"),
         ] {
             site.file(name, text);
         }
@@ -144,6 +145,7 @@ vm "db" {
     disk 3
     share "shared" "/mnt/x" readonly
     share "./shared" "/mnt/y"
+    media "tools.img"
     cloud-init { ssh-key "key.pub" }
     ssh { user "deploy"; private-key "key" }
     forward host=8080 guest=80
@@ -242,7 +244,7 @@ fn examples_are_written_without_a_change_of_meaning() {
         let site = Site::new();
         copy(path.parent().unwrap(), &site.path(""));
         // Images are built, not kept.
-        for name in ["tiny.qcow2", "tiny-vmlinuz", "tiny-initrd.img"] {
+        for name in ["tiny.qcow2", "generic/tiny.qcow2", "tiny-vmlinuz", "tiny-initrd.img"] {
             site.file(&format!("images/{name}"), name);
         }
         let text = fs::read_to_string(&path).unwrap().replace("../../.cache/images", "images");

@@ -102,6 +102,13 @@ pub enum Damage {
         /// Where it was.
         path: PathBuf,
     },
+    /// The disk of one of its volumes is gone, and with it what was on it.
+    VolumeMissing {
+        /// The volume.
+        name: Name,
+        /// Where its disk was.
+        path: PathBuf,
+    },
     /// Its seed is gone; it can be made again.
     SeedMissing {
         /// Where it was.
@@ -132,6 +139,9 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskMissing { path } => write!(f, "its disk `{}` is gone", path.display()),
+            Self::VolumeMissing { name, path } => {
+                write!(f, "its volume `{name}` is gone: there is no `{}`", path.display())
+            }
             Self::SeedMissing { path } => write!(f, "its seed `{}` is gone", path.display()),
             Self::BaseChanged { path, what } => {
                 write!(f, "the image `{}` under its disk changed: {what}", path.display())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::abilities::Probe;
 use crate::capacity::{size, size_needed};
 use crate::image::ImageError;
+use crate::name::Name;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
 use crate::seed::SeedError;
@@ -15,6 +16,10 @@ use crate::ssh::SshError;
 
 /// Result of a provider's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The way out where a volume is gone.
+pub const VOLUME_GONE: &str = "put the file back; or, if what was on it is lost, take the volume out of the VMFile, \
+                               `vmctl apply --volumes`, and add it again: it is empty then";
 
 /// What a caller may decide by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +172,22 @@ pub enum Error {
         /// What has that size: "its image", "the existing disk".
         what: &'static str,
     },
+    /// The disk of a volume is not there any more.
+    #[error("the volume `{name}` is gone: there is no `{path}` any more", path = path.display())]
+    VolumeGone {
+        /// The volume.
+        name: Name,
+        /// Where its disk was.
+        path: PathBuf,
+    },
+    /// A process works on the disk of a volume.
+    #[error("the volume `{name}` is in use: another process works on `{path}`", path = path.display())]
+    VolumeInUse {
+        /// The volume.
+        name: Name,
+        /// Its disk.
+        path: PathBuf,
+    },
     /// The image under an overlay is not the one that the overlay was made on.
     #[error("the base image `{path}` changed: {what}", path = path.display())]
     BaseChanged {
@@ -238,6 +259,14 @@ pub enum Error {
     /// The guest could not be reached or refused.
     #[error(transparent)]
     Ssh(#[from] SshError),
+    /// The guest did not mount the folders of the host.
+    #[error("the guest cannot mount what the host shares: {said}")]
+    Mount {
+        /// What it said.
+        said: String,
+        /// Whether it said so before the time was up.
+        in_time: bool,
+    },
     /// cloud-init ended with a failure in the guest.
     #[error("cloud-init failed in the guest: {report}")]
     CloudInit {
@@ -320,10 +349,12 @@ impl Error {
             Self::Foreign { .. }
             | Self::Elsewhere { .. }
             | Self::PortInUse { .. }
+            | Self::VolumeInUse { .. }
             | Self::MonitorBusy { .. } => ErrorKind::InUse,
             Self::Bind { .. }
             | Self::Unusable { .. }
             | Self::DiskTooSmall { .. }
+            | Self::VolumeGone { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.kind(),
@@ -332,7 +363,10 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
-            Self::CloudInit { .. } | Self::Provision { .. } | Self::Scripted(_) => ErrorKind::Guest,
+            Self::Mount { in_time: false, .. } => ErrorKind::Timeout,
+            Self::Mount { .. } | Self::CloudInit { .. } | Self::Provision { .. } | Self::Scripted(_) => {
+                ErrorKind::Guest
+            }
         }
     }
 
@@ -358,9 +392,18 @@ impl Error {
                 "put the original image back, or replace the machine so that it is made from the new one"
                     .to_owned(),
             ),
+            Self::VolumeGone { .. } => Some(VOLUME_GONE.to_owned()),
+            Self::VolumeInUse { .. } => {
+                Some("stop the machine that it is attached to; `fuser -v` names the process".to_owned())
+            }
             Self::MonitorBusy { .. } => {
                 Some("disconnect the other client, or connect it to the guest's console instead".to_owned())
             }
+            Self::Mount { .. } => Some(
+                "it needs the 9p file system in the guest's kernel (Debian's `cloud` kernel has none, the one of \
+                 `linux-image-amd64` has) and a login as root or with a sudo that asks for no password"
+                    .to_owned(),
+            ),
             Self::CloudInit { .. } => Some(
                 "look into the guest (`/var/log/cloud-init-output.log`, `vmctl log NAME --console`), then correct the \
                  user-data: that replaces the machine"

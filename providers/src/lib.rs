@@ -16,6 +16,7 @@ pub mod hypervisor;
 pub mod image;
 pub mod keys;
 pub mod mask;
+pub mod media;
 pub mod name;
 pub mod noop;
 pub mod pattern;
@@ -28,6 +29,7 @@ pub mod seed;
 pub mod spec;
 pub mod ssh;
 pub mod text;
+mod volume;
 pub mod workdir;
 
 pub use abilities::{
@@ -46,6 +48,7 @@ pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware, ImageFormat,
-    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Protocol, Runtime, Secret,
-    SshConfig, VmHandle, VmSpec, VmState,
+    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Protocol, Runtime, Secret, Share,
+    SshConfig, VmHandle, VmSpec, VmState, Volume,
 };
+pub use volume::{FoundVolume, VolumeState, Volumes};

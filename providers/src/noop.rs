@@ -37,6 +37,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::provision::{OutputLine, OutputStream, ProvisionStep};
 use crate::spec::{BackendTag, Forward, InstanceId, Machine, Runtime, VmHandle, VmSpec, VmState};
+use crate::volume::{self, Claim, FoundVolume, VolumeDir, Volumes, claim};
 use crate::workdir::{WorkDir, among, read_note};
 
 pub use world::{FakeHost, FakeMachine, Rule};
@@ -139,6 +140,22 @@ impl NoopBackend {
         }
     }
 
+    /// Makes the fake volumes of a machine: files with nothing in them.
+    fn ensure_volumes(&self, spec: &VmSpec) -> Result<()> {
+        for volume in &spec.machine.volumes {
+            let dir = VolumeDir::beside(&self.vms_dir, &volume.name);
+            let manifest = match claim(&dir, volume, &spec.project, BackendTag::Noop)? {
+                Claim::There(manifest) => manifest,
+                Claim::ToMake(manifest) => {
+                    fs::write(dir.disk(), "").map_err(Error::io("write", dir.disk()))?;
+                    manifest
+                }
+            };
+            manifest.finish(&dir, volume)?;
+        }
+        Ok(())
+    }
+
     /// Waits and fails as the script says.
     async fn rehearse(&self, op: &str, vm: &str) -> Result<()> {
         let rules: Vec<Rule> = load(&self.world.join("script.json"))?.unwrap_or_default();
@@ -217,12 +234,19 @@ impl NoopBackend {
 impl Hypervisor for NoopBackend {
     async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
         let handle = VmHandle { state: VmState::Prepared, ..self.handle(spec)? };
-        if let Some(machine) = self.find(&handle)? {
+        if let Some(mut machine) = self.find(&handle)? {
+            // Made by an attempt of which nobody knows that it ended, and perhaps for something else.
+            if machine.state == VmState::Prepared {
+                machine.machine = spec.machine.clone();
+                machine.seed = spec.cloud_init.is_some();
+                write_json(&self.file(&handle), &machine)?;
+            }
             return Ok(handle_of(&handle, &machine));
         }
         self.rehearse("prepare", spec.name.as_str()).await?;
         fs::create_dir_all(&handle.work_dir).map_err(Error::io("create folder", &handle.work_dir))?;
         failpoint!("prepare.noop.folder-made", &handle.work_dir);
+        self.ensure_volumes(spec)?;
         let machine = FakeMachine {
             id: spec.id,
             name: Some(spec.name.clone()),
@@ -353,7 +377,7 @@ impl Inspect for NoopBackend {
             memory_mib: live.then_some(machine.machine.memory_mib),
             forwards: live.then(|| forwards(&machine.machine)),
             ending: (machine.state == VmState::Stopped).then_some(Ending::InOrder),
-            damage: machine.damage,
+            damage: [lost_volume(vm, &machine.machine)?, machine.damage].concat(),
             stall: machine.stall.filter(|_| machine.state == VmState::Failed),
         })
     }
@@ -365,10 +389,11 @@ impl Reconfigure for NoopBackend {
             return Err(Error::InvalidState { action: "change", state: VmState::Destroyed });
         };
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
-        if live && machine.machine.without_forwards() != spec.machine.without_forwards() {
+        if live && machine.machine.fixed_while_it_runs() != spec.machine.fixed_while_it_runs() {
             return Err(Error::InvalidState { action: "change the hardware of", state: machine.state });
         }
         self.rehearse("update", vm.name.as_str()).await?;
+        self.ensure_volumes(spec)?;
         machine.name = Some(spec.name.clone());
         machine.machine = spec.machine.clone();
         machine.damage.retain(|damage| !matches!(damage, Damage::SeedMissing { .. }));
@@ -382,6 +407,18 @@ impl Reconfigure for NoopBackend {
             ..vm.clone()
         };
         Ok(handle_of(&changed, &machine))
+    }
+}
+
+impl Volumes for NoopBackend {
+    async fn volumes(&self, project: &Name) -> Result<Vec<FoundVolume>> {
+        volume::list(&self.vms_dir, project, BackendTag::Noop)
+    }
+
+    async fn remove_volume(&self, found: &FoundVolume) -> Result<()> {
+        self.rehearse("remove-volume", found.name.as_str()).await?;
+        volume::remove(&self.vms_dir, found)?;
+        self.log("remove-volume", found.name.as_str())
     }
 }
 
@@ -547,6 +584,12 @@ impl Custody for NoopBackend {
             written => written,
         }
     }
+}
+
+/// A volume whose file somebody removed.
+fn lost_volume(vm: &VmHandle, machine: &Machine) -> Result<Vec<Damage>> {
+    let gone = volume::gone(&vm.work_dir, machine)?;
+    Ok(gone.map(|(name, path)| Damage::VolumeMissing { name, path }).into_iter().collect())
 }
 
 /// A fake machine that is on holds all the memory it has.

@@ -17,6 +17,7 @@ use crate::noop::NoopBackend;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::qemu::QemuBackend;
 use crate::spec::{BackendTag, InstanceId, Machine, VmHandle, VmSpec, VmState};
+use crate::volume::{FoundVolume, Volumes};
 
 /// Dispatches on [`BackendTag`].
 ///
@@ -147,6 +148,19 @@ impl Custody for RouterHypervisor {
 
     async fn note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
         dispatch!(self, vm.backend, backend => backend.note(vm, note).await)
+    }
+}
+
+impl Volumes for RouterHypervisor {
+    async fn volumes(&self, project: &Name) -> Result<Vec<FoundVolume>> {
+        let mut volumes = self.noop.volumes(project).await?;
+        volumes.extend(self.qemu.volumes(project).await?);
+        volumes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    async fn remove_volume(&self, volume: &FoundVolume) -> Result<()> {
+        dispatch!(self, volume.backend, backend => backend.remove_volume(volume).await)
     }
 }
 

@@ -12,10 +12,12 @@ use crate::name::Name;
 mod hardware;
 mod machine;
 mod network;
+mod storage;
 
 pub use hardware::{AccelChoice, Firmware, Hardware, InputFile, Kernel};
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Protocol};
+pub use storage::{Share, Volume};
 
 /// Names a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -193,27 +193,27 @@ async fn files_arrive_whole_with_their_mode(session: &Session, folder: &Path) {
     std::fs::write(&source, &content).unwrap();
     let name = source.file_name().unwrap().to_str().unwrap();
 
-    session.upload(&source, "deep/er/file", 0o640).await.unwrap();
+    session.upload(&source, "deep/er/file", 0o640, None).await.unwrap();
     let (out, _, _) = exec(session, "stat -c '%a %s' deep/er/file; sha256sum <deep/er/file", b"").await;
     assert_eq!(out, format!("640 1000003\n{}  -\n", Digest::of(&content).hex()));
 
     // Over an existing file, into a folder, by a path with a slash at its end.
     std::fs::write(&source, "small").unwrap();
-    session.upload(&source, "deep/er/file", 0o600).await.unwrap();
-    session.upload(&source, "deep/er", 0o755).await.unwrap();
-    session.upload(&source, "~/other/", 0o644).await.unwrap();
+    session.upload(&source, "deep/er/file", 0o600, None).await.unwrap();
+    session.upload(&source, "deep/er", 0o755, None).await.unwrap();
+    session.upload(&source, "~/other/", 0o644, None).await.unwrap();
     let list = "cat deep/er/file \"deep/er/$1\" \"other/$1\"; ls -A deep/er | wc -l";
     let (out, err, _) = exec(session, &format!("sh -c {} sh {}", quote(list), quote(name)), b"").await;
     assert_eq!((out.as_str(), err.as_str()), ("smallsmallsmall2\n", ""));
 
     // With sudo where the user may not write, and not without.
-    session.upload(&source, "/etc/made/by-root", 0o600).await.unwrap();
+    session.upload(&source, "/etc/made/by-root", 0o600, None).await.unwrap();
     let (out, _, _) = exec(session, "sudo stat -c '%U %a' /etc/made/by-root", b"").await;
     assert_eq!(out, "root 600\n");
     exec(session, "sudo mv /usr/bin/sudo /usr/bin/sudo.away", b"").await;
-    let refused = session.upload(&source, "/etc/made/again", 0o600).await.unwrap_err().to_string();
+    let refused = session.upload(&source, "/etc/made/again", 0o600, None).await.unwrap_err().to_string();
     assert!(refused.contains("vm may not write to /etc/made"), "{refused}");
-    let missing = session.upload(&folder.join("missing"), "x", 0o600).await;
+    let missing = session.upload(&folder.join("missing"), "x", 0o600, None).await;
     assert!(matches!(missing, Err(SshError::Io { .. })), "{missing:?}");
 }
 
@@ -330,7 +330,7 @@ async fn upload_that_breaks_leaves_nothing(guest: &Guest) {
         exec(&other, "until [ -s \"$(ls -d broken/.vmctl.*)\" ]; do :; done 2>/dev/null", b"").await;
         session.close().await;
     };
-    let (ended, ()) = tokio::join!(session.upload(&source, "broken/file", 0o600), cut);
+    let (ended, ()) = tokio::join!(session.upload(&source, "broken/file", 0o600, None), cut);
     assert!(matches!(ended, Err(SshError::Lost(_))), "{ended:?}");
     let gone = "while [ -n \"$(ls -A broken)\" ]; do :; done; echo gone";
     let (out, _, _) = tokio::time::timeout(LONG, exec(&other, gone, b"")).await.unwrap();

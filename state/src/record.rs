@@ -31,6 +31,16 @@ impl Address {
         Self(format!("image.{hex}"))
     }
 
+    /// The address of the volume called `name`.
+    pub fn volume(name: &str) -> Self {
+        Self(format!("volume.{name}"))
+    }
+
+    /// Whether it is that of a volume.
+    pub fn is_volume(&self) -> bool {
+        self.0.starts_with("volume.")
+    }
+
     /// The name without its kind: `web` of `vm.web`.
     pub fn name(&self) -> &str {
         self.0.split_once('.').map_or(self.0.as_str(), |(_, name)| name)

@@ -1,8 +1,7 @@
-//! Time from nothing to a working login: `vmctl apply` against a bare script with the same QEMU arguments.
+//! Figures of vmctl beside references that are measured in the same run, in turns, so that a busy host slows both.
 //!
-//! Both sides run in turns in one process, so that a busy host slows both. The script is given everything that can be
-//! made beforehand: overlay, seed and keys. It starts QEMU, tries every 10 ms whether sshd answers, and logs in with
-//! the system's ssh. vmctl is measured whole, from its start to its end, with the image in its cache.
+//! vmctl is measured whole, from its start to its end. A reference is what a person would write by hand for the same end:
+//! a bare script with the same QEMU arguments, `qemu-img` alone, or the least time that the work can take.
 //!
 //! Usage: `vmctl-bench [RUNS]`; `make bench BENCH=9` passes the number on.
 #![expect(
@@ -11,63 +10,62 @@
 )]
 #![expect(clippy::print_stdout, reason = "a table is what it makes")]
 
+mod cases;
 mod script;
 
-use std::time::{Duration, Instant};
-
-use script::Script;
-use vmctl_tests::World;
+use std::time::Duration;
 
 /// Runs of each side, unless told otherwise.
 const RUNS: usize = 5;
 
-/// Machines at once, what is aimed at, and what it is called.
-const CASES: [(usize, f64, &str); 2] =
-    [(1, 1.10, "one machine, apply to login"), (3, 1.15, "three machines at once")];
+/// The times of both sides, run for run.
+#[derive(Debug, Default)]
+struct Sides {
+    vmctl: Vec<Duration>,
+    reference: Vec<Duration>,
+}
+
+impl Sides {
+    /// Runs both sides in turns. Whoever goes first finds colder caches, so they take turns at that too.
+    fn measure(
+        runs: usize,
+        mut vmctl: impl FnMut() -> Duration,
+        mut reference: impl FnMut() -> Duration,
+    ) -> Self {
+        let mut sides = Self::default();
+        for run in 0..runs {
+            if run % 2 == 0 {
+                sides.vmctl.push(vmctl());
+                sides.reference.push(reference());
+            } else {
+                sides.reference.push(reference());
+                sides.vmctl.push(vmctl());
+            }
+        }
+        sides
+    }
+}
 
 fn main() {
     let runs = std::env::args().nth(1).map_or(RUNS, |text| text.parse().expect("RUNS is a number"));
     println!("medians of {runs} runs of each side, in turns\n");
-    println!("{:<28} {:>9} {:>9} {:>7} {:>6}", "", "vmctl", "script", "ratio", "aim");
-    for (machines, aim, what) in CASES {
-        let (vmctl, script) = compare(machines, runs);
-        let ratio = vmctl.as_secs_f64() / script.as_secs_f64();
-        let (vmctl, script) = (vmctl.as_secs_f64(), script.as_secs_f64());
-        println!("{what:<28} {vmctl:>7.2} s {script:>7.2} s {ratio:>7.3} {aim:>6.2}");
-    }
+    println!("{:<44} {:>10} {:>10} {:>7} {:>6}", "", "vmctl", "reference", "ratio", "aim");
+    row("one machine, apply to login", 1.05, cases::login(1, runs));
+    row("three machines at once, apply to login", 1.15, cases::login(3, runs));
+    row("20 machines prepared, against qemu-img", 1.0, cases::prepare(runs));
+    row("48 QEMUs started, against bare QEMUs", 1.2, cases::start(runs));
+    row("200 fake machines of 0.1 s, 64 at once", 1.15, cases::dispatch(runs));
+    println!("\ndisk of a second machine with an image: {} KiB (aim: at most 256)", cases::second_machine());
 }
 
-/// Medians of both sides.
-fn compare(machines: usize, runs: usize) -> (Duration, Duration) {
-    let world = World::new(machines);
-    let names: Vec<String> = (1..=machines).map(|number| format!("m{number}")).collect();
-    let vm =
-        |name: &String| format!("vm \"{name}\" {{ image \"TINY\"; memory 256; ssh {{ user \"vm\" }} }}\n");
-    world.vmfile(&names.iter().map(vm).collect::<String>());
-
-    // The first run fills the image cache, and shows how QEMU is run.
-    world.vmctl(&["apply", "--yes"]).expect(0);
-    let scripts: Vec<Script> = names.iter().map(|name| Script::learn(&world, name)).collect();
-    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
-
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for run in 0..runs {
-        // Whoever goes first finds colder caches, so they take turns at that too.
-        for vmctl in [run % 2 == 0, run % 2 != 0] {
-            if vmctl {
-                let begun = Instant::now();
-                world.vmctl(&["apply", "--yes"]).expect(0);
-                ours.push(begun.elapsed());
-                world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
-            } else {
-                theirs.push(script::run(&scripts));
-            }
-        }
-    }
-    (median(ours), median(theirs))
+/// Prints one line of the table.
+fn row(what: &str, aim: f64, sides: Sides) {
+    let (vmctl, reference) = (median(sides.vmctl), median(sides.reference));
+    println!("{what:<44} {vmctl:>8.3} s {reference:>8.3} s {:>7.3} {aim:>6.2}", vmctl / reference);
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The median, in seconds.
+fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+    times.get(times.len() / 2).copied().unwrap_or_default().as_secs_f64()
 }

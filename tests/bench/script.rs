@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -64,12 +65,12 @@ impl Script {
             let argument = argument.replace(&*work.to_string_lossy(), &folder.to_string_lossy());
             argument.replace(&*runtime.to_string_lossy(), &folder.to_string_lossy())
         };
-        let key = PathBuf::from(text(&vm["ssh"]["private_key"]));
+        let key = vm["ssh"]["private_key"].as_str().map(PathBuf::from).unwrap_or_default();
         Self {
             arguments: arguments.iter().map(moved).collect(),
             base: PathBuf::from(text(&vm["image"]["path"])),
             base_format: text(&vm["image"]["format"]),
-            user: text(&vm["ssh"]["user"]),
+            user: vm["ssh"]["user"].as_str().unwrap_or_default().to_owned(),
             key: key.strip_prefix(&work).map(|inside| folder.join(inside)).unwrap_or(key),
             folder,
         }
@@ -90,22 +91,30 @@ impl Script {
         assert!(status.success(), "qemu-img create failed");
     }
 
+    /// Starts QEMU.
+    fn spawn(&self, port: u16) -> Machine {
+        let argument = |argument: &String| argument.replace("127.0.0.1:0-", &format!("127.0.0.1:{port}-"));
+        let arguments: Vec<String> = self.arguments.iter().map(argument).collect();
+        let mut command = Command::new(&arguments[0]);
+        command.args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null());
+        Machine(command.spawn().expect("QEMU starts"))
+    }
+
     /// Starts QEMU and tries until a login works.
     fn boot(&self) -> Machine {
         let port = free_port();
-        let arguments = self
-            .arguments
-            .iter()
-            .map(|argument| argument.replace("127.0.0.1:0-", &format!("127.0.0.1:{port}-")));
-        let arguments: Vec<String> = arguments.collect();
-        let mut command = Command::new(&arguments[0]);
-        command.args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null());
-        let machine = Machine(command.spawn().expect("QEMU starts"));
-        let begun = Instant::now();
-        while !(greets(port) && self.logs_in(port)) {
-            assert!(begun.elapsed() < PATIENCE, "no login within {PATIENCE:?}");
-            thread::sleep(PAUSE);
-        }
+        let machine = self.spawn(port);
+        wait_until("login", || greets(port) && self.logs_in(port));
+        machine
+    }
+
+    /// Starts QEMU and tries until its monitor greets.
+    fn start(&self) -> Machine {
+        let machine = self.spawn(0);
+        let monitor = self.folder.join("qmp.sock");
+        wait_until("greeting of the monitor", || {
+            UnixStream::connect(&monitor).is_ok_and(|mut stream| stream.read_exact(&mut [0; 4]).is_ok())
+        });
         machine
     }
 
@@ -128,13 +137,31 @@ fn greets(port: u16) -> bool {
         && &greeting == b"SSH-"
 }
 
+/// Tries until something is true.
+fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_true() {
+        assert!(begun.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        thread::sleep(PAUSE);
+    }
+}
+
 /// Runs all scripts at once; the time until the last login worked.
-pub(crate) fn run(scripts: &[Script]) -> Duration {
+pub(crate) fn log_in(scripts: &[Script]) -> Duration {
+    run(scripts, Script::boot)
+}
+
+/// Starts all machines at once; the time until the last monitor greeted.
+pub(crate) fn greet(scripts: &[Script]) -> Duration {
+    run(scripts, Script::start)
+}
+
+fn run(scripts: &[Script], work: fn(&Script) -> Machine) -> Duration {
     scripts.iter().for_each(Script::prepare);
     let begun = Instant::now();
     let machines = thread::scope(|scope| {
-        let boots: Vec<_> = scripts.iter().map(|script| scope.spawn(|| script.boot())).collect();
-        boots.into_iter().map(|boot| boot.join().expect("a script that works")).collect::<Vec<Machine>>()
+        let runs: Vec<_> = scripts.iter().map(|script| scope.spawn(move || work(script))).collect();
+        runs.into_iter().map(|run| run.join().expect("a script that works")).collect::<Vec<Machine>>()
     });
     let elapsed = begun.elapsed();
     drop(machines);

@@ -1,6 +1,6 @@
 //! A hand on a running machine's monitor, for tests that do what somebody else might do to it.
 
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -13,39 +13,43 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends one command to the monitor of the QEMU process `pid`, and gives what it returned. An answer may fail to come
 /// where the command ends the process.
+///
+/// QEMU may drop a connection that comes while its predecessor is cleared away, and leave what was sent unread; then it
+/// is sent again.
 pub fn command(pid: u32, command: &str, arguments: &Value) -> Option<Value> {
-    let mut stream = connected(&socket(pid));
-    send(&mut stream, command, arguments).expect("a command is sent");
-    answered(&mut stream, command)
-}
-
-/// A connection that was negotiated. QEMU may drop one that comes while its predecessor is cleared away.
-fn connected(socket: &str) -> BufReader<UnixStream> {
+    let socket = socket(pid);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let stream = UnixStream::connect(socket).expect("the monitor of a running machine");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-        let mut stream = BufReader::new(stream);
-        let greeted = answer(&mut stream, |line| line.get("QMP").is_some()).is_some();
-        if greeted
-            && send(&mut stream, "qmp_capabilities", &json!({})).is_ok()
-            && answered(&mut stream, "qmp_capabilities").is_some()
-        {
-            return stream;
+        match exchange(&socket, command, arguments) {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "the monitor drops every connection: {error}"),
         }
-        assert!(Instant::now() < deadline, "the monitor drops every connection");
     }
 }
 
-fn send(stream: &mut BufReader<UnixStream>, name: &str, arguments: &Value) -> std::io::Result<()> {
-    let line = json!({ "execute": name, "arguments": arguments });
-    writeln!(stream.get_mut(), "{line}")
+/// Sends one command on a connection of its own. An error says that QEMU read nothing of it.
+fn exchange(socket: &str, command: &str, arguments: &Value) -> io::Result<Option<Value>> {
+    let stream = UnixStream::connect(socket).expect("the monitor of a running machine");
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = BufReader::new(stream);
+    answer(&mut stream, |line| line.get("QMP").is_some())?.ok_or(ErrorKind::ConnectionReset)?;
+    send(&mut stream, "qmp_capabilities", &json!({}))?;
+    answered(&mut stream, "qmp_capabilities")?.ok_or(ErrorKind::ConnectionReset)?;
+    send(&mut stream, command, arguments)?;
+    answered(&mut stream, command)
 }
 
-fn answered(stream: &mut BufReader<UnixStream>, name: &str) -> Option<Value> {
-    let answered = answer(stream, |line| line.get("return").is_some() || line.get("error").is_some())?;
+fn send(stream: &mut BufReader<UnixStream>, name: &str, arguments: &Value) -> io::Result<()> {
+    // In one piece: QEMU obeys before it has read the end of the line, and may be gone by then.
+    let line = format!("{}\n", json!({ "execute": name, "arguments": arguments }));
+    stream.get_mut().write_all(line.as_bytes())
+}
+
+fn answered(stream: &mut BufReader<UnixStream>, name: &str) -> io::Result<Option<Value>> {
+    let is_answer = |line: &Value| line.get("return").is_some() || line.get("error").is_some();
+    let Some(answered) = answer(stream, is_answer)? else { return Ok(None) };
     assert!(answered.get("error").is_none(), "{name}: {answered}");
-    answered.get("return").cloned()
+    Ok(answered.get("return").cloned())
 }
 
 /// Sends one command in the words that people type, and gives what it printed.
@@ -54,17 +58,19 @@ pub fn human(pid: u32, line: &str) -> String {
     printed.and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn answer(stream: &mut BufReader<UnixStream>, is_wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+/// The first line that is wanted; none where the connection ends in good order.
+fn answer(
+    stream: &mut BufReader<UnixStream>,
+    is_wanted: impl Fn(&Value) -> bool,
+) -> io::Result<Option<Value>> {
     loop {
         let mut line = String::new();
-        match stream.read_line(&mut line) {
-            Ok(0) => return None,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-            read => read.expect("the monitor answers"),
-        };
+        if stream.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
         let value: Value = serde_json::from_str(&line).expect("the monitor speaks JSON");
         if is_wanted(&value) {
-            return Some(value);
+            return Ok(Some(value));
         }
     }
 }

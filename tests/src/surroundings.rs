@@ -55,8 +55,17 @@ fn beside_the_test(name: &str) -> PathBuf {
 
 /// The tiny guest's disk image. Panics with advice if it is not there.
 pub fn tiny_image() -> PathBuf {
+    image("tiny.qcow2")
+}
+
+/// The same guest with Debian's generic kernel, which knows 9p. Panics with advice if it is not there.
+pub fn generic_image() -> PathBuf {
+    image("generic/tiny.qcow2")
+}
+
+fn image(name: &str) -> PathBuf {
     let folder = std::env::var_os(IMAGES).map_or_else(|| repository().join(".cache/images"), PathBuf::from);
-    let image = folder.join("tiny.qcow2");
+    let image = folder.join(name);
     assert!(image.is_file(), "there is no image at `{}`: run `make images`", image.display());
     image
 }

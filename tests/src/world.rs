@@ -145,10 +145,17 @@ impl World {
         fs::write(&path, text).expect("a file of the project");
     }
 
-    /// Writes the VMFile; `TINY` in it becomes the path of the tiny image.
+    /// Writes the VMFile; `TINY` in it becomes the path of the tiny image, `GENERIC` that of the same with Debian's
+    /// generic kernel.
     pub fn vmfile(&self, text: &str) {
-        let image = if text.contains("TINY") { surroundings::tiny_image() } else { PathBuf::new() };
-        self.write("VMFile.kdl", &text.replace("TINY", &image.display().to_string()));
+        let mut text = text.to_owned();
+        if text.contains("TINY") {
+            text = text.replace("TINY", &surroundings::tiny_image().display().to_string());
+        }
+        if text.contains("GENERIC") {
+            text = text.replace("GENERIC", &surroundings::generic_image().display().to_string());
+        }
+        self.write("VMFile.kdl", &text);
     }
 
     /// The image of the tiny guest.

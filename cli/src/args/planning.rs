@@ -12,7 +12,7 @@ use super::{DEFAULT_PARALLELISM, LockArgs, machine_name};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Planning")]
 pub(crate) struct PlanningArgs {
-    /// Plan to remove everything that the project has
+    /// Plan to remove everything that the project has, but not its volumes
     #[arg(long)]
     pub(crate) destroy: bool,
     /// Change only the record, to what is observed; no machine is touched
@@ -33,6 +33,9 @@ pub(crate) struct PlanningArgs {
     /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) rerun: Vec<Name>,
+    /// Remove volumes as well that no machine needs any more, with all that is on them
+    #[arg(long, conflicts_with = "refresh_only")]
+    pub(crate) volumes: bool,
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,
@@ -108,17 +111,24 @@ pub(crate) struct DriftArgs {
 /// Options of `apply`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl apply\n  vmctl apply --yes            Without a question, as in CI\n  vmctl apply today.plan       Do what a saved plan says, and nothing else\n  vmctl apply --refresh-only   Accept what is observed\n  vmctl apply --destroy --yes  Remove everything that the project has\n\nExit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project,\n4 the saved plan is stale, 5 partly applied, 130 interrupted."
+    after_help = "Examples:\n  vmctl apply\n  vmctl apply --yes            Without a question, as in CI\n  vmctl apply today.plan       Do what a saved plan says, and nothing else\n  vmctl apply --refresh-only   Accept what is observed\n  vmctl apply --destroy --yes  Remove everything that the project has but its volumes\n\nExit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project,\n4 the saved plan is stale, 5 partly applied, 130 interrupted."
 )]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "volumes", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) planning: PlanningArgs,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// How to carry a plan out.
+#[derive(Debug, Args)]
+pub(crate) struct CarryingArgs {
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     /// Steps to run at once

@@ -15,7 +15,7 @@ use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Address, Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
-use crate::args::{ApplyArgs, ChecksWhen, PlanningArgs};
+use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs};
 use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, can_ask};
@@ -37,9 +37,20 @@ const IMAGES: usize = 2;
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
     let order = match &args.plan {
-        Some(path) => Order::of_file(ctx, path)?,
-        None => Order { goal: Goal::of(ctx, &args.planning)?, saved: None },
+        Some(path) => Order::of_file(ctx, path, &args.planning)?,
+        None => {
+            let asks = if args.yes { Asks::Nothing } else { Asks::Always };
+            Order {
+                look: look_of(&args.planning),
+                ..Order::new("apply", Goal::of(ctx, &args.planning)?, asks)
+            }
+        }
     };
+    carry_out(ctx, &args.carrying, order)
+}
+
+/// Plans, asks where there is something to ask, and applies.
+pub(super) fn carry_out(ctx: &Context, args: &CarryingArgs, order: Order) -> Result<Exit, CliError> {
     let dir = ctx.project_dir(&order.goal.project)?;
     let makes_machines = order.goal.options.mode == Mode::Normal;
     if !makes_machines && vmctl_state::project::read(&dir)?.is_none() {
@@ -47,12 +58,13 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
             let nothing = summary::data(None, Outcome::NothingToDo, &Report::default(), Duration::ZERO, &[]);
             Words::Event("summary", nothing).say()?;
         }
-        return Ok(plan::nothing_there(ctx));
+        return plan::nothing_there(ctx, order.goal.options.mode);
     }
     // What makes machines can wait until there is room for them.
     let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
-    let mut writer = ctx.writer(&dir, "apply", &args.lock, reserve)?;
-    let control = Control { fail_fast: args.fail_fast, ..Control::default() };
+    let mut writer = ctx.writer(&dir, order.command, &args.lock, reserve)?;
+    let control =
+        Control { fail_fast: args.fail_fast, stop_timeout: order.stop_timeout, ..Control::default() };
     interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let runtime = large_runtime()?;
@@ -75,14 +87,43 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
 
 /// What is to be carried out: what a goal leads to now, or a plan that was saved.
 #[derive(Debug)]
-struct Order {
-    goal: Goal,
-    saved: Option<SavedPlan>,
+pub(super) struct Order {
+    /// The command that was given, for the history and for who waits.
+    pub(super) command: &'static str,
+    pub(super) goal: Goal,
+    pub(super) saved: Option<SavedPlan>,
+    /// What is asked of the host while planning.
+    pub(super) look: Look,
+    pub(super) asks: Asks,
+    /// How long a guest may take to power off; the usual time if absent.
+    pub(super) stop_timeout: Option<Duration>,
+}
+
+/// When a person is asked before anything is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Never: it was agreed to already.
+    Nothing,
+    /// Where something is lost for good.
+    ForLosses,
+    /// Always.
+    Always,
+}
+
+/// How an apply looks at the host: the conditions of machines do not count.
+pub(super) fn look_of(planning: &PlanningArgs) -> Look {
+    Look { refresh: !planning.no_refresh, checks: ChecksWhen::Skip, overcommit: planning.overcommit }
 }
 
 impl Order {
+    /// What a goal leads to now.
+    pub(super) fn new(command: &'static str, goal: Goal, asks: Asks) -> Self {
+        let look = look_of(&PlanningArgs::default());
+        Self { command, goal, saved: None, look, asks, stop_timeout: None }
+    }
+
     /// Reads a saved plan, and the VMFile that it was made from. Nothing may have moved since.
-    fn of_file(ctx: &Context, path: &Path) -> Result<Self, CliError> {
+    fn of_file(ctx: &Context, path: &Path, planning: &PlanningArgs) -> Result<Self, CliError> {
         let saved = saved::read(path)?;
         let moved = saved.moved_files(&ctx.images()?);
         if !moved.is_empty() {
@@ -107,25 +148,14 @@ impl Order {
         if !moved.is_empty() {
             return Err(saved::stale(&moved));
         }
-        Ok(Self { goal, saved: Some(saved) })
+        Ok(Self { saved: Some(saved), look: look_of(planning), ..Self::new("apply", goal, Asks::Nothing) })
     }
 
     /// The plan to carry out. One that was saved is made again from the same inputs, and must be the same.
-    async fn plan(
-        &self,
-        ctx: &Context,
-        writer: &Writer,
-        host: &RouterHypervisor,
-        planning: &PlanningArgs,
-    ) -> Result<Plan, CliError> {
+    async fn plan(&self, ctx: &Context, writer: &Writer, host: &RouterHypervisor) -> Result<Plan, CliError> {
         let recorded = writer.snapshot()?;
         let Some(saved) = &self.saved else {
-            let look = Look {
-                refresh: !planning.no_refresh,
-                checks: ChecksWhen::Skip,
-                overcommit: planning.overcommit,
-            };
-            return Ok(self.goal.plan(ctx, writer.dir(), &recorded, host, look).await?.0);
+            return Ok(self.goal.plan(ctx, writer.dir(), &recorded, host, self.look).await?.0);
         };
         // Before planning: a plan for another state may not even be possible.
         if let Some(moved) = saved.moved_state(recorded.lineage, recorded.serial) {
@@ -135,7 +165,7 @@ impl Order {
         if let Some(moved) = saved.difference(&plan) {
             return Err(saved::stale(&[moved]));
         }
-        plan::find_room(ctx, &mut plan, &recorded, host, planning.overcommit)?;
+        plan::find_room(ctx, &mut plan, &recorded, host, self.look.overcommit)?;
         Ok(plan)
     }
 }
@@ -143,14 +173,14 @@ impl Order {
 /// Everything that happens while the project is ours: plan, check, ask, apply.
 async fn with_lock(
     ctx: &Context,
-    args: &ApplyArgs,
+    args: &CarryingArgs,
     order: &Order,
     writer: &mut Writer,
     host: Arc<RouterHypervisor>,
     control: &Control,
 ) -> Result<Exit, CliError> {
     let session = Session { ctx, args, order, control };
-    let planning = order.plan(ctx, writer, &host, &args.planning);
+    let planning = order.plan(ctx, writer, &host);
     let Some(plan) = unless_asked_to_stop(control, planning).await else { return session.stopped().await };
     let plan = Arc::new(plan?);
     let shown = session.show(&plan).await;
@@ -160,7 +190,7 @@ async fn with_lock(
     }
     match shown {
         // Who reads what is done went away, and what was asked for is done all the same.
-        Err(error) if error.is_silent() && session.is_agreed() => {}
+        Err(error) if error.is_silent() && session.is_agreed(&plan) => {}
         shown => shown?,
     }
     let (events, incoming) = events();
@@ -182,7 +212,7 @@ async fn with_lock(
             return Err(explain(&error));
         }
     }
-    if !session.is_agreed() {
+    if !session.is_agreed(&plan) {
         let asking = confirmed(args, order.goal.options.mode);
         let Some(agreed) = unless_asked_to_stop(control, asking).await else {
             return session.stopped().await;
@@ -224,15 +254,19 @@ async fn with_lock(
 /// What an apply is asked for, and how it speaks.
 struct Session<'a> {
     ctx: &'a Context,
-    args: &'a ApplyArgs,
+    args: &'a CarryingArgs,
     order: &'a Order,
     control: &'a Control,
 }
 
 impl Session<'_> {
     /// Whether nobody needs to be asked.
-    fn is_agreed(&self) -> bool {
-        self.args.yes || self.order.saved.is_some()
+    fn is_agreed(&self, plan: &Plan) -> bool {
+        match self.order.asks {
+            Asks::Nothing => true,
+            Asks::ForLosses => plan.effective().all(|change| change.losses.is_empty()),
+            Asks::Always => false,
+        }
     }
 
     async fn show(&self, plan: &Plan) -> Result<(), CliError> {
@@ -240,7 +274,7 @@ impl Session<'_> {
         let mut words = Vec::new();
         if self.args.json {
             words.push(Words::Event("plan", json!({ "plan": document })));
-        } else if !self.ctx.options.quiet || !self.is_agreed() {
+        } else if !self.ctx.options.quiet || !self.is_agreed(plan) {
             words.push(Words::Out(render::plan(&document, ui::stdout_width())));
         }
         words.extend(left_alone(plan).map(Words::Err));
@@ -361,7 +395,7 @@ fn left_alone(plan: &Plan) -> impl Iterator<Item = String> {
     })
 }
 
-fn limits(args: &ApplyArgs) -> Limits {
+fn limits(args: &CarryingArgs) -> Limits {
     let cores = available_parallelism().map_or(1, usize::from);
     let boots = (cores * BOOTS_PER_CORE).max(FEWEST_BOOTS);
     let (asked, descriptors) = (args.parallelism.get(), descriptors::raise());
@@ -398,7 +432,7 @@ fn show(
 }
 
 /// Asks on the terminal. Without one there is nobody to ask.
-async fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
+async fn confirmed(args: &CarryingArgs, mode: Mode) -> Result<bool, CliError> {
     if args.json || !can_ask() {
         let why = if args.json { "--json asks nothing" } else { "there is no terminal to ask" };
         return Err(CliError::new(format!("{why}, so nobody said whether to apply this plan")).help(
@@ -410,6 +444,7 @@ async fn confirmed(args: &ApplyArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Normal => "Apply this plan?",
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
+        Mode::Turn(_) => "Do this?",
     };
     aside(move || stdin::ask(question)).await?
 }

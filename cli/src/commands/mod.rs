@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod drift;
+pub(crate) mod everyday;
 pub(crate) mod exec;
 pub(crate) mod fmt;
 pub(crate) mod graph;

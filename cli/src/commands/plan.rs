@@ -7,7 +7,7 @@ use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
     PlanError, Refusal, RefusalKind, SavedPlan, ShortageKind, Values, checks, observed, refresh, shortages,
 };
-use vmctl_providers::{Name, RouterHypervisor};
+use vmctl_providers::{Name, RouterHypervisor, Volumes};
 use vmctl_state::{ProjectDir, Snapshot, project};
 
 use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
@@ -94,9 +94,10 @@ impl Goal {
             excludes: planning.exclude.iter().cloned().collect(),
             replace: planning.replace.iter().cloned().collect(),
             rerun: planning.rerun.iter().cloned().collect(),
+            volumes: planning.volumes,
         };
         match mode {
-            Mode::Normal => Self::of_vmfile(ctx, options),
+            Mode::Normal | Mode::Turn(_) => Self::of_vmfile(ctx, options),
             Mode::Destroy => match ctx.named_project()? {
                 Some(project) => {
                     options.forget = ctx.removed()?;
@@ -142,7 +143,7 @@ impl Goal {
     pub(super) fn kept_values(&self, ctx: &Context) -> Result<KeptValues, CliError> {
         match self.options.mode {
             Mode::Normal => self.values.keep(|| ctx.key(&self.project)),
-            Mode::Destroy | Mode::RefreshOnly => Ok(KeptValues::default()),
+            Mode::Destroy | Mode::RefreshOnly | Mode::Turn(_) => Ok(KeptValues::default()),
         }
     }
 
@@ -175,8 +176,10 @@ impl Goal {
                 recorded,
             )?;
         }
-        let observed =
+        let mut observed =
             if look.refresh { self.observe(recorded, host, look.checks).await? } else { Observed::default() };
+        // They have no record that could be trusted instead.
+        observed.volumes = Some(host.volumes(&self.project).await?);
         let mut plan = self.plan_from(ctx, dir, recorded, &observed)?;
         find_room(ctx, &mut plan, recorded, host, look.overcommit)?;
         Ok((plan, observed))
@@ -292,6 +295,9 @@ fn explain(error: &PlanError) -> CliError {
             "remove the `moved` node, or let go of one of them first: `vmctl state rm {}`, or destroy `{to}`",
             from.name()
         )),
+        PlanError::VolumeShrinks { name, least, .. } => this.help(format!(
+            "give `{name}` {least} or more; or make another volume, and move what is on it from inside a guest"
+        )),
         _ => this,
     }
 }
@@ -301,15 +307,28 @@ pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
     let of = |kind| plan.refused().filter(move |(_, refusal)| refusal.kind == kind);
     let protected: Vec<_> = of(RefusalKind::Protected).map(|(change, _)| change).collect();
     let not_yet: Vec<_> = of(RefusalKind::NotYet).collect();
-    let why: Vec<_> = protection(plan, &protected).into_iter().chain(lacking(&not_yet)).collect();
+    let state: Vec<_> = of(RefusalKind::State).collect();
+    let why =
+        protection(plan, &protected).into_iter().chain(lacking(&not_yet)).chain(impossible(plan, &state));
+    let why: Vec<_> = why.collect();
     if why.is_empty() {
         return Ok(());
     }
-    let names = plan.refused().map(|(change, _)| format!("--exclude {}", change.address.name()));
-    let out = names.collect::<Vec<_>>().join(" ");
+    let machines: Vec<_> = plan.refused().filter(|(change, _)| !change.address.is_volume()).collect();
+    let out = if machines.is_empty() {
+        "leave `--volumes` out".to_owned()
+    } else {
+        let names = machines.iter().map(|(change, _)| format!("--exclude {}", change.address.name()));
+        format!("pass {}", names.collect::<Vec<_>>().join(" "))
+    };
     let (messages, ways): (Vec<_>, Vec<_>) = why.into_iter().unzip();
-    Err(CliError::new(messages.join("\n"))
-        .help(format!("{}; to go on without it, pass {out}", ways.join("; "))))
+    let ways = ways.join("; ");
+    Err(CliError::new(messages.join("\n")).help(match plan.options.mode {
+        Mode::Turn(_) => ways,
+        Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {
+            format!("{ways}; to go on without it, {out}")
+        }
+    }))
 }
 
 /// What `prevent-destroy` forbids, and the way out.
@@ -317,6 +336,9 @@ fn protection(plan: &Plan, protected: &[&Change]) -> Option<(String, String)> {
     let first = protected.first()?;
     let name = first.address.name();
     let way = match (plan.options.mode, first.action) {
+        _ if first.address.is_volume() => {
+            format!("let a machine have the volume `{name}` without `prevent-destroy`, and apply that first")
+        }
         (Mode::Normal, Action::Destroy) => format!(
             "put the block of `{name}` back; or write `moved` if it has another name now, or `removed \"{name}\"` to \
              let go of it untouched"
@@ -356,8 +378,26 @@ fn lacking(not_yet: &[(&Change, &Refusal)]) -> Option<(String, String)> {
     ))
 }
 
+/// What machines cannot do as they are now, and the way out.
+fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, String)> {
+    let Mode::Turn(turn) = plan.options.mode else { return None };
+    let mut message = format!("cannot {}", turn.as_str());
+    for (change, refusal) in refused {
+        message.push_str(&format!("\n  {}: {}", change.address, refusal.text));
+    }
+    (!refused.is_empty()).then(|| (message, "nothing was done; name only machines that can do it".to_owned()))
+}
+
 /// Nothing was ever made, so there is nothing to remove.
-pub(super) fn nothing_there(ctx: &Context) -> Exit {
-    ctx.note("No project exists here, so there is nothing to destroy.");
-    Exit::Fine
+pub(super) fn nothing_there(ctx: &Context, mode: Mode) -> Result<Exit, CliError> {
+    match mode {
+        Mode::Turn(turn) => {
+            Err(CliError::new(format!("there is nothing to {}: no machine was made yet", turn.as_str()))
+                .help("`vmctl up` makes and starts what the VMFile asks for".to_owned()))
+        }
+        Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {
+            ctx.note("No project exists here, so there is nothing to destroy.");
+            Ok(Exit::Fine)
+        }
+    }
 }

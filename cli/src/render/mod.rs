@@ -6,7 +6,8 @@ mod values;
 use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
-use vmctl_planner::{Accepts, Action, Change, CheckStatus, Mode, PlanDocument, Refusal};
+use vmctl_planner::admission::size;
+use vmctl_planner::{Accepts, Action, Change, CheckStatus, KeptVolume, Mode, PlanDocument, Refusal};
 use vmctl_providers::Stray;
 
 use crate::ui::{self, BAD, DOUBTFUL, GOOD, LABEL};
@@ -31,6 +32,7 @@ pub(crate) fn plan(plan: &PlanDocument<'_>, width: usize) -> String {
         page.change(change);
         page.gap();
     }
+    page.kept(plan);
     page.checks(plan);
     page.scope(plan);
     page.line(2, &summary(plan));
@@ -97,6 +99,11 @@ pub(crate) fn stray(stray: &Stray) -> String {
     let folder = stray.work_dir.as_ref().map(|folder| format!("folder `{}`", folder.display()));
     let places: Vec<_> = process.into_iter().chain(folder).collect();
     format!("`{}` bears vmctl's mark and is not recorded: {}", stray.name, places.join(", "))
+}
+
+/// What a volume is that is kept, in words.
+pub(crate) fn kept(volume: &KeptVolume) -> String {
+    format!("{}: {} in `{}`", volume.address, size(volume.size_bytes), volume.path.display())
 }
 
 struct Page {
@@ -295,6 +302,17 @@ impl Page {
         }
     }
 
+    fn kept(&mut self, plan: &PlanDocument<'_>) {
+        if plan.kept.is_empty() {
+            return;
+        }
+        self.raw(&format!("{LABEL}Kept:{LABEL:#} no machine needs them; `--volumes` removes them."));
+        for volume in plan.kept.iter() {
+            self.line(6, &format!("  {}", ui::visible(&kept(volume))));
+        }
+        self.gap();
+    }
+
     fn checks(&mut self, plan: &PlanDocument<'_>) {
         let told: Vec<_> = plan.checks.iter().filter(|check| check.status != CheckStatus::Pass).collect();
         if plan.checks.is_empty() {
@@ -322,6 +340,9 @@ impl Page {
         let names = |names: &std::collections::BTreeSet<vmctl_providers::Name>| {
             names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
+        if matches!(plan.options.mode, Mode::Turn(_)) {
+            return;
+        }
         if !plan.options.targets.is_empty() {
             let only = names(&plan.options.targets);
             self.line(2, &format!("Only {only} and what belongs to it was planned for (--target)."));
@@ -438,6 +459,7 @@ mod tests {
         let observed = Observed {
             vms: [(Address::vm("hung"), unreachable)].into(),
             strays: vec![stray],
+            volumes: None,
             looked: Looked { refreshed: true, checks_asked: true },
             checks: vec![
                 check("answers", CheckStatus::Fail, Some("tcp 80: connection refused")),

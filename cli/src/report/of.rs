@@ -15,6 +15,7 @@ pub(crate) fn of(plan: &PlanDocument<'_>) -> Report {
         Mode::Normal => "plan",
         Mode::Destroy => "destroy",
         Mode::RefreshOnly => "drift",
+        Mode::Turn(turn) => turn.as_str(),
     };
     let is_told = |change: &&Change| {
         change.is_effective()
@@ -82,6 +83,9 @@ fn notes(plan: &PlanDocument<'_>) -> Vec<String> {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             notes.push(format!("Not about all machines: {what} {}", names.join(", ")));
         }
+    }
+    for volume in plan.kept.iter() {
+        notes.push(format!("Kept, although no machine needs it: {}", render::kept(volume)));
     }
     if plan.summary.unchanged > 0 {
         notes.push(format!("{} unchanged", plan.summary.unchanged));

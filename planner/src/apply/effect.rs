@@ -1,12 +1,14 @@
 //! Carries out one step through a provider.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use vmctl_providers::capacity::{allocated, tell_full};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
-    Capacity, Custody, Error, GuestAccess, Hypervisor, Inspect, Preflight, Readiness, Reconfigure, VmHandle,
-    VmSpec,
+    Capacity, Custody, Error, FoundVolume, GuestAccess, Hypervisor, Inspect, Preflight, Readiness,
+    Reconfigure, VmHandle, VmSpec, Volumes,
 };
 
 use crate::failpoints;
@@ -14,12 +16,12 @@ use crate::plan::LocalImage;
 
 /// Everything that a plan needs of a hypervisor.
 pub trait Host:
-    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Volumes + Capacity + 'static
 {
 }
 
 impl<T> Host for T where
-    T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Capacity + 'static
+    T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Volumes + Capacity + 'static
 {
 }
 
@@ -39,6 +41,7 @@ pub(super) enum Effect {
     Stop(Box<VmHandle>),
     Destroy(Box<VmHandle>),
     Forget(Box<VmHandle>),
+    RemoveVolume(FoundVolume),
 }
 
 /// Runs the effect to its end. Returns the machine's new handle where there is one.
@@ -47,6 +50,7 @@ pub(super) async fn run<H: Host>(
     images: &ImageCache,
     effect: Effect,
     output: &mpsc::Sender<OutputLine>,
+    stop_timeout: Option<Duration>,
 ) -> Result<Option<VmHandle>, Error> {
     match effect {
         Effect::FetchImage(image) => {
@@ -73,8 +77,11 @@ pub(super) async fn run<H: Host>(
         Effect::Ready(vm, readiness) => host.wait_ready(&vm, &readiness).await.map(|()| None),
         Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
         Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
-        Effect::Stop(vm) => host.stop(&vm, failpoints::stop_timeout()).await.map(Some),
+        Effect::Stop(vm) => {
+            host.stop(&vm, stop_timeout.unwrap_or_else(failpoints::stop_timeout)).await.map(Some)
+        }
         Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
         Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
+        Effect::RemoveVolume(volume) => host.remove_volume(&volume).await.map(|()| None),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use vmctl_providers::Protocol;
@@ -25,6 +26,8 @@ pub struct Control {
     pub abort: CancellationToken,
     /// Start nothing new after the first failure, finish what runs.
     pub fail_fast: bool,
+    /// How long a guest may take to power off before its process is ended; the executor's own choice if absent.
+    pub stop_timeout: Option<Duration>,
 }
 
 /// Carries out plans on one host.

@@ -71,11 +71,14 @@ impl Gate {
         };
         let is_something_under_way = !self.boots.is_empty() || !self.releases.is_empty();
         if is_something_under_way {
+            // First what boots may still take, then what is left: what one takes in between counts twice for a moment, and
+            // the start waits a little longer. The other way round it would not count at all.
+            let owed = self.owed(backend, moment);
             let available = match moment.host.memory(backend) {
                 Ok(available) => available,
                 Err(error) => return unknown(&error),
             };
-            let available = available.map(|bytes| bytes.saturating_sub(self.owed(backend, moment)));
+            let available = available.map(|bytes| bytes.saturating_sub(owed));
             if let Some(available) = available.filter(|bytes| !has_room(needed, *bytes)) {
                 let is_news = self.told.insert(id);
                 return Err(is_news.then_some(Held { id, needed, available }));

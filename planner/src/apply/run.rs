@@ -365,7 +365,10 @@ impl<H: Host> Run<'_, H> {
             }
             StepKind::Suspend => Effect::Suspend(handle()?),
             StepKind::Stop => Effect::Stop(handle()?),
-            StepKind::Destroy => Effect::Destroy(handle()?),
+            StepKind::Destroy => match self.plan.volumes.get(&step.address) {
+                Some(volume) => Effect::RemoveVolume(volume.clone()),
+                None => Effect::Destroy(handle()?),
+            },
             StepKind::Forget => Effect::Forget(handle()?),
         })
     }
@@ -378,11 +381,12 @@ impl<H: Host> Run<'_, H> {
         let events = self.executor.events.clone();
         let Step { address, kind, .. } = self.plan.graph.step(id).clone();
         let waiting = self.waiting.clone();
+        let stop_timeout = self.executor.control.stop_timeout;
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
             let work = async {
                 failpoints::pass(kind, Edge::AfterIntent).map_err(|error| Failure::from(&*error))?;
-                let result = effect::run(&*host, &images, effect, &output).await;
+                let result = effect::run(&*host, &images, effect, &output, stop_timeout).await;
                 drop(output);
                 failpoints::pass(kind, Edge::AfterEffect).map_err(|error| Failure::of_begun(kind, &error))?;
                 result.map_err(|error| Failure::from(&error))

@@ -10,7 +10,7 @@ use super::expand::Expanded;
 use super::fields::{Fields, Parts, shorten};
 use super::grammar::{
     ACCEL, ACCELS, ATTACHED, BACKEND, BACKENDS, CMDLINE, CPU, DISK, FIRMWARE, FIRMWARES, INITRD, KERNEL,
-    LABEL, LABELS, MACHINE, MEMORY, MOVED, NAME_HELP, NAMED_IMAGE, POWERS, PRIVATE_NETWORK, PROJECT,
+    LABEL, LABELS, MACHINE, MEDIA, MEMORY, MOVED, NAME_HELP, NAMED_IMAGE, POWERS, PRIVATE_NETWORK, PROJECT,
     QEMU_ARG, REMOVED, STATE, Shape, VCPUS, VM, VOLUME,
 };
 use super::report::Fault;
@@ -219,6 +219,7 @@ impl Fields {
         let disk_mib = parts.child("disk").and_then(|node| self.leaf_size(node, &DISK));
         let volumes = parts.children("volume").filter_map(|node| self.leaf_text(node, &ATTACHED)).collect();
         let shares = parts.children("share").filter_map(|node| self.share(node)).collect();
+        let media = parts.children("media").filter_map(|node| self.leaf_text(node, &MEDIA)).collect();
         let networks = parts.children("network").filter_map(|node| self.network(node)).collect();
         let forwards = parts.children("forward").filter_map(|node| self.forward(node)).collect();
         let cloud_init = parts.child("cloud-init").map(|node| self.cloud_init(node));
@@ -247,6 +248,7 @@ impl Fields {
             disk_mib,
             volumes,
             shares,
+            media,
             networks,
             forwards,
             cloud_init,

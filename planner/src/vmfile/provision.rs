@@ -211,6 +211,18 @@ impl Resolver<'_> {
                         return None;
                     }
                 };
+                if path.is_dir() && options.mode.is_some() {
+                    let fault = Fault::error(
+                        "vmfile::contradiction",
+                        "a folder keeps the permission bits of its files",
+                    );
+                    self.tell(
+                        fault
+                            .at(source.span, "a folder")
+                            .help("take `mode` out, and set the bits on the files themselves"),
+                    );
+                    return None;
+                }
                 let mode = format!("{:o}", content.mode);
                 let digest = digest(&["file", content.digest.as_str(), &mode, &destination.value], &options);
                 Some(ProvisionStep {

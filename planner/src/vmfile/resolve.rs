@@ -18,8 +18,9 @@ use super::report::Fault;
 use super::sources::Sources;
 use super::suggest::nearest;
 use super::typed::{Action, File, Vm};
+use super::volume::vm_volumes;
 use super::{depend, lifecycle, readiness, renames};
-use crate::desired::{Desired, DesiredVm, Lifecycle, Power, TextFiles, Until};
+use crate::desired::{Desired, DesiredVm, Lifecycle, Power, TextFiles, Until, Volume};
 
 const DEFAULT_VCPUS: u16 = 1;
 const DEFAULT_MEMORY_MIB: u64 = 1024;
@@ -59,7 +60,7 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
         .iter()
         .zip(dependencies.into_iter().zip(lifecycles))
         .map(|(vm, (depends_on, lifecycle))| {
-            (vm.name.value.clone(), resolver.vm(vm, &images, depends_on, lifecycle))
+            (vm.name.value.clone(), resolver.vm(vm, &images, &volumes, depends_on, lifecycle))
         })
         // Each machine is looked at, even after one that failed.
         .collect::<Vec<_>>()
@@ -111,6 +112,7 @@ impl Resolver<'_> {
         &mut self,
         vm: &Vm,
         images: &NamedImages<'_>,
+        volumes: &BTreeMap<Name, Volume>,
         depends_on: BTreeMap<Name, Until>,
         lifecycle: Lifecycle,
     ) -> Option<DesiredVm> {
@@ -123,6 +125,7 @@ impl Resolver<'_> {
         let disk_bytes = self.disk(vm, image.as_ref());
         let hardware = self.hardware(vm, backend);
         let shares = self.shares(vm);
+        let media = self.media(vm);
         let login = self.login(vm, networks == [NetworkConfig::None]);
         let provision: Vec<_> =
             vm.provision.iter().enumerate().map(|(index, step)| self.step(index + 1, step)).collect();
@@ -140,8 +143,9 @@ impl Resolver<'_> {
             vcpus: vm.vcpus.as_ref().map_or(DEFAULT_VCPUS, |vcpus| vcpus.value),
             memory_mib: vm.memory_mib.as_ref().map_or(DEFAULT_MEMORY_MIB, |memory| memory.value),
             disk_bytes,
-            volumes: vm.volumes.iter().filter_map(|volume| volume.value.parse().ok()).collect(),
+            volumes: vm_volumes(vm, volumes),
             shares: shares.into_iter().collect::<Option<_>>()?,
+            media: media.into_iter().collect::<Option<_>>()?,
             networks,
             forwards,
             cloud_init: login.cloud_init,

@@ -13,6 +13,7 @@ const KEPT: &[&str] = &[
     "image",
     "initrd",
     "kernel",
+    "media",
     "name",
     "network",
     "path",

@@ -123,6 +123,8 @@ pub struct Vm {
     pub volumes: Vec<Spanned<String>>,
     /// `share`, in order.
     pub shares: Vec<Share>,
+    /// `media`, in order: paths as written.
+    pub media: Vec<Spanned<String>>,
     /// `network`, in order.
     pub networks: Vec<Spanned<NetworkConfig>>,
     /// `cloud-init`.

@@ -1,9 +1,11 @@
-//! Volumes of the file and of its machines, and folders of the host that machines share.
+//! Volumes of the file and of its machines, and what machines see of the host: folders, and files as disks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use miette::SourceSpan;
-use vmctl_providers::Name;
+use vmctl_providers::media::check;
+use vmctl_providers::{Error, Name};
 
 use super::ast::{Node, Spanned};
 use super::expand::unused;
@@ -134,6 +136,31 @@ impl Resolver<'_> {
         shares.collect()
     }
 
+    /// The files that `vm` sees as disks, as far as they can be used.
+    pub(super) fn media(&mut self, vm: &Vm) -> Vec<Option<PathBuf>> {
+        vm.media.iter().map(|media| self.medium(media)).collect()
+    }
+
+    fn medium(&mut self, media: &Spanned<String>) -> Option<PathBuf> {
+        let wrong = match self.path(media) {
+            Ok(path) => match check(&path) {
+                Ok(()) => return Some(path),
+                Err(Error::Unusable { reason, .. }) => (
+                    reason,
+                    "name a file that holds a disk; what a machine is to be told through cloud-init stands in `cloud-init`",
+                ),
+                Err(Error::Io { source, .. }) => {
+                    (source.to_string(), "check the path; it is relative to the VMFile's folder")
+                }
+                Err(error) => (error.to_string(), "check the path; it is relative to the VMFile's folder"),
+            },
+            Err(error) => (error.to_string(), error.help()),
+        };
+        let message = format!("cannot attach `{}`: {}", shorten(&media.value), wrong.0);
+        self.tell(Fault::error("vmfile::file", message).at(media.span, "this path").help(wrong.1));
+        None
+    }
+
     fn share(&mut self, share: &Share) -> Option<desired::Share> {
         let found = self.path(&share.source);
         let wrong = match &found {
@@ -158,6 +185,17 @@ impl Resolver<'_> {
             readonly: share.readonly,
         })
     }
+}
+
+/// The volumes of `vm`, with what the file says of them; an unknown one was told.
+pub(super) fn vm_volumes(vm: &Vm, all: &BTreeMap<Name, desired::Volume>) -> Vec<desired::VmVolume> {
+    let known = vm.volumes.iter().filter_map(|volume| {
+        let (name, desired::Volume { size_bytes, prevent_destroy }) =
+            all.get_key_value(&volume.value.parse::<Name>().ok()?)?;
+        let (size_bytes, prevent_destroy) = (*size_bytes, *prevent_destroy);
+        Some(desired::VmVolume { name: name.clone(), size_bytes, prevent_destroy })
+    });
+    known.collect()
 }
 
 /// A volume that belongs to `second`, and to somebody before.

@@ -201,13 +201,14 @@ impl Author<'_> {
         block.push(Node::new("vcpus").value(number(vm.vcpus)));
         block.push(Node::new("memory").value(word(shown(vm.memory_mib))));
         block.extend(vm.disk_bytes.map(|bytes| Node::new("disk").value(word(shown(bytes >> 20)))));
-        block.extend(vm.volumes.iter().map(|name| Node::new("volume").value(word(name))));
+        block.extend(vm.volumes.iter().map(|volume| Node::new("volume").value(word(&volume.name))));
         block.extend(vm.shares.iter().map(|share| {
             let readonly = share.readonly.then(|| (None, Value::Word("readonly".to_owned())));
             let mut node = self.path_leaf("share", &share.source).value(self.text(&share.target));
             node.values.extend(readonly);
             node
         }));
+        block.extend(vm.media.iter().map(|path| self.path_leaf("media", path)));
         block.extend(vm.networks.iter().map(network));
         block.extend(vm.forwards.iter().map(forward));
         block.extend(self.cloud_init(vm));

@@ -19,7 +19,7 @@ use crate::path;
 const PAGES: [&str; 2] = ["docs/vmfile.md", "README.md"];
 
 /// Files that snippets name.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "debian-12.qcow2",
     "debian-12-genericcloud.qcow2",
     "vmlinuz",
@@ -32,6 +32,7 @@ const FILES: [&str; 12] = [
     "app.conf",
     "user-data.yaml",
     "src/main.rs",
+    "tools.iso",
 ];
 
 /// Values for the variables of snippets.

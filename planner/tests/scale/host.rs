@@ -10,9 +10,9 @@ use tokio::task::yield_now;
 use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, Capacity, ConsoleEndpoint, Custody, GuestAccess, Hypervisor, Inspect, Inspection, InstanceId,
-    Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray, Verdict, VmHandle, VmSpec,
-    VmState,
+    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, Hypervisor, Inspect,
+    Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray, Verdict,
+    VmHandle, VmSpec, VmState, Volumes,
 };
 
 /// Counts what is done to machines that do not exist.
@@ -179,6 +179,16 @@ impl Custody for NumbersHost {
     }
 
     async fn note(&self, _vm: &VmHandle, _note: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Volumes for NumbersHost {
+    async fn volumes(&self, _project: &Name) -> Result<Vec<FoundVolume>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_volume(&self, _volume: &FoundVolume) -> Result<()> {
         Ok(())
     }
 }

@@ -26,7 +26,10 @@ use crate::ssh::{ExitStatus, Running, Session, SshError, quote};
 /// Runs a script that comes on standard input; see its head.
 const RUN: &str = include_str!("run.sh");
 
-/// How long a step may take.
+/// Runs a command as another user; see its head.
+const AS_USER: &str = include_str!("as_user.sh");
+
+/// How long a step may take, unless it says so itself.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How long the guest may take to end a step that is out of time: 5 s from its SIGTERM to its SIGKILL, and the way.
@@ -47,11 +50,11 @@ pub enum ProvisionAction {
         /// Path in the guest; parent folders are made. Relative to the login user's home.
         destination: String,
     },
-    /// Copies a folder of the host, with all that is in it, into the guest. No backend carries it out yet.
+    /// Copies what is in a folder of the host into a folder of the guest.
     Folder {
         /// Absolute path on the host.
         source: PathBuf,
-        /// Path in the guest. Relative to the login user's home.
+        /// Path of the folder in the guest; it is made. Relative to the login user's home.
         destination: String,
     },
 }
@@ -88,8 +91,7 @@ impl ProvisionStep {
     }
 }
 
-/// How a provisioning step runs, and when. Of what says how, no backend carries out anything but the defaults yet; when
-/// it runs again is not a backend's business.
+/// How a provisioning step runs, and when. When it runs again is not a backend's business.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepOptions {
     /// When it runs again.
@@ -132,16 +134,6 @@ pub enum Rerun {
     Safe,
 }
 
-impl StepOptions {
-    /// Whether a backend has to do nothing special for it.
-    pub fn are_plain(&self) -> bool {
-        let Self { run, rerun: _, retries: _, env, user, timeout, mode, owner } = self;
-        *run == Run::OnChange
-            && env.is_empty()
-            && (user, timeout, mode, owner) == (&None, &None, &None, &None)
-    }
-}
-
 /// Which stream of the guest's command a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -164,7 +156,7 @@ pub struct OutputLine {
 /// Runs `step` over `session`; every line goes to `output` and, raw, to the end of the file `log`. What the step must not
 /// show is hidden in both, and in the error.
 ///
-/// A step that fails, or takes longer than [`STEP_TIMEOUT`], is an [`Error::Provision`] with its last lines. One that
+/// A step that fails, or takes longer than it may, is an [`Error::Provision`] with its last lines. One that
 /// began and whose end nobody saw is an [`Error::ProvisionCut`]; every other error means that it did nothing. A log that
 /// cannot be written to any more does not end the step.
 pub async fn run(
@@ -173,7 +165,7 @@ pub async fn run(
     log: &Path,
     output: &mpsc::Sender<OutputLine>,
 ) -> Result<()> {
-    run_within(session, step, log, output, STEP_TIMEOUT).await
+    run_within(session, step, log, output, step.options.timeout.unwrap_or(STEP_TIMEOUT)).await
 }
 
 /// As [`run`], with another limit of time.
@@ -187,10 +179,15 @@ pub async fn run_within(
     let deadline = Instant::now() + limit;
     let mut recorder = Recorder::open(log, step, output)?;
     let end = match &step.action {
-        ProvisionAction::Shell { script } => run_script(session, script, deadline, &mut recorder).await,
-        // A folder is no file that can be read, which is said then.
-        ProvisionAction::File { source, destination } | ProvisionAction::Folder { source, destination } => {
-            put_file(session, source, destination, deadline).await
+        ProvisionAction::Shell { script } => {
+            run_script(session, script, &step.options, deadline, &mut recorder).await
+        }
+        ProvisionAction::File { source, destination } => {
+            put_file(session, source, destination, &step.options, deadline).await
+        }
+        ProvisionAction::Folder { source, destination } => {
+            let owner = step.options.owner.as_deref();
+            put(session.upload_folder(source, destination, owner), deadline).await
         }
     };
     let words = match &end {
@@ -220,10 +217,21 @@ enum End {
     Cut(Error),
 }
 
-async fn put_file(session: &Session, source: &Path, destination: &str, deadline: Instant) -> Result<End> {
+async fn put_file(
+    session: &Session,
+    source: &Path,
+    destination: &str,
+    options: &StepOptions,
+    deadline: Instant,
+) -> Result<End> {
     let metadata = std::fs::metadata(source).map_err(Error::io("read", source))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    match timeout_at(deadline, session.upload(source, destination, mode)).await {
+    let mode = options.mode.unwrap_or_else(|| metadata.permissions().mode() & 0o777);
+    put(session.upload(source, destination, mode, options.owner.as_deref()), deadline).await
+}
+
+/// Waits for an upload to end.
+async fn put(upload: impl Future<Output = Result<(), SshError>>, deadline: Instant) -> Result<End> {
+    match timeout_at(deadline, upload).await {
         Ok(Ok(())) => Ok(End::Status(ExitStatus::Code(0))),
         Ok(Err(error @ SshError::Lost(_))) => Ok(End::Cut(error.into())),
         Ok(Err(error)) => Err(error.into()),
@@ -234,16 +242,24 @@ async fn put_file(session: &Session, source: &Path, destination: &str, deadline:
 async fn run_script(
     session: &Session,
     script: &str,
+    options: &StepOptions,
     deadline: Instant,
     recorder: &mut Recorder<'_>,
 ) -> Result<End> {
-    let size = script.len().to_string();
-    let words: Vec<String> = ["sh", &size].into_iter().chain(interpreter(script)).map(quote).collect();
-    let mut running = session.start(&format!("sh -c {} {}", quote(RUN), words.join(" "))).await?;
+    // On standard input, as the script is: the guest's list of processes shows neither.
+    let exported = |(name, value): (&String, &Secret)| format!("export {name}={}\n", quote(value.expose()));
+    let environment: String = options.env.iter().map(exported).collect();
+    let sizes = [environment.len(), script.len()].map(|size| size.to_string());
+    let run = ["sh", "-c", RUN, "sh", &sizes[0], &sizes[1]].into_iter().chain(interpreter(script));
+    let user = options.user.as_deref();
+    let as_user = user.map(|user| ["sh", "-c", AS_USER, "sh", user]).into_iter().flatten();
+    let words: Vec<String> = as_user.chain(run).map(quote).collect();
+    let mut running = session.start(&words.join(" ")).await?;
     failpoint!("provision.qemu.begun", "provision.log");
     let input = running.input();
     let followed = {
-        let mut sent = std::pin::pin!(input.send(script.as_bytes()));
+        let content = [environment.as_bytes(), script.as_bytes()].concat();
+        let mut sent = std::pin::pin!(input.send(&content));
         let mut sending = true;
         let follow = async {
             loop {

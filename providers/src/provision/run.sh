@@ -1,4 +1,5 @@
-# Arguments: size of the script, then the words that run it. The script comes on standard input.
+# Arguments: sizes of the environment and of the script, then the words that run the script. Both come on standard
+# input, one after the other.
 #
 # The work lives as long as standard input stays open: when this side ends it, or the connection breaks, the work
 # is ended with all its processes. The folder is removed in any case.
@@ -9,17 +10,25 @@ trap 'rm -rf "$folder"' EXIT
 # Caught and not ignored, so that the work does not inherit it. A lost connection brings SIGHUP from some sshds, and
 # SIGPIPE when this shell reports how the work ended.
 trap : HUP INT PIPE TERM
-size=$1
-shift
-head -c "$size" >"$folder/script"
-if [ "$(wc -c <"$folder/script")" -ne "$size" ]; then
+# Read by one process: it may take more from its input than it passes on.
+head -c "$(($1 + $2))" >"$folder/both"
+if [ "$(wc -c <"$folder/both")" -ne "$(($1 + $2))" ]; then
     echo "the script did not arrive whole" >&2
     exit 125
 fi
+head -c "$1" "$folder/both" >"$folder/environment"
+tail -c "$2" "$folder/both" >"$folder/script"
+rm "$folder/both"
+shift 2
 umask "$old"
 exec 3<&0 </dev/null
-command -v setsid >/dev/null 2>&1 || setsid() { "$@"; }
-setsid "$@" "$folder/script" 3<&- &
+group=$(command -v setsid) || group=
+# The environment may hold any name, so that no variable is used once it is there.
+(
+    set -- $group "$@" "$folder/script"
+    . "$folder/environment"
+    exec "$@"
+) 3<&- &
 work=$!
 end() { kill "-$1" "-$work" 2>/dev/null || kill "-$1" "$work"; }
 (

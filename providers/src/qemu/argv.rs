@@ -1,7 +1,7 @@
 //! QEMU's command line: one pure function.
 //!
-//! Nothing that a user writes can become an option. Devices, disks and networks go as JSON. Where QEMU 7.2 takes
-//! no JSON (`-chardev`, `-vnc`, `-name`) values stand in a comma list with their commas doubled. File names are
+//! Nothing that a user writes can become an option, but `qemu-arg`, which is there for just that. Devices, disks and networks go as JSON. Where QEMU 7.2 takes
+//! no JSON (`-chardev`, `-fsdev`, `-vnc`, `-name`) values stand in a comma list with their commas doubled. File names are
 //! stated as files of a stated format; nothing is probed and no prefix means a protocol.
 //!
 //! QEMU is not asked to daemonise: under the sandbox below it could not (fork and setsid are what `spawn=deny` and
@@ -13,6 +13,7 @@
 mod disks;
 mod machine;
 mod network;
+mod shares;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 pub(crate) use network::{netdev_id, rule, unsupported};
+pub(crate) use shares::tag;
 
 use super::accel::Accel;
 use super::places::RuntimeDir;
@@ -40,9 +42,13 @@ const CONSOLE_MARK: &str = "console-from-";
 pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) -> Result<Vec<OsString>> {
     let mut args = Args::default();
     machine::machine(&mut args, vm, accel);
+    machine::kernel(&mut args, vm)?;
     disks::disks(&mut args, vm)?;
     for (index, nic) in vm.machine.nics.iter().enumerate() {
         network::network_card(&mut args, index, nic)?;
+    }
+    for (index, share) in vm.machine.shares.iter().enumerate() {
+        shares::share(&mut args, index, share)?;
     }
     args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
     args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
@@ -50,6 +56,8 @@ pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) 
     args.pair("-chardev", format!("null,id={CONSOLE_MARK}{console_start}"));
     monitors(&mut args, run)?;
     args.pair("-pidfile", text(&run.pidfile())?);
+    // Last: what is read back from a command line, such as the first `-name`, is ours.
+    args.0.extend(vm.machine.hardware.qemu_args.iter().map(OsString::from));
     Ok(args.0)
 }
 
@@ -187,7 +195,10 @@ mod tests {
 
     use super::super::manifest::{Manifest, tests::spec};
     use super::*;
-    use crate::spec::{Forward, ImageFormat, NetworkConfig, Protocol, VmState};
+    use crate::spec::{
+        Digest, Forward, Hardware, ImageFormat, InputFile, Kernel, NetworkConfig, Protocol, Share, VmState,
+        Volume,
+    };
 
     fn handle(work: &Path) -> VmHandle {
         Manifest::new(&spec(Path::new("/images/base.qcow2")), None).handle(
@@ -225,11 +236,49 @@ mod tests {
     }
 
     #[test]
-    fn kvm_machine_without_network_on_a_raw_image_in_an_odd_folder() {
+    fn kvm_machine_without_network_on_a_raw_image_in_odd_folders() {
         let mut vm = handle(Path::new("/data,a=b \"c\"/vms/web"));
         vm.machine.nics[0].network = NetworkConfig::None;
         vm.machine.image.as_mut().unwrap().format = ImageFormat::Raw;
+        let share =
+            |source: &str, readonly| Share { source: source.into(), target: "/mnt".to_owned(), readonly };
+        let volume =
+            |name: &str| Volume { name: name.parse().unwrap(), size_bytes: 1, prevent_destroy: true };
+        vm.machine.volumes = vec![volume("rows"), volume("a-name-of-more-than-20-letters")];
+        vm.machine.media = vec!["/tools,read-only=off.iso".into()];
+        vm.machine.shares = vec![share("/src,readonly=off", true), share("/a b", false)];
         insta::assert_snapshot!(lines_of(&vm, &Accel::Kvm));
+    }
+
+    #[test]
+    fn kernel_cpu_type_and_own_arguments_are_passed_on() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        let file = |path: &str| InputFile { path: path.into(), digest: Digest::of(path) };
+        vm.machine.hardware = Hardware {
+            kernel: Some(Kernel {
+                kernel: file("/boot/-vmlinuz,a"),
+                initrd: Some(file("/boot/initrd")),
+                cmdline: Some("-x root=LABEL=\"a b\",c".to_owned()),
+            }),
+            machine: Some("pc".to_owned()),
+            cpu: Some("qemu64,+ssse3".to_owned()),
+            qemu_args: vec!["-name".to_owned(), "guest=other/vm".to_owned()],
+            ..Hardware::default()
+        };
+        let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
+        let args: Vec<_> = argv(&vm, &run, &Accel::Tcg(None), 0).unwrap();
+        let args: Vec<String> = args.into_iter().map(|arg| arg.into_string().unwrap()).collect();
+        for pair in [
+            ["-machine", "pc"],
+            ["-cpu", "qemu64,+ssse3"],
+            ["-kernel", "/boot/-vmlinuz,a"],
+            ["-initrd", "/boot/initrd"],
+            ["-append", "-x root=LABEL=\"a b\",c"],
+        ] {
+            assert!(args.windows(2).any(|found| found == pair), "{pair:?} in {args:?}");
+        }
+        assert_eq!(args[args.len() - 2..], ["-name", "guest=other/vm"]);
+        assert_eq!(marks(&args).unwrap().name, vm.name);
     }
 
     #[test]

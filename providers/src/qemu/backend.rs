@@ -20,6 +20,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::process::{Holder, Process, Program};
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::spec::{AccelChoice, InstanceId, VmHandle, VmSpec, VmState};
+use crate::volume::{FoundVolume, Volumes};
 use crate::{Error, Name};
 
 /// The program that runs machines.
@@ -158,6 +159,16 @@ impl Inspect for QemuBackend {
 impl Reconfigure for QemuBackend {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         self.take_over(&self.here(vm).await?, spec).await
+    }
+}
+
+impl Volumes for QemuBackend {
+    async fn volumes(&self, project: &Name) -> Result<Vec<FoundVolume>> {
+        self.find_volumes(project)
+    }
+
+    async fn remove_volume(&self, volume: &FoundVolume) -> Result<()> {
+        self.give_volume_up(volume).await
     }
 }
 

@@ -14,7 +14,7 @@ use super::look::{curb, state_at_rest};
 use super::places::{ensure_private_file, qemu_log, tail_of};
 use crate::error::{Error, Result};
 use crate::process::Process;
-use crate::provision::{self, OutputLine, ProvisionAction, ProvisionStep};
+use crate::provision::{self, OutputLine, ProvisionStep};
 use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::ssh::{Session, SshTarget};
 use crate::workdir::WorkDir;
@@ -79,10 +79,6 @@ impl QemuBackend {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
-        if !step.options.are_plain() || matches!(step.action, ProvisionAction::Folder { .. }) {
-            let what = format!("an option of provisioning step {}", step.number);
-            return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
-        }
         let process = self.process_of(vm, "provision")?;
         let log = WorkDir::new(&vm.work_dir).provision_log();
         ensure_private_file(&log)?;

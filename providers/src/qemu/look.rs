@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
+use crate::volume;
 use crate::workdir::WorkDir;
 
 /// How long a monitor may take to greet. Other vmctl processes hold it for milliseconds at a time.
@@ -127,6 +128,9 @@ impl QemuBackend {
         let mut damage = Vec::new();
         if vm.machine.disk_size().is_some() && is_gone(&work.overlay())? {
             damage.push(Damage::DiskMissing { path: work.overlay() });
+        }
+        if let Some((name, path)) = volume::gone(work.path(), &vm.machine)? {
+            damage.push(Damage::VolumeMissing { name, path });
         }
         if manifest.seed && is_gone(&work.seed())? {
             damage.push(Damage::SeedMissing { path: work.seed() });

@@ -228,6 +228,9 @@ pub(crate) mod tests {
                     virtual_size: 3 << 30,
                 }),
                 hardware: Default::default(),
+                volumes: Vec::new(),
+                shares: Vec::new(),
+                media: Vec::new(),
                 nics: vec![Nic {
                     mac: MacAddr([0x52, 0x54, 0, 1, 2, 3]),
                     network: NetworkConfig::User,

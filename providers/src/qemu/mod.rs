@@ -63,11 +63,13 @@ mod prepare;
 mod probe;
 mod qmp;
 mod reconfigure;
+mod shares;
 mod standstill;
 mod start;
 mod stop;
 mod usernet;
 mod version;
+mod volumes;
 
 pub use crate::spec::AccelChoice;
 pub use accel::{Accel, HostFacts};

@@ -1,8 +1,8 @@
 //! Where the backend keeps files: private folders, files that appear whole, and the folder of a running machine.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -170,8 +170,21 @@ pub(crate) fn give_up(unfinished: &Path) {
     }
 }
 
+/// Writes `content` without its blocks of zeros, which take no room then: most of a seed is nothing else.
+fn write_sparsely(file: &File, content: &[u8]) -> io::Result<()> {
+    // The block of most file systems.
+    const BLOCK: usize = 4096;
+    file.set_len(content.len() as u64)?;
+    for (index, block) in content.chunks(BLOCK).enumerate() {
+        if block.iter().any(|byte| *byte != 0) {
+            file.write_all_at(block, (index * BLOCK) as u64)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
@@ -180,7 +193,7 @@ fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
         .open(temporary)
         .map_err(Error::io("create", temporary))?;
     file.set_permissions(PermissionsExt::from_mode(0o600))
-        .and_then(|()| file.write_all(content))
+        .and_then(|()| write_sparsely(&file, content))
         .and_then(|()| file.sync_all())
         .map_err(Error::io("write", temporary))?;
     failpoint!("state.qemu.drafted", temporary);

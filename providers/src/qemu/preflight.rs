@@ -1,11 +1,14 @@
 //! What can be said about a spec before anything is made.
 
+use super::accel::{decide, probe};
 use super::argv::{text, unsupported};
 use super::backend::{QEMU, QEMU_IMG, QemuBackend};
 use super::ports;
+use super::shares::check_shares;
 use super::version::{suffices, version};
 use crate::error::{Error, Result};
-use crate::spec::{BackendTag, Machine, NetworkConfig, VmSpec};
+use crate::media;
+use crate::spec::{BackendTag, Firmware, Machine, NetworkConfig, VmSpec};
 
 impl QemuBackend {
     /// See [`crate::Preflight::preflight`].
@@ -14,6 +17,8 @@ impl QemuBackend {
         QEMU_IMG.locate()?;
         self.version.get_or_try_init(|| async { suffices(&version().await?) }).await?;
         self.check_expressible(spec)?;
+        check_shares(&spec.machine)?;
+        check_media(&spec.machine)?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
         ports::check_all_free(&spec.machine, own_pid)
     }
@@ -33,13 +38,20 @@ impl QemuBackend {
     }
 }
 
+/// Refuses media that are gone, and those that the guest would take for its seed.
+pub(super) fn check_media(machine: &Machine) -> Result<()> {
+    machine.media.iter().try_for_each(|path| {
+        text(path)?;
+        media::check(path)
+    })
+}
+
 fn check_hardware(machine: &Machine) -> Result<()> {
-    if machine.hardware.is_default() {
-        return Ok(());
+    let hardware = &machine.hardware;
+    if hardware.firmware == Firmware::Uefi {
+        return Err(Error::Unsupported { backend: BackendTag::Qemu, what: "UEFI".to_owned() });
     }
-    let what =
-        "firmware, a kernel, a machine type, a CPU, an accelerator or arguments of one's own".to_owned();
-    Err(Error::Unsupported { backend: BackendTag::Qemu, what })
+    decide(hardware.accel, &probe()).map(drop)
 }
 
 fn check_networks(machine: &Machine) -> Result<()> {
@@ -97,10 +109,8 @@ mod tests {
                 .to_owned())
         );
         assert_eq!(
-            check(|spec| spec.machine.hardware.cpu = Some("max".to_owned())),
-            Err("firmware, a kernel, a machine type, a CPU, an accelerator or arguments of one's own is not supported \
-                 by the `qemu` backend"
-                .to_owned())
+            check(|spec| spec.machine.hardware.firmware = Firmware::Uefi),
+            Err("UEFI is not supported by the `qemu` backend".to_owned())
         );
         assert_eq!(
             check(|spec| spec.machine.nics[0].network = NetworkConfig::Vnic { name: "net0".to_owned() }),

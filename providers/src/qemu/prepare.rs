@@ -37,12 +37,19 @@ impl QemuBackend {
     async fn make_all(&self, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
         let work = self.place(spec)?;
-        let mut manifest = claim(&work, spec)?;
+        // Whether it runs, or did: then its disk is used, and stays as it is.
+        let runs = self.find(spec.id)?.is_some();
+        let mut manifest = claim(&work, spec, runs)?;
         failpoint!("prepare.qemu.claimed", work.path());
         if let Some(image) = &mut manifest.machine.image {
             image.path = self.image_here(&image.path);
         }
         ensure_disk(&work, &manifest.machine).await?;
+        self.ensure_volumes(&manifest.machine, &spec.project).await?;
+        if !(runs || manifest.started) {
+            // What stands there may be of an attempt for another content.
+            remove_file(&work.seed())?;
+        }
         if let Some(config) = &spec.cloud_init {
             ensure_seed(&work, &manifest, config).await?;
         }
@@ -53,17 +60,19 @@ impl QemuBackend {
             manifest.store(&work)?;
             failpoint!("prepare.qemu.prepared", work.path());
         }
-        let state = if self.find(spec.id)?.is_some() { VmState::Running } else { manifest.state_at_rest() };
+        let state = if runs { VmState::Running } else { manifest.state_at_rest() };
         Ok(manifest.handle(&work, state, None))
     }
 }
 
 /// Takes the folder for this instance, or finds that it has it already.
-fn claim(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
+fn claim(work: &WorkDir, spec: &VmSpec, runs: bool) -> Result<Manifest> {
     match Manifest::owner(work, spec.id)? {
-        Owner::Ours(manifest) if manifest.prepared || manifest.machine == spec.machine => Ok(*manifest),
+        Owner::Ours(manifest) if runs || manifest.started || manifest.machine == spec.machine => {
+            Ok(*manifest)
+        }
         Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        // An attempt that was given up, with other hardware: nobody ever used its disk.
+        // An attempt for other hardware, of which nobody knows that it ended: nobody ever used its disk.
         Owner::Ours(_) => {
             remove_file(&work.overlay())?;
             found(work, spec)

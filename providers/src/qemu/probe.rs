@@ -13,6 +13,7 @@ use super::argv::marks;
 use super::backend::QemuBackend;
 use super::console::Search;
 use super::guest::{console_tail, while_alive};
+use super::shares::mount;
 use super::standstill::Standstill;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
@@ -94,7 +95,7 @@ impl QemuBackend {
                         current.store(number, Ordering::Relaxed);
                         self.wait_for(&asked, probe, readiness.timeout).await?;
                     }
-                    Ok(())
+                    self.mount_shares(&asked).await
                 };
                 let result: Result<()> = standstill.watch(asking).await;
                 left = standstill.take();
@@ -204,6 +205,16 @@ impl QemuBackend {
             Some(session) => Ok(session),
             None => self.log_in(asked.vm, asked.process, asked.patience()).await,
         }
+    }
+
+    /// Mounts the folders of the host where somebody can log in; elsewhere the guest does so itself, or nobody.
+    async fn mount_shares(&self, asked: &Asked<'_>) -> Result<()> {
+        let Asked { vm, deadline, .. } = asked;
+        if vm.ssh.is_none() || vm.machine.shares.is_empty() {
+            return Ok(());
+        }
+        let session = self.login(asked).await?;
+        mount(&session, &vm.machine.shares, *deadline).await
     }
 
     /// See [`crate::GuestAccess::probe`].

@@ -144,6 +144,12 @@ impl Monitor {
         self.execute(qmp::human_monitor_command { cpu_index: None, command_line }).await
     }
 
+    /// Lets the disk of block node `node` grow to `bytes`; the guest is told.
+    pub(crate) async fn resize(&mut self, node: String, bytes: u64) -> Result<()> {
+        let size = i64::try_from(bytes).map_err(|_| Error::Monitor(format!("no disk has {bytes} bytes")))?;
+        self.execute(qmp::block_resize { device: None, node_name: Some(node), size }).await.map(drop)
+    }
+
     /// Pauses the vCPUs.
     pub(crate) async fn pause(&mut self) -> Result<()> {
         self.execute(qmp::stop {}).await.map(drop)

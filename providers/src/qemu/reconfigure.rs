@@ -33,7 +33,7 @@ impl QemuBackend {
         let wanted = Machine { image: manifest.machine.image.clone(), ..spec.machine.clone() };
         let live = self.live_state(vm.id).await?;
         if let Some((_, state)) = &live
-            && manifest.machine.without_forwards() != wanted.without_forwards()
+            && manifest.machine.fixed_while_it_runs() != wanted.fixed_while_it_runs()
         {
             return invalid(*state);
         }
@@ -51,6 +51,9 @@ impl QemuBackend {
             ensure_disk(&work, &wanted).await?;
             failpoint!("update.qemu.grown", work.overlay());
         }
+        if live.is_none() {
+            self.ensure_volumes(&wanted, &spec.project).await?;
+        }
         if manifest.ssh != spec.ssh {
             self.sessions.forget(vm.id);
         }
@@ -59,7 +62,7 @@ impl QemuBackend {
         changed.machine = wanted;
         changed.ssh = spec.ssh.clone();
         let handle = match live {
-            Some((process, _)) => self.take_over_live(vm, &process, &work, &changed).await?,
+            Some((process, _)) => self.take_over_live(vm, &process, &work, (&manifest, &changed)).await?,
             None => VmHandle {
                 forced_stop: vm.forced_stop.clone(),
                 ..changed.handle(&work, changed.state_at_rest(), None)
@@ -72,15 +75,16 @@ impl QemuBackend {
         Ok(handle)
     }
 
-    /// Brings the forwards of a running machine to what its manifest says; all else is as it was.
+    /// Brings forwards and volumes of a running machine from one manifest to the other; all else is as it was.
     async fn take_over_live(
         &self,
         vm: &VmHandle,
         process: &Process,
         work: &WorkDir,
-        changed: &Manifest,
+        (now, changed): (&Manifest, &Manifest),
     ) -> Result<VmHandle> {
         let mut monitor = self.monitor(vm.id, process).await?;
+        self.grow_live(&mut monitor, &now.machine, &changed.machine, &changed.project).await?;
         forwards::bring(&mut monitor, &changed.machine, process.pid()).await?;
         let handle = changed.handle(work, vm.state, vm.runtime.clone());
         self.handle_of_live(&handle, process, &mut monitor).await

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::accel::{Accel, decide, probe, second_choice};
@@ -14,12 +15,16 @@ use super::guest::last_words;
 use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
 use super::ports;
+use super::preflight::check_media;
 use super::qmp::Monitor;
+use super::shares::check_shares;
+use super::volumes;
 use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{self, Launched, Process};
-use crate::spec::{Runtime, VmHandle, VmState};
+use crate::spec::{Machine, Runtime, VmHandle, VmState};
+use crate::volume;
 use crate::workdir::WorkDir;
 
 /// How long QEMU may take from launch to its first answer. It takes 0.1 s on an idle host; reserving a large memory on a
@@ -92,7 +97,12 @@ impl QemuBackend {
                     manifest.base = Some(base);
                     manifest.store(work)?;
                 }
-                Ok(())
+                if let Some((name, path)) = volume::gone(work.path(), &vm.machine)? {
+                    return Err(Error::VolumeGone { name, path });
+                }
+                check_kernel(&vm.machine).await?;
+                check_shares(&vm.machine)?;
+                check_media(&vm.machine)
             }
             Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
             Owner::Missing => refuse(VmState::Destroyed),
@@ -102,7 +112,7 @@ impl QemuBackend {
 
     /// Launches with the accelerator that suits the host; once more without KVM if QEMU gave up with it.
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
-        let choice = self.config().accel;
+        let choice = vm.machine.hardware.accel_over(self.config().accel);
         let accel = decide(choice, &probe())?;
         let Err(error) = launch(vm, work, run, &accel).await else { return Ok(accel) };
         let second = match &error {
@@ -166,7 +176,27 @@ async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a kernel or initrd that is not what was planned with.
+async fn check_kernel(machine: &Machine) -> Result<()> {
+    let Some(kernel) = &machine.hardware.kernel else { return Ok(()) };
+    for file in [Some(&kernel.kernel), kernel.initrd.as_ref()].into_iter().flatten() {
+        let reading = spawn_blocking({
+            let file = file.clone();
+            move || file.is_as_it_was()
+        });
+        let same = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if !same.map_err(Error::io("read", &file.path))? {
+            let reason = "it changed since the machine was planned; `vmctl plan` shows that".to_owned();
+            return Err(Error::Unusable { path: file.path.clone(), reason });
+        }
+    }
+    Ok(())
+}
+
 fn reason_of_end(vm: &VmHandle, status: &str, messages: &str) -> Error {
+    if let Some((name, path)) = volumes::locked(vm, messages) {
+        return Error::VolumeInUse { name, path };
+    }
     match ports::refused(&vm.machine, messages) {
         Some(forward) => ports::in_use(forward, ports::holder(forward)),
         None if messages.is_empty() => Error::ProcessEnded { detail: Some(status.to_owned()) },

@@ -1,8 +1,11 @@
 //! What a machine is besides its processors, memory, disks and networks.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::Digest;
 
@@ -12,7 +15,7 @@ pub struct Hardware {
     /// What the guest boots with.
     #[serde(default)]
     pub firmware: Firmware,
-    /// A kernel that is booted directly.
+    /// A kernel that is booted directly; its files are read at each start, and must be as they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Kernel>,
     /// The machine type, by QEMU's name.
@@ -30,6 +33,11 @@ pub struct Hardware {
 }
 
 impl Hardware {
+    /// The accelerator to choose: the machine's own word, else `general`.
+    pub fn accel_over(&self, general: AccelChoice) -> AccelChoice {
+        if self.accel == AccelChoice::Auto { general } else { self.accel }
+    }
+
     /// Whether all of it is as it is where nothing is said.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -78,4 +86,21 @@ pub struct InputFile {
     pub path: PathBuf,
     /// Digest of its content then.
     pub digest: Digest,
+}
+
+impl InputFile {
+    /// Whether its content is still what it was. Reads all of it; an error if it cannot be read.
+    pub fn is_as_it_was(&self) -> io::Result<bool> {
+        const CHUNK: usize = 64 * 1024;
+        let (mut file, mut hash) = (File::open(&self.path)?, Sha256::new());
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => return Ok(Digest::from_hash(&hash.finalize()) == self.digest),
+                Ok(count) => hash.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }

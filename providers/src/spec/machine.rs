@@ -1,8 +1,10 @@
 //! The hardware of a machine.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::{DiskImage, Hardware, Nic};
+use super::{DiskImage, Hardware, Nic, Share, Volume};
 
 /// The hardware of a machine. A change here needs a restart or a replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,15 @@ pub struct Machine {
     pub hardware: Hardware,
     /// Network cards, in the order in which the guest sees them.
     pub nics: Vec<Nic>,
+    /// Disks that outlive it, in the order in which the guest sees them, behind its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Folders of the host, in the order in which the guest sees them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
+    /// Files of the host, absolute, that the guest sees as disks and cannot write to, in order, behind the volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<PathBuf>,
 }
 
 impl Machine {
@@ -30,8 +41,11 @@ impl Machine {
     }
 
     /// What cannot change while a machine runs.
-    pub(crate) fn without_forwards(&self) -> Self {
+    pub(crate) fn fixed_while_it_runs(&self) -> Self {
         let mut machine = self.clone();
+        for volume in &mut machine.volumes {
+            (volume.size_bytes, volume.prevent_destroy) = (0, false);
+        }
         for nic in &mut machine.nics {
             nic.forwards.clear();
         }

@@ -11,6 +11,7 @@
 
 mod connect;
 mod error;
+mod folder;
 mod known_hosts;
 mod session;
 

@@ -1,6 +1,7 @@
 //! A logged-in connection: commands with their streams, and uploads.
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,10 @@ use russh::client::{Handle, Msg};
 use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
+use tokio_util::io::SyncIoBridge;
 
 use super::connect::{self, HostKeyCheck};
-use super::{SshError, SshTarget, quote};
+use super::{SshError, SshTarget, folder, quote};
 use crate::provision::OutputStream;
 
 /// Chooses between the login user's own rights and sudo, then runs `$0`.
@@ -19,6 +21,15 @@ const CHOOSE: &str = include_str!("choose.sh");
 
 /// Stores standard input as a file.
 const STORE: &str = include_str!("store.sh");
+
+/// Chooses in the same way for a folder.
+const CHOOSE_FOLDER: &str = include_str!("choose_folder.sh");
+
+/// Unpacks a folder from standard input.
+const UNPACK: &str = include_str!("unpack.sh");
+
+/// Bytes of a folder's archive that may be made ahead of what the guest takes.
+const ARCHIVE_AHEAD: usize = 256 * 1024;
 
 /// How long an upload may stand still.
 const UPLOAD_STALL: Duration = Duration::from_secs(60);
@@ -135,8 +146,15 @@ impl Session {
     ///
     /// Parent folders are made. A relative path begins at the login user's home; an existing folder, or a path that
     /// ends in `/`, gets the file under the source's name. The file appears whole or not at all. Where the login
-    /// user may not write, sudo is used if it asks for no password.
-    pub async fn upload(&self, source: &Path, destination: &str, mode: u32) -> Result<(), SshError> {
+    /// user may not write, or the file is to have an owner (`user`, with that user's group, or `user:group`), sudo is
+    /// used if it asks for no password.
+    pub async fn upload(
+        &self,
+        source: &Path,
+        destination: &str,
+        mode: u32,
+        owner: Option<&str>,
+    ) -> Result<(), SshError> {
         let io = |action, source_error| SshError::Io { action, path: source.into(), source: source_error };
         let file = tokio::fs::File::open(source).await.map_err(|error| io("read", error))?;
         let metadata = file.metadata().await.map_err(|error| io("read", error))?;
@@ -145,7 +163,8 @@ impl Session {
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy();
         let (mode, size) = (format!("{mode:o}"), metadata.len().to_string());
-        let words = [CHOOSE, STORE, destination, &name, &mode, &size].map(quote).join(" ");
+        let owner = owner.map(chown_word).unwrap_or_default();
+        let words = [CHOOSE, STORE, destination, &name, &mode, &size, &owner].map(quote).join(" ");
         let mut running = self.start(&format!("sh -c {words}")).await?;
 
         let mut said = Vec::new();
@@ -186,9 +205,43 @@ impl Session {
         if status.is_success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&said);
-        let reason = if said.trim().is_empty() { status.to_string() } else { said.trim().to_owned() };
-        Err(SshError::UploadRefused { destination: destination.to_owned(), reason })
+        Err(refused(destination, &status, &said))
+    }
+
+    /// Copies what is in the folder `source` into the folder `destination` of the guest, which is made if it is not there.
+    ///
+    /// Names, permission bits, times and links are kept; what is there already under other names stays. Nothing is
+    /// changed there before all of it has arrived. Owner, sudo and relative paths are as for [`Session::upload`]. The
+    /// guest needs `tar`.
+    pub async fn upload_folder(
+        &self,
+        source: &Path,
+        destination: &str,
+        owner: Option<&str>,
+    ) -> Result<(), SshError> {
+        let owner = owner.map(chown_word).unwrap_or_default();
+        let io = |error| SshError::Io { action: "read", path: source.into(), source: error };
+        let mode = format!("{:o}", std::fs::metadata(source).map_err(io)?.permissions().mode() & 0o7777);
+        let words = [CHOOSE_FOLDER, UNPACK, destination, folder::LAST, &owner, &mode].map(quote).join(" ");
+        let (input, output) = tokio::io::duplex(ARCHIVE_AHEAD);
+        let made = tokio::task::spawn_blocking({
+            let (source, output) = (source.to_owned(), SyncIoBridge::new(output));
+            move || folder::archive(&source, output)
+        });
+        let mut said = Vec::new();
+        let ended = self.exec(&format!("sh -c {words}"), input, |_, bytes| keep(&mut said, bytes)).await;
+        // A guest that ends early breaks the archive off; what it said is the reason then.
+        let made = made.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        if let Err(error) = made
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            return Err(io(error));
+        }
+        let status = ended?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(refused(destination, &status, &said))
     }
 
     /// Whether something in the guest accepts a TCP connection to `port` of its loopback; it is let go of at once.
@@ -309,13 +362,30 @@ impl Running {
 
     /// Reads output to its end, and keeps as much of it as an error message needs.
     async fn gather(&mut self, said: &mut Vec<u8>) -> Result<(), SshError> {
-        const ENOUGH: usize = 4096;
         while let Some((_, bytes)) = self.next().await? {
-            let room = ENOUGH.saturating_sub(said.len());
-            said.extend(bytes.iter().take(room));
+            keep(said, &bytes);
         }
         Ok(())
     }
+}
+
+/// Keeps as much of what a guest says as an error message needs.
+fn keep(said: &mut Vec<u8>, bytes: &[u8]) {
+    const ENOUGH: usize = 4096;
+    let room = ENOUGH.saturating_sub(said.len());
+    said.extend(bytes.iter().take(room));
+}
+
+/// The error of an upload that the guest refused.
+fn refused(destination: &str, status: &ExitStatus, said: &[u8]) -> SshError {
+    let said = String::from_utf8_lossy(said);
+    let reason = if said.trim().is_empty() { status.to_string() } else { said.trim().to_owned() };
+    SshError::UploadRefused { destination: destination.to_owned(), reason }
+}
+
+/// An owner as `chown` takes it: a user alone comes with that user's own group.
+fn chown_word(owner: &str) -> String {
+    if owner.contains(':') { owner.to_owned() } else { format!("{owner}:") }
 }
 
 /// Copies `source` to its end, then ends the command's input.

@@ -1,4 +1,4 @@
-# Arguments: destination, name of the source, mode, size. The content comes on standard input.
+# Arguments: destination, name of the source, mode, size, owner. The content comes on standard input.
 dest=$1
 [ ! -d "$dest" ] || dest=$dest/$2
 if [ -d "$dest" ]; then
@@ -17,4 +17,4 @@ if [ "$size" -ne "$4" ]; then
     echo "only $size of $4 bytes arrived" >&2
     exit 1
 fi
-chmod "$3" "$part" && mv -f "$part" "$dest"
+{ [ -z "$5" ] || chown "$5" "$part"; } && chmod "$3" "$part" && mv -f "$part" "$dest"

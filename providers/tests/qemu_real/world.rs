@@ -151,6 +151,9 @@ pub(crate) fn spec(image: DiskImage) -> VmSpec {
             disk_bytes: None,
             image: Some(image),
             hardware: Default::default(),
+            volumes: Vec::new(),
+            shares: Vec::new(),
+            media: Vec::new(),
             nics: vec![Nic {
                 mac: MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
                 network: NetworkConfig::User,

@@ -26,6 +26,9 @@ const OF_A_MACHINE: [&str; 11] = [
     "known_hosts",
 ];
 
+/// What may lie in the folder of one volume.
+const OF_A_VOLUME: [&str; 2] = ["manifest.json", "disk.qcow2"];
+
 /// I2: those of the `files` below the world's folder that belong to no recorded machine and to no part of the state.
 pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Vec<String> {
     let mut owned: BTreeSet<PathBuf> =
@@ -60,6 +63,8 @@ pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Ve
                 ["data", "projects", _, "vms", _, file] => {
                     OF_A_MACHINE.contains(&file) && path.parent().is_some_and(|folder| owned.contains(folder))
                 }
+                ["data", "projects", _, "volumes"] | ["data", "projects", _, "volumes", _] => true,
+                ["data", "projects", _, "volumes", _, file] => OF_A_VOLUME.contains(&file),
                 ["data", "projects", _, file, ..] => is_of_a_project(&parts[3..]) && file != "lock.json",
                 ["run", "vmctl", id, ..] => live.contains(id) || released.contains(id),
                 _ => false,

@@ -6,7 +6,7 @@ use std::path::Path;
 use vmctl_tests::disk::Disks;
 use vmctl_tests::{World, await_condition, process};
 
-/// Machines on an empty disk with a seed of 1 MiB each, and nothing to wait for: their guests stay in their firmware.
+/// Machines on an empty disk with a seed each, and nothing to wait for: their guests stay in their firmware.
 fn blank(names: &[&str]) -> String {
     names
         .iter()
@@ -41,11 +41,15 @@ fn machine_without_room_fails_alone_and_is_made_when_there_is_room() {
     let disks = Disks::of(&mut world);
     let vms = world.data().join("projects/shop/vms");
     disks.mount(&vms, 3 << 10);
-    world.vmfile(&blank(&["a"]));
+    // A seed takes room by what is in it.
+    world.write("long", &format!("#cloud-config\n# {}\n", "x".repeat(1_000_000)));
+    let with_long_seeds =
+        |names: &[&str]| blank(names).replace("hostname \"x\"", "hostname \"x\"; user-data \"long\"");
+    world.vmfile(&with_long_seeds(&["a"]));
     world.vmctl(&["apply", "--yes"]).expect(0);
     let pid = world.pid("a");
 
-    world.vmfile(&blank(&["a", "b", "c"]));
+    world.vmfile(&with_long_seeds(&["a", "b", "c"]));
     let refused = world.vmctl(&["apply", "--yes"]).expect(1);
     refused.says("nothing was begun").says("of disk to begin with").says("--overcommit");
     assert_eq!(world.states().len(), 1);

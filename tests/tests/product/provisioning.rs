@@ -1,5 +1,7 @@
 //! Provisioning that fails, and how it goes on.
 
+use std::os::unix::fs::PermissionsExt;
+
 use vmctl_tests::{World, leaks};
 
 /// Three steps; each leaves a line in `ran`. The second one ends with `status`.
@@ -50,4 +52,81 @@ fn failed_provisioning_keeps_the_machine_and_goes_on_there() {
     let held = leaks::held(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
     leaks::check(&world, &held);
+}
+
+/// One guest with a second user, whose steps use every option.
+const OPTIONS: &str = r#"
+variable "token" { type "text"; sensitive }
+vm "box" {
+    image "TINY"
+    memory 192
+    ssh { user "vm" }
+    provision "shell" { script "add-user.sh"; user "root" }
+    provision "shell" {
+        inline "printf '%s|' \"$GREETING\" \"$TOKEN\" \"$(id -un)\" \"$HOME\" \"$PWD\" > /home/app/said"
+        user "app"
+        env {
+            GREETING "it's\n\"two\" lines; $(date) `id`"
+            TOKEN (var)"token"
+            folder "a name of the wrapper's own"
+        }
+    }
+    provision "file" { source "app.conf"; destination "/etc/app.conf"; mode "0640"; owner "app" }
+    provision "file" { source "site"; destination "/srv/site"; owner "app:vm" }
+    provision "file" { source "site"; destination "mine" }
+    provision "shell" { inline "sleep 98765 & echo begun; wait"; user "app"; timeout "2s" }
+}
+"#;
+
+#[test]
+fn options_of_steps_are_carried_out_and_a_step_out_of_time_leaves_nothing() {
+    let mut world = World::new(1);
+    world.set("VMCTL_VAR_token", "s3cret-token-value");
+    world.vmfile(OPTIONS);
+    world.write(
+        "add-user.sh",
+        "#!/bin/sh -e
+echo 'app:x:1500:1500::/home/app:/bin/sh' >> /etc/passwd
+echo 'app:x:1500:' >> /etc/group
+[ ! -e /etc/shadow ] || echo 'app:*:19000:0:99999:7:::' >> /etc/shadow
+mkdir /home/app
+chown app:app /home/app
+",
+    );
+    world.write("app.conf", "port 80\n");
+    world.write("site/index.html", "<p>hello\n");
+    world.write("site/with space/-rf *\n$(id)", "odd\n");
+    let site = world.project().join("site");
+    std::os::unix::fs::symlink("index.html", site.join("link")).unwrap();
+    std::fs::set_permissions(site.join("index.html"), PermissionsExt::from_mode(0o600)).unwrap();
+
+    let ended = world.vmctl(&["apply", "--yes"]).expect(5);
+    let ended = ended.says("step 6").says("timeout after 2s");
+    assert!(!ended.text().contains("s3cret"), "{}", ended.text());
+    let said = world.exec("box", "sudo cat /home/app/said");
+    assert_eq!(said, "it's\n\"two\" lines; $(date) `id`|s3cret-token-value|app|/home/app|/home/app|");
+    assert_eq!(world.exec("box", "stat -c '%a %U %G' /etc/app.conf"), "640 app app\n");
+    assert_eq!(world.exec("box", "stat -c '%a %U %G' /srv/site/index.html"), "600 app vm\n");
+    assert_eq!(world.exec("box", "readlink /srv/site/link"), "index.html\n");
+    assert_eq!(world.exec("box", "cd /srv/site && cat 'with space'/*"), "odd\n");
+    assert_eq!(world.exec("box", "stat -c '%a %U' mine/index.html"), "600 vm\n");
+    assert_eq!(world.exec("box", "ls -A /tmp; ls -A /srv; ps | grep '[9]8765' || true"), "site\n");
+
+    // What changes inside a folder runs its step again, and those after it, and no other one.
+    world.write("site/more", "new\n");
+    let more = OPTIONS.replace("timeout \"2s\"", "").replace("sleep 98765 & echo begun; wait", "echo done");
+    world.vmfile(&more);
+    let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
+    let steps = plan["changes"][0]["provision"].as_array().unwrap();
+    assert_eq!(steps.iter().map(|step| step["number"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 5, 6]);
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    assert_eq!(world.exec("box", "cat mine/more"), "new\n");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0);
+
+    // A user that there is not is told, and nothing runs as somebody else.
+    world.vmfile(
+        &more.replace("inline \"echo done\"; user \"app\"", "inline \"id -un > who\"; user \"nobody-here\""),
+    );
+    world.vmctl(&["apply", "--yes"]).expect(5).says("the guest has no user nobody-here");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }

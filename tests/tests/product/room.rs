@@ -46,8 +46,8 @@ fn two_hundred_machines_on_a_small_host_are_refused_and_throttled_when_told_to_g
     assert_eq!(world.states().len(), 0);
 
     let applied = world.vmctl(&["apply", "--yes", "--json", "--overcommit"]).expect(0);
-    // As soon as memory is short, one boot at a time: no second machine starts before the first is ready.
-    let mut booting = BTreeSet::new();
+    // Where memory is short, one boot at a time: no machine starts beside another that boots unless it leaves the reserve.
+    let (mut started, mut booting) = (0, BTreeSet::new());
     let mut throttled = false;
     for line in applied.stdout.lines() {
         let event: Value = serde_json::from_str(line).expect("a line of JSON");
@@ -55,7 +55,12 @@ fn two_hundred_machines_on_a_small_host_are_refused_and_throttled_when_told_to_g
         match (event["event"].as_str(), event["kind"].as_str()) {
             (Some("throttled"), _) => throttled = true,
             (Some("started"), Some("start")) => {
-                assert!(!throttled || booting.is_empty(), "{address} starts beside {booting:?}");
+                started += 1;
+                let has_room = started * 256 + 256 <= 4096;
+                assert!(
+                    has_room || booting.is_empty(),
+                    "{address}, the {started}., starts beside {booting:?}"
+                );
                 booting.insert(address);
             }
             (Some("done"), Some("ready")) => {

@@ -110,12 +110,35 @@ fn drift_checks_strays_and_what_is_left_alone_are_as_promised() {
         ["vm.disk-full", "resume"],
         ["vm.files", "replace"],
         ["vm.foreign", "restart"],
+        ["vm.robbed", "no-op"],
         ["vm.unreachable", "restart"],
         ["vm.waits", "create"]
     ]);
     assert_eq!(json!(alone), expected);
     apply(&world, &["--refresh-only"], 0);
     apply(&world, &[], 5);
+}
+
+#[test]
+fn volumes_that_are_kept_and_removed_are_as_promised() {
+    let world = world();
+    let volumes = "volume \"data\" size=\"1G\" { prevent-destroy; }\nvolume \"more\" size=\"2G\"\n";
+    vmfile_and(&world, &[("one", "volume \"data\"; volume \"more\"")], volumes);
+    apply(&world, &[], 0);
+    let state = document(&world, "state", &["show", "--json"], 0);
+    assert_eq!(state["state"]["records"]["vm.one"]["spec"]["volumes"][1]["name"], "more");
+    vmfile(&world, &[("one", "")]);
+    let kept = document(&world, "plan", &["plan", "--json"], 0);
+    assert_eq!(words([&kept], "/kept", "address"), set(&["volume.data", "volume.more"]));
+    apply(&world, &[], 0);
+    let removed = document(&world, "plan", &["plan", "--json", "--volumes"], 1);
+    let refused = removed["changes"].as_array().expect("changes").iter();
+    let refused: Vec<_> = refused.filter(|change| !change["refused"].is_null()).collect();
+    assert_eq!(refused[0]["address"], "volume.data");
+    vmfile_and(&world, &[("one", "volume \"data\"")], "volume \"data\" size=\"1G\"\n");
+    apply(&world, &[], 0);
+    apply(&world, &["--destroy", "--volumes"], 0);
+    document(&world, "history", &["state", "history", "--json"], 0);
 }
 
 #[test]
@@ -131,7 +154,7 @@ fn machines_in_every_state_are_as_promised() {
     let seen = ["prepared", "running", "suspended", "stopped", "failed", "destroyed", "unreachable"];
     assert_eq!(states, set(&seen));
     let vms = list["vms"].as_array().expect("machines");
-    assert_eq!(words(vms, "/damage", "kind").len(), 5, "{list:#}");
+    assert_eq!(words(vms, "/damage", "kind").len(), 6, "{list:#}");
     for vm in vms {
         let name = vm["name"].as_str().expect("a name");
         assert_eq!(document(&world, "status", &["status", name, "--json"], 0)["vm"], *vm);

@@ -189,7 +189,7 @@ pub(in super::super) static VOLUME: Shape = Shape {
         "volume",
         &[&super::PREVENT_DESTROY],
         "`volume \"data\" size=\"10G\"`",
-        "A [disk that survives](#volumes-and-shares) its machine, used as `volume \"data\"` in a `vm`",
+        "A [disk that survives](#volumes-shares-and-media) its machine, used as `volume \"data\"` in a `vm`",
     )
 };
 

@@ -121,12 +121,17 @@ pub(in super::super) static DESTINATION: Shape = Shape {
         "destination",
         Type::Text,
         "`destination \"/etc/app.conf\"`",
-        "`file`: where it goes in the guest; a relative path is below the user's home",
+        "`file`: where it goes in the guest; a relative path is below the user's home. What is in a folder goes into the folder of this name",
     )
 };
 pub(in super::super) static MODE: Shape = Shape {
     default: "that of the source",
-    ..Shape::leaf("mode", Type::Mode, "`mode \"0644\"`", "`file`: permission bits of what is written")
+    ..Shape::leaf(
+        "mode",
+        Type::Mode,
+        "`mode \"0644\"`",
+        "`file`: permission bits of what is written; a folder keeps those of its files",
+    )
 };
 pub(in super::super) static OWNER: Shape = Shape {
     default: "the user who logs in",
@@ -134,7 +139,7 @@ pub(in super::super) static OWNER: Shape = Shape {
         "owner",
         Type::Text,
         "`owner \"www-data:www-data\"`",
-        "`file`: owner, and perhaps group, of what is written",
+        "`file`: owner, and perhaps group, of what is written, by `sudo`; a user alone comes with that user's own group",
     )
 };
 pub(in super::super) const RUNS: [(&str, Run); 3] =
@@ -180,11 +185,21 @@ pub(in super::super) static ENV_ENTRY: Shape = Shape {
 };
 pub(in super::super) static STEP_USER: Shape = Shape {
     default: "the user who logs in",
-    ..Shape::leaf("user", Type::Text, "`user \"root\"`", "`shell`: who the script runs as, by `sudo`")
+    ..Shape::leaf(
+        "user",
+        Type::Text,
+        "`user \"root\"`",
+        "`shell`: who the script runs as, by `sudo` and in that user's home",
+    )
 };
 pub(in super::super) static STEP_TIMEOUT: Shape = Shape {
-    default: "none",
-    ..Shape::leaf("timeout", TIMEOUTS, "`timeout \"5m\"`", "How long the step may take")
+    default: "`\"30m\"`",
+    ..Shape::leaf(
+        "timeout",
+        TIMEOUTS,
+        "`timeout \"5m\"`",
+        "How long the step may take; then it is ended in the guest, and has failed",
+    )
 };
 
 pub(in super::super) static READY: Shape = Shape {

@@ -26,6 +26,7 @@ pub(in super::super) static VM_BLOCK: &[&Shape] = &[
     &DISK,
     &ATTACHED,
     &SHARE,
+    &MEDIA,
     &NETWORK,
     &FORWARD,
     &CLOUD_INIT,
@@ -198,7 +199,7 @@ pub(in super::super) static ATTACHED: Shape = Shape {
         "volume",
         Type::Name,
         "`volume \"data\"`",
-        "A [volume](#volumes-and-shares) of the top level that belongs to it; a volume has one machine",
+        "A [volume](#volumes-shares-and-media) of the top level that belongs to it; a volume has one machine",
     )
 };
 pub(in super::super) static SHARE: Shape = Shape {
@@ -210,7 +211,18 @@ pub(in super::super) static SHARE: Shape = Shape {
         "share",
         Type::Path,
         "`share \"./src\" \"/mnt/src\"` or `share \"./src\" \"/mnt/src\" readonly`",
-        "A folder of the host, and the absolute path at which the guest sees it; `readonly` keeps the guest from writing",
+        "A [folder of the host](#volumes-shares-and-media), and the absolute path at which the guest sees it; `readonly` keeps the guest from writing",
+    )
+};
+pub(in super::super) static MEDIA: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "media",
+        Type::Path,
+        "`media \"./tools.iso\"`",
+        "A file of the host that the guest sees as a [disk which it can only read](#volumes-shares-and-media), such as an ISO image",
     )
 };
 

@@ -17,7 +17,7 @@ const IMPATIENT: &str = "stop.patience=value:200";
 const FAULTS: [&str; 3] = ["kill", "enospc", "panic"];
 
 // Where each test disturbs an apply. Edges are here where a live process makes a difference.
-const MAKING: [&str; 11] = [
+const MAKING: [&str; 13] = [
     "state.qemu.drafted",
     "state.qemu.drafted@4",
     "state.qemu.drafted@6",
@@ -27,6 +27,8 @@ const MAKING: [&str; 11] = [
     "prepare.qemu.overlay-renamed",
     "prepare.qemu.keys-written",
     "prepare.qemu.seed-written",
+    "prepare.qemu.volume-made",
+    "prepare.qemu.volume-renamed",
     "prepare.qemu.synced",
     "prepare.qemu.prepared",
 ];
@@ -41,7 +43,8 @@ const STARTING: [&str; 7] = [
 ];
 const STOPPING: [&str; 4] =
     ["stop.qemu.pressed", "stop.qemu.ended", "stop.qemu.cleaned", "stop.effect.after"];
-const GROWING: [&str; 2] = ["update.qemu.grown", "update.qemu.brought"];
+const GROWING: [&str; 3] = ["update.qemu.grown", "update.qemu.volume-grown", "update.qemu.brought"];
+const GROWING_LIVE: [&str; 2] = ["update.qemu.volume-grown-live", "update.qemu.brought"];
 const FORWARDING: [&str; 3] = ["state.qemu.drafted", "update.qemu.brought", "update.effect.after"];
 const PAUSING: [&str; 2] = ["suspend.qemu.paused", "suspend.effect.after"];
 const UNPAUSING: [&str; 2] = ["resume.qemu.unpaused", "resume.effect.after"];
@@ -63,6 +66,7 @@ fn every_place_of_qemu_is_disturbed() {
         &STARTING,
         &STOPPING,
         &GROWING,
+        &GROWING_LIVE,
         &FORWARDING,
         &PAUSING,
         &UNPAUSING,
@@ -85,6 +89,12 @@ fn world() -> World {
     world.blank_image();
     world.arm(IMPATIENT);
     world
+}
+
+/// The machine that is off and has a volume, with what differs from time to time.
+fn stopped(gib: usize, rest: &str) -> String {
+    let volume = format!("volume \"data\" size=\"{gib}G\"");
+    format!("{volume}\nvm \"one\" {{ image \"blank.qcow2\"; volume \"data\"; {rest}; state \"stopped\" }}")
 }
 
 /// The machine that runs, with what differs from time to time.
@@ -114,7 +124,7 @@ fn converges(world: &World, after: &str) {
 }
 
 fn destroy(world: &World) {
-    world.vmctl(&["apply", "--yes", "--destroy"]).expect(0);
+    world.vmctl(&["apply", "--yes", "--destroy", "--volumes"]).expect(0);
     assert_eq!(leaks::leaks(world, Goal::Destroyed), [""; 0]);
 }
 
@@ -133,11 +143,33 @@ fn cases<'p>(points: &'p [&'p str]) -> impl Iterator<Item = (&'p str, &'static s
 #[test]
 fn machine_half_made_is_finished() {
     let mut world = world();
-    world.vmfile("vm \"one\" { image \"blank.qcow2\"; ssh { user \"vm\" }; state \"stopped\" }");
+    world.vmfile(&stopped(1, "ssh { user \"vm\" }"));
     for (point, fault) in cases(&MAKING) {
         disturb(&mut world, &["apply", "--yes"], point, fault);
         converges(&world, point);
         assert_eq!(world.vm("one")["damage"], serde_json::json!([]));
+        destroy(&world);
+    }
+}
+
+/// F3: a machine was made, nobody remembers that, and by the next apply the file asks for another one.
+#[test]
+fn machine_half_made_is_made_as_the_file_says_by_then() {
+    let mut world = world();
+    for point in ["prepare.effect.after", "prepare.qemu.overlay-made", "prepare.qemu.seed-written"] {
+        world.vmfile(&stopped(1, "memory 64; cloud-init { hostname \"first\" }"));
+        disturb(&mut world, &["apply", "--yes"], point, "kill");
+        world.vmfile(&stopped(1, "memory 96; cloud-init { hostname \"second\" }"));
+        converges(&world, point);
+        let folder = world.vm("one")["work_dir"].as_str().expect("a folder").to_owned();
+        let seed = std::fs::read(format!("{folder}/seed.img")).expect("a seed");
+        let says = |word: &str| seed.windows(word.len()).any(|found| found == word.as_bytes());
+        assert!(says("second") && !says("first"), "{point}: the seed is of the first attempt");
+        let manifest = std::fs::read_to_string(format!("{folder}/manifest.json")).expect("a manifest");
+        assert!(
+            manifest.contains("\"memory_mib\":96") || manifest.contains("\"memory_mib\": 96"),
+            "{manifest}"
+        );
         destroy(&world);
     }
 }
@@ -180,7 +212,7 @@ fn machine_half_stopped_is_stopped_and_started_once() {
 #[test]
 fn disk_half_grown_is_grown() {
     let mut world = world();
-    let sized = |gib: usize| format!("vm \"one\" {{ image \"blank.qcow2\"; disk {gib}; state \"stopped\" }}");
+    let sized = |gib: usize| stopped(gib, &format!("disk {gib}"));
     world.vmfile(&sized(1));
     world.vmctl(&["apply", "--yes"]).expect(0);
     for (number, (point, fault)) in cases(&GROWING).enumerate() {
@@ -208,6 +240,8 @@ fn running_machine_half_changed_is_changed_and_goes_on() {
         (&PAUSING, &calm, &paused),
         (&UNPAUSING, &paused, &calm),
     ];
+    let sized =
+        |gib: usize| format!("volume \"data\" size=\"{gib}G\"\n{}", running("memory 64; volume \"data\""));
     for (points, before, after) in changes {
         for (point, fault) in cases(points) {
             world.vmfile(before);
@@ -217,6 +251,15 @@ fn running_machine_half_changed_is_changed_and_goes_on() {
             converges(&world, point);
             assert_eq!(world.pid("one"), pid, "{point}={fault}: it goes on");
         }
+    }
+    world.vmfile(&sized(1));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let pid = world.pid("one");
+    for (number, (point, fault)) in cases(&GROWING_LIVE).enumerate() {
+        world.vmfile(&sized(2 + number));
+        disturb(&mut world, &["apply", "--yes"], point, fault);
+        converges(&world, point);
+        assert_eq!(world.pid("one"), pid, "{point}={fault}: it goes on");
     }
     destroy(&world);
 }
@@ -242,11 +285,11 @@ fn machine_is_taken_up_although_that_was_killed_too() {
     let mut world = world();
     let mut met = 0;
     for (machine, points, arguments) in [
-        ("memory 64; ssh { user \"vm\" }; state \"stopped\"", &MAKING[..], &["apply", "--yes"][..]),
-        ("memory 64", &STARTING, &["apply", "--yes"]),
-        ("memory 64", &DESTROYING, &["apply", "--yes", "--destroy"]),
+        (stopped(1, "ssh { user \"vm\" }"), &MAKING[..], &["apply", "--yes"][..]),
+        (running("memory 64"), &STARTING, &["apply", "--yes"]),
+        (running("memory 64"), &DESTROYING, &["apply", "--yes", "--destroy"]),
     ] {
-        world.vmfile(&running(machine));
+        world.vmfile(&machine);
         for (number, first) in points.iter().enumerate() {
             // Recovery goes over the same place again, or comes to the next one.
             for second in points.iter().skip(number).take(2) {

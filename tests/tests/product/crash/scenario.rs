@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use vmctl_tests::leaks::{self, Goal};
@@ -9,9 +10,12 @@ use vmctl_tests::{Ended, Saved, World};
 
 /// Machines as they are made: one that others need, one that is suspended, one that will be let go of.
 const MADE: &str = r#"
+volume "pages" size="1G"
+volume "rows" size="1G"
 vm "db" {
     image "blank.qcow2"
     backend "noop"
+    volume "rows"
     ssh { user "vm" }
     provision "shell" { script "one.sh"RERUN }
     provision "shell" { script "two.sh"RERUN }
@@ -21,6 +25,7 @@ vm "web" {
     backend "noop"
     memory 256
     depends-on "db"
+    volume "pages"
     ssh { user "vm" }
     provision "shell" { script "one.sh"RERUN }
 }
@@ -31,9 +36,12 @@ vm "old" { image "blank.qcow2"; backend "noop" }
 
 /// The same after many edits: update in place, restart, replace, resume, suspend, let go, provision further.
 const CHANGED: &str = r#"
+volume "pages" size="2G"
+volume "rows" size="2G"
 vm "db" {
     image "blank.qcow2"
     backend "noop"
+    volume "rows"
     ssh { user "vm" }
     forward host=5432 guest=5432
     provision "shell" { script "one.sh"RERUN }
@@ -50,7 +58,7 @@ vm "web" {
 }
 vm "cache" { image "other.qcow2"; backend "noop"; ssh { user "vm" }; provision "shell" { script "one.sh"RERUN } }
 vm "asleep" { image "blank.qcow2"; backend "noop" }
-vm "new" { image "blank.qcow2"; backend "noop"; state "suspended" }
+vm "new" { image "blank.qcow2"; backend "noop"; volume "pages"; state "suspended" }
 removed "old"
 "#;
 
@@ -74,7 +82,7 @@ impl Scenario {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Create | Self::Change => &["apply", "--yes"],
-            Self::Destroy => &["apply", "--yes", "--destroy"],
+            Self::Destroy => &["apply", "--yes", "--destroy", "--volumes"],
         }
     }
 
@@ -119,6 +127,8 @@ struct End {
     phases: BTreeMap<String, Value>,
     /// What ran in each machine, in order.
     ran: BTreeMap<&'static str, Vec<String>>,
+    /// What each volume says of itself.
+    volumes: BTreeMap<PathBuf, String>,
 }
 
 impl Stage {
@@ -199,6 +209,7 @@ impl Stage {
         assert!(leaks.is_empty(), "{}\nafter\n{what}----\n{}", leaks.join("\n"), ended.text());
         let end = End::of(&self.world);
         assert_eq!(end.phases, self.good_end.phases, "after\n{what}");
+        assert_eq!(end.volumes, self.good_end.volumes, "after\n{what}");
         for (name, ran) in &self.good_end.ran {
             let found = &end.ran[name];
             let twice = found.len() > ran.len();
@@ -219,7 +230,10 @@ impl End {
         let snapshot: Value = serde_json::from_slice(&snapshot).unwrap();
         let records = snapshot["records"].as_object().unwrap().iter();
         let phases = records.map(|(address, record)| (address.clone(), record["phase"].clone())).collect();
-        Self { phases, ran }
+        let volumes = std::fs::read_dir(world.data().join("projects/shop/volumes")).unwrap();
+        let volumes = volumes.map(|volume| volume.unwrap().path().join("manifest.json"));
+        let volumes = volumes.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect();
+        Self { phases, ran, volumes }
     }
 }
 

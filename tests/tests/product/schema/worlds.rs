@@ -54,7 +54,7 @@ network \"lan\" { subnet \"10.77.0.0/24\" }
 volume \"data\" size=\"1.5G\"
 vm \"planned\" {
     kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; accel \"tcg\"; qemu-arg \"-S\"
-    disk \"1.5G\"; volume \"data\"; share \".\" \"/mnt\" readonly
+    disk \"1.5G\"; volume \"data\"; share \".\" \"/mnt\" readonly; media \"setup.sh\"
     network \"private\" name=\"lan\" address=\"10.77.0.2\"; network \"private\" name=\"wan\"; network \"tap\"
 }
 network \"wan\"
@@ -119,6 +119,9 @@ pub(super) fn changed() -> World {
     world
 }
 
+/// A volume that one of the machines has.
+const VOLUME: &str = "volume \"data\" size=\"1G\"\n";
+
 /// One fake machine for each kind of drift that it can have, named after it, and one for all that files can have.
 pub(super) fn drifted() -> World {
     let world = world();
@@ -141,11 +144,13 @@ pub(super) fn drifted() -> World {
         ("files", ""),
         ("foreign", ""),
         ("idle", "state \"stopped\""),
+        ("robbed", "volume \"data\""),
         ("checked", "check \"first\" { log \"x\" }; check \"second\" { log \"x\" }"),
     ];
     let machines: Vec<_> = kinds.map(|name| (name, "")).into_iter().chain(forwards).chain(others).collect();
-    vmfile(&world, &machines);
+    vmfile_and(&world, &machines, VOLUME);
     world.vmctl(&["apply", "--yes"]).expect(0);
+    fs::remove_file(world.data().join("projects/shop/volumes/data/disk.qcow2")).expect("a volume");
 
     for (name, state) in [
         ("powered-off", "stopped"),
@@ -199,6 +204,6 @@ pub(super) fn drifted() -> World {
             _ => vm(name, rest),
         })
         .collect();
-    world.vmfile(&(edited + &vm("waits", "depends-on \"unreachable\"")));
+    world.vmfile(&(edited + &vm("waits", "depends-on \"unreachable\"") + VOLUME));
     world
 }

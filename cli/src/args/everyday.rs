@@ -1,0 +1,133 @@
+//! Options of the short ways: `up`, `down` and what works on machines by name.
+
+use std::time::Duration;
+
+use clap::Args;
+use vmctl_planner::vmfile::parse_duration;
+use vmctl_providers::Name;
+
+use super::{CarryingArgs, machine_name};
+
+/// Machines, all of them unless some are named.
+#[derive(Debug, Args)]
+pub(crate) struct SomeArgs {
+    /// Machines [default: all of the project]
+    #[arg(value_name = "VM", value_parser = machine_name)]
+    pub(crate) vms: Vec<Name>,
+    /// The same as naming it; may be repeated
+    #[arg(long = "name", value_name = "VM", value_parser = machine_name)]
+    pub(crate) named: Vec<Name>,
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl up\n  vmctl up web          Only `web` and what it needs\n  vmctl up --yes        Without a question, whatever is lost\n\n`up` is `apply` without its question. Only where a machine's disk would be lost it asks, as `apply` does.\nExit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) some: SomeArgs,
+    /// Ask nothing, even where a disk is lost
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `down`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl down               Stop all machines of the project; `vmctl up` starts them again\n  vmctl down web\n  vmctl down --destroy     Remove them, with their disks; volumes stay\n\nWhat is recorded counts: machines that are no longer in the VMFile go down too.\nOn a terminal, --destroy asks first, unless --yes is given.\nExit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) some: SomeArgs,
+    /// Remove the machines, with their disks, and what needs them
+    #[arg(long)]
+    pub(crate) destroy: bool,
+    /// Remove their volumes as well, with all that is on them
+    #[arg(long, requires = "destroy")]
+    pub(crate) volumes: bool,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How long a guest may take to power off before its process is ended [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = patience, conflicts_with = "destroy")]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `reload`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl reload web\n  vmctl reload --yes     All machines of the VMFile\n\nThe disks are lost. On a terminal it asks first, unless --yes is given. `vmctl stop web && vmctl start web`\nkeeps the disk. Exit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    pub(crate) some: SomeArgs,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `start`, `suspend` and `resume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl start web\n  vmctl suspend web db\n  vmctl resume web\n\nThese work on machines as they are recorded, and change nothing else about them. The VMFile still says what the\nnext `vmctl apply` makes of them. `start` returns when the machine runs; `vmctl up` waits until it is ready.\nExit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct MachinesArgs {
+    /// Machines
+    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    pub(crate) vms: Vec<Name>,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl stop web\n  vmctl stop web db --timeout 5s\n\nThe guest is asked to power off; one that does not within the timeout is ended. Its disk stays, and\n`vmctl start` starts it again. The VMFile still says what the next `vmctl apply` makes of it.\nExit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct StopArgs {
+    /// Machines
+    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    pub(crate) vms: Vec<Name>,
+    /// How long a guest may take to power off before its process is ended, as `30s` or in seconds [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = patience)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `destroy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl destroy web\n  vmctl destroy web --yes\n\nRemoves the machine, its disk, and the machines that need it; its volumes stay without --volumes. On a terminal it asks first, unless --yes is\ngiven. A machine that is still in the VMFile is made again by the next `vmctl apply`.\nExit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct DestroyArgs {
+    /// Machines
+    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    pub(crate) vms: Vec<Name>,
+    /// Remove their volumes as well, with all that is on them
+    #[arg(long)]
+    pub(crate) volumes: bool,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// A duration with a unit, or a number of seconds.
+fn patience(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => parse_duration(text).map_err(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! The short ways: `up`, `down`, `reload`, `start`, `stop`, `suspend`, `resume`, `destroy`. Each is an apply of a plan.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use vmctl_planner::{Mode, Options, Turn, Values};
+use vmctl_providers::Name;
+
+use super::apply::{self, Asks, Order, look_of};
+use super::plan::Goal;
+use crate::args::{
+    CarryingArgs, DestroyArgs, DownArgs, MachinesArgs, PlanningArgs, ReloadArgs, StopArgs, UpArgs,
+};
+use crate::context::Context;
+use crate::error::{CliError, Exit, can_ask};
+
+/// Runs `up`.
+pub(crate) fn up(ctx: &Context, args: UpArgs) -> Result<Exit, CliError> {
+    let UpArgs { some, yes, overcommit, carrying } = args;
+    let target = [some.vms, some.named].concat();
+    let planning = PlanningArgs { target, overcommit, ..PlanningArgs::default() };
+    let asks = if yes { Asks::Nothing } else { Asks::ForLosses };
+    let order = Order::new("up", Goal::of(ctx, &planning)?, asks);
+    apply::carry_out(ctx, &carrying, Order { look: look_of(&planning), ..order })
+}
+
+/// Runs `down`.
+pub(crate) fn down(ctx: &Context, args: DownArgs) -> Result<Exit, CliError> {
+    let DownArgs { some, destroy, volumes, yes, timeout, carrying } = args;
+    let vms = [some.vms, some.named].concat();
+    if destroy {
+        remove(ctx, "down --destroy", vms, volumes, yes, carrying)
+    } else {
+        turned(ctx, "down", vms, Turn::Stop, timeout, carrying)
+    }
+}
+
+/// Runs `reload`.
+pub(crate) fn reload(ctx: &Context, args: ReloadArgs) -> Result<Exit, CliError> {
+    let ReloadArgs { some, yes, carrying } = args;
+    let mut replace = [some.vms, some.named].concat();
+    let everything = Goal::of(ctx, &PlanningArgs::default())?;
+    if replace.is_empty() {
+        replace.extend(everything.desired.iter().flat_map(|desired| desired.vms.keys().cloned()));
+    }
+    let planning = PlanningArgs { target: replace.clone(), replace, ..PlanningArgs::default() };
+    apply::carry_out(ctx, &carrying, Order::new("reload", Goal::of(ctx, &planning)?, on_a_terminal(yes)))
+}
+
+/// Runs `start`, `suspend` and `resume`.
+pub(crate) fn turn(ctx: &Context, args: MachinesArgs, turn: Turn) -> Result<Exit, CliError> {
+    turned(ctx, turn.as_str(), args.vms, turn, None, args.carrying)
+}
+
+/// Runs `stop`.
+pub(crate) fn stop(ctx: &Context, args: StopArgs) -> Result<Exit, CliError> {
+    turned(ctx, "stop", args.vms, Turn::Stop, args.timeout, args.carrying)
+}
+
+/// Runs `destroy`.
+pub(crate) fn destroy(ctx: &Context, args: DestroyArgs) -> Result<Exit, CliError> {
+    remove(ctx, "destroy", args.vms, args.volumes, args.yes, args.carrying)
+}
+
+fn remove(
+    ctx: &Context,
+    command: &'static str,
+    target: Vec<Name>,
+    volumes: bool,
+    yes: bool,
+    carrying: CarryingArgs,
+) -> Result<Exit, CliError> {
+    let planning = PlanningArgs { destroy: true, target, volumes, ..PlanningArgs::default() };
+    apply::carry_out(ctx, &carrying, Order::new(command, Goal::of(ctx, &planning)?, on_a_terminal(yes)))
+}
+
+/// Who wrote the command said already what is to go; a person gets a second chance.
+fn on_a_terminal(yes: bool) -> Asks {
+    if yes || !can_ask() { Asks::Nothing } else { Asks::Always }
+}
+
+fn turned(
+    ctx: &Context,
+    command: &'static str,
+    vms: Vec<Name>,
+    turn: Turn,
+    timeout: Option<Duration>,
+    carrying: CarryingArgs,
+) -> Result<Exit, CliError> {
+    let Some(project) = ctx.named_project()? else {
+        return Err(CliError::new("nothing says which project is meant: no VMFile is here")
+            .help("change to the project's folder, or pass --file PATH or --project NAME".to_owned()));
+    };
+    let targets: BTreeSet<Name> = vms.iter().cloned().collect();
+    let goal = Goal {
+        project,
+        desired: None,
+        warnings: Vec::new(),
+        values: Values::default(),
+        options: Options { mode: Mode::Turn(turn), targets, ..Options::default() },
+    };
+    let order = Order { stop_timeout: timeout, ..Order::new(command, goal, Asks::Nothing) };
+    apply::carry_out(ctx, &carrying, order)
+}
