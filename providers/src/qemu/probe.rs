@@ -13,6 +13,7 @@ use super::argv::marks;
 use super::backend::QemuBackend;
 use super::console::Search;
 use super::guest::{console_tail, while_alive};
+use super::names;
 use super::shares::mount;
 use super::standstill::Standstill;
 use crate::abilities::{Probe, Readiness, Verdict};
@@ -95,6 +96,7 @@ impl QemuBackend {
                         current.store(number, Ordering::Relaxed);
                         self.wait_for(&asked, probe, readiness.timeout).await?;
                     }
+                    self.name_peers(&asked).await?;
                     self.mount_shares(&asked).await
                 };
                 let result: Result<()> = standstill.watch(asking).await;
@@ -205,6 +207,16 @@ impl QemuBackend {
             Some(session) => Ok(session),
             None => self.log_in(asked.vm, asked.process, asked.patience()).await,
         }
+    }
+
+    /// Tells the guest which machines are in its private networks. Some guests forget that when they restart.
+    async fn name_peers(&self, asked: &Asked<'_>) -> Result<()> {
+        let vm = asked.vm;
+        if vm.ssh.is_none() || !names::are_to_be_told(vm)? {
+            return Ok(());
+        }
+        let session = self.login(asked).await?;
+        names::tell(vm, &session, asked.deadline).await
     }
 
     /// Mounts the folders of the host where somebody can log in; elsewhere the guest does so itself, or nobody.
