@@ -19,6 +19,7 @@ mod interruption;
 mod life;
 mod locking;
 mod moved;
+mod networks;
 mod outputs;
 mod plans;
 mod power_cut;
