@@ -92,12 +92,20 @@ impl QemuBackend {
             loop {
                 let asked = Asked { vm, process: &process, deadline: Instant::now() + left };
                 let asking = async {
+                    let is_named = names::are_to_be_told(vm)?;
+                    let mut to_furnish = vm.ssh.is_some() && (is_named || !vm.machine.shares.is_empty());
                     for (number, probe) in readiness.probes.iter().enumerate() {
                         current.store(number, Ordering::Relaxed);
+                        // What is asked inside the guest may be about a share, or name another machine.
+                        if matches!(probe, Probe::Tcp(_) | Probe::Exec(_)) && std::mem::take(&mut to_furnish)
+                        {
+                            self.wait_for(&asked, &Probe::Login, readiness.timeout).await?;
+                            self.furnish(&asked, is_named).await?;
+                        }
                         self.wait_for(&asked, probe, readiness.timeout).await?;
                     }
-                    self.name_peers(&asked).await?;
-                    self.mount_shares(&asked).await
+                    // Where nobody can log in the guest does so itself, or nobody.
+                    if to_furnish { self.furnish(&asked, is_named).await } else { Ok(()) }
                 };
                 let result: Result<()> = standstill.watch(asking).await;
                 left = standstill.take();
@@ -209,24 +217,17 @@ impl QemuBackend {
         }
     }
 
-    /// Tells the guest which machines are in its private networks. Some guests forget that when they restart.
-    async fn name_peers(&self, asked: &Asked<'_>) -> Result<()> {
-        let vm = asked.vm;
-        if vm.ssh.is_none() || !names::are_to_be_told(vm)? {
-            return Ok(());
-        }
+    /// Tells a guest to which one can log in which machines are in its private networks, where `is_named` (some forget
+    /// that when they restart), and mounts the folders of the host.
+    async fn furnish(&self, asked: &Asked<'_>, is_named: bool) -> Result<()> {
         let session = self.login(asked).await?;
-        names::tell(vm, &session, asked.deadline).await
-    }
-
-    /// Mounts the folders of the host where somebody can log in; elsewhere the guest does so itself, or nobody.
-    async fn mount_shares(&self, asked: &Asked<'_>) -> Result<()> {
-        let Asked { vm, deadline, .. } = asked;
-        if vm.ssh.is_none() || vm.machine.shares.is_empty() {
-            return Ok(());
+        if is_named {
+            names::tell(asked.vm, &session, asked.deadline).await?;
         }
-        let session = self.login(asked).await?;
-        mount(&session, &vm.machine.shares, *deadline).await
+        if !asked.vm.machine.shares.is_empty() {
+            mount(&session, &asked.vm.machine.shares, asked.deadline).await?;
+        }
+        Ok(())
     }
 
     /// See [`crate::GuestAccess::probe`].
