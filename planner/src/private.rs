@@ -255,12 +255,15 @@ mod tests {
 
     const LINEAGE: Uuid = Uuid::from_u128(1);
 
+    /// Networks, each with the address that is stated.
+    type Cards<'c> = &'c [(&'c str, Option<&'c str>)];
+
     fn nothing(lineage: Uuid) -> Snapshot {
         Snapshot::empty(lineage, Timestamp::UNIX_EPOCH)
     }
 
     /// Machines, each with its networks and the addresses that are stated.
-    fn desired(subnet: Option<(&str, u8)>, vms: &[(&str, &[(&str, Option<&str>)])]) -> Desired {
+    fn desired(subnet: Option<(&str, u8)>, vms: &[(&str, Cards)]) -> Desired {
         let mut desired = Desired::new("shop".parse().unwrap());
         for (name, cards) in vms {
             let mut vm = DesiredVm::new(name.parse().unwrap());
