@@ -248,7 +248,7 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Restart),
         effect: "the guest boots with other network cards, or with another address on one of them; an address that nobody wrote is chosen once and kept",
-        value: |vm| list(&vm.networks.iter().map(network_text).collect::<Vec<_>>()),
+        value: |vm| json(&vm.networks.iter().map(network_words).collect::<Vec<_>>()),
         keep: |vm, old| vm.networks.clone_from(&old.networks),
     },
     Field {
@@ -418,20 +418,14 @@ fn volume_text(volume: &crate::desired::VmVolume) -> String {
     format!("{} ({}{protected})", volume.name, crate::admission::size(volume.size_bytes))
 }
 
-/// A network card as shown: `user`, `user isolated`, `private lan 10.77.0.10/24`, `tap br0`.
-pub(crate) fn network_text(network: &NetworkConfig) -> String {
-    match network {
-        NetworkConfig::User => "user".to_owned(),
-        NetworkConfig::Isolated => "user isolated".to_owned(),
-        NetworkConfig::Tap { bridge } => format!("tap {bridge}"),
-        NetworkConfig::Vnic { name } => format!("vnic {name}"),
-        NetworkConfig::Private { name, address, link } => {
-            let address = address.map(|address| format!(" {address}")).unwrap_or_default();
-            let prefix = link.as_ref().map(|link| format!("/{}", link.prefix)).unwrap_or_default();
-            format!("private {name}{address}{prefix}")
-        }
-        NetworkConfig::None => "none".to_owned(),
+/// A network card as it is compared and shown: without the group that carries it and the machines that are in it.
+fn network_words(network: &NetworkConfig) -> Value {
+    let mut words = json(network);
+    if let (Some(link), Value::Object(entries)) = (network.link(), &mut words) {
+        entries.remove("link");
+        entries.insert("prefix".to_owned(), Value::from(link.prefix));
     }
+    words
 }
 
 fn peers(vm: &RecordedVm) -> impl Iterator<Item = &Peer> {

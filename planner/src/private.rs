@@ -243,3 +243,154 @@ fn head(hash: &[u8]) -> [u8; 4] {
     head.copy_from_slice(&hash[..4]);
     head
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use vmctl_state::{Address, Phase, Record};
+
+    use super::*;
+    use crate::desired::PrivateNetwork;
+    use crate::recorded::RecordedVm;
+
+    const LINEAGE: Uuid = Uuid::from_u128(1);
+
+    /// Networks, each with the address that is stated.
+    type Cards<'c> = &'c [(&'c str, Option<&'c str>)];
+
+    fn nothing(lineage: Uuid) -> Snapshot {
+        Snapshot::empty(lineage, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Machines, each with its networks and the addresses that are stated.
+    fn desired(subnet: Option<(&str, u8)>, vms: &[(&str, Cards)]) -> Desired {
+        let mut desired = Desired::new("shop".parse().unwrap());
+        for (name, cards) in vms {
+            let mut vm = DesiredVm::new(name.parse().unwrap());
+            for (network, address) in *cards {
+                let subnet =
+                    subnet.map(|(network, prefix)| Subnet { network: network.parse().unwrap(), prefix });
+                desired.networks.insert(network.parse().unwrap(), PrivateNetwork { subnet });
+                vm.networks.push(NetworkConfig::Private {
+                    name: network.parse().unwrap(),
+                    address: address.map(|address| address.parse().unwrap()),
+                    link: None,
+                });
+            }
+            desired.vms.insert(vm.name.clone(), vm);
+        }
+        desired
+    }
+
+    /// The state after all of it was applied.
+    fn applied(desired: &Desired) -> Snapshot {
+        let mut snapshot = nothing(LINEAGE);
+        for vm in desired.vms.values() {
+            let address = Address::vm(vm.name.as_str());
+            let record = Record {
+                address: address.clone(),
+                instance: Uuid::nil(),
+                backend: "qemu".to_owned(),
+                spec: serde_json::to_value(RecordedVm::from(vm)).unwrap(),
+                handle: None,
+                phase: Phase::Running,
+                ready: true,
+                taint: None,
+                provisioned: Vec::new(),
+                interrupted: None,
+                provision_failed: None,
+                created: Timestamp::UNIX_EPOCH,
+                updated: Timestamp::UNIX_EPOCH,
+            };
+            snapshot.records.insert(address, record);
+        }
+        snapshot
+    }
+
+    fn places(desired: &Desired) -> Vec<(String, Ipv4Addr, u8, SocketAddrV4)> {
+        let cards = desired.vms.values().flat_map(|vm| vm.networks.iter().map(move |card| (vm, card)));
+        cards
+            .filter_map(|(vm, card)| match card {
+                NetworkConfig::Private { address: Some(address), link: Some(link), .. } => {
+                    Some((vm.name.to_string(), *address, link.prefix, link.hub))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn addresses(desired: &Desired) -> Vec<String> {
+        places(desired).into_iter().map(|(name, address, ..)| format!("{name} {address}")).collect()
+    }
+
+    #[test]
+    fn addresses_stay_whoever_comes_and_goes() {
+        let lan: &[(&str, Option<&str>)] = &[("lan", None)];
+        let subnet = Some(("10.77.0.0", 24));
+        let first = desired(subnet, &[("b", lan), ("c", lan)]);
+        let first = laid_out(&first, &nothing(LINEAGE)).unwrap();
+        assert_eq!(addresses(&first), ["b 10.77.0.10", "c 10.77.0.11"]);
+        let state = applied(&first);
+        // One joins before the others by name, one leaves: its address is not given away while it may still have it.
+        let second = desired(subnet, &[("a", lan), ("c", lan)]);
+        let second = laid_out(&second, &state).unwrap();
+        assert_eq!(addresses(&second), ["a 10.77.0.12", "c 10.77.0.11"]);
+        // An address that is stated is taken from who was given it.
+        let third = desired(subnet, &[("a", &[("lan", Some("10.77.0.11"))]), ("c", lan)]);
+        assert_eq!(addresses(&laid_out(&third, &state).unwrap()), ["a 10.77.0.11", "c 10.77.0.12"]);
+        // Another subnet has other addresses.
+        let fourth = desired(Some(("10.78.0.0", 29)), &[("b", lan), ("c", lan)]);
+        assert_eq!(addresses(&laid_out(&fourth, &state).unwrap()), ["b 10.78.0.1", "c 10.78.0.2"]);
+    }
+
+    #[test]
+    fn subnet_and_group_are_chosen_once_and_no_two_are_the_same() {
+        let both: &[(&str, Option<&str>)] = &[("lan", None), ("back", None)];
+        let asked = desired(None, &[("a", both), ("b", both)]);
+        let chosen = laid_out(&asked, &nothing(LINEAGE)).unwrap().into_owned();
+        let found = places(&chosen);
+        let (lan, back) = (&found[0], &found[1]);
+        let subnet = |place: &(String, Ipv4Addr, u8, SocketAddrV4)| Subnet {
+            network: Subnet { network: place.1, prefix: place.2 }.first(),
+            prefix: place.2,
+        };
+        assert!(!subnet(lan).overlaps(subnet(back)) && RANGE.contains(lan.1) && lan.3 != back.3);
+        assert!(lan.3.ip().is_multicast() && lan.3.port() >= 0xc000);
+        // The lineage of another data folder gives other groups; a state that has them keeps them.
+        let elsewhere = laid_out(&asked, &nothing(Uuid::from_u128(2))).unwrap();
+        assert_ne!(places(&elsewhere)[0].3, lan.3);
+        let mut state = applied(&chosen);
+        state.lineage = Uuid::from_u128(2);
+        assert_eq!(places(&laid_out(&asked, &state).unwrap()), found);
+    }
+
+    #[test]
+    fn each_knows_the_others_by_all_their_names() {
+        let lan: &[(&str, Option<&str>)] = &[("lan", None)];
+        let asked = desired(Some(("10.77.0.0", 24)), &[("a", lan), ("Db_1", lan), ("alone", &[])]);
+        let chosen = laid_out(&asked, &nothing(LINEAGE)).unwrap();
+        let known = |name: &str| {
+            let links = chosen.vms[name].networks.iter().filter_map(NetworkConfig::link);
+            links.flat_map(|link| &link.peers).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(known("a"), ["10.77.0.10 Db_1 Db_1.lan db-1"]);
+        assert_eq!(known("Db_1"), ["10.77.0.11 a a.lan"]);
+        assert_eq!(known("alone"), [""; 0]);
+    }
+
+    #[test]
+    fn network_without_room_is_an_error() {
+        let lan: &[(&str, Option<&str>)] = &[("lan", None)];
+        let names: Vec<String> = (0..7).map(|number| format!("vm{number}")).collect();
+        let vms: Vec<_> = names.iter().map(|name| (name.as_str(), lan)).collect();
+        let error = laid_out(&desired(Some(("10.77.0.0", 29)), &vms), &nothing(LINEAGE)).unwrap_err();
+        assert_eq!(error.to_string(), "the network `lan` has no address left in 10.77.0.0/29");
+        // One whose size nobody wrote is large enough.
+        let names: Vec<String> = (0..300).map(|number| format!("vm{number}")).collect();
+        let vms: Vec<_> = names.iter().map(|name| (name.as_str(), lan)).collect();
+        let chosen = desired(None, &vms);
+        let chosen = laid_out(&chosen, &nothing(LINEAGE)).unwrap();
+        let different: BTreeSet<Ipv4Addr> = places(&chosen).into_iter().map(|place| place.1).collect();
+        assert_eq!((different.len(), places(&chosen)[0].2), (300, 22));
+    }
+}
