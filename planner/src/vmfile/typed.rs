@@ -97,6 +97,8 @@ pub struct Vm {
     pub image: Option<Spanned<Image>>,
     /// `sha256` of the image.
     pub sha256: Option<Spanned<String>>,
+    /// `arch`.
+    pub arch: Option<Spanned<Arch>>,
     /// `firmware`.
     pub firmware: Option<Spanned<Firmware>>,
     /// `kernel`: path of a kernel.
@@ -111,6 +113,8 @@ pub struct Vm {
     pub cpu: Option<Spanned<String>>,
     /// `accel`.
     pub accel: Option<Spanned<AccelChoice>>,
+    /// `vnc "tcp"`.
+    pub vnc: Option<Spanned<VncTcp>>,
     /// `qemu-arg`, one entry for each value.
     pub qemu_args: Vec<Spanned<String>>,
     /// `vcpus`.

@@ -59,6 +59,9 @@ impl QemuBackend {
         }
         let mut changed = manifest.clone();
         changed.name = spec.name.clone();
+        if live.is_none() {
+            changed.uefi = self.ensure_uefi(&work, &wanted, manifest.uefi.as_ref()).await?;
+        }
         changed.machine = wanted;
         changed.ssh = spec.ssh.clone();
         let handle = match live {
