@@ -78,7 +78,7 @@ fn text(facts: &Facts, guest: Option<&GuestFacts>, state: String) -> String {
         ("Work folder", path(&facts.work_dir)),
         ("Overlay", path(&facts.overlay)),
         ("Seed", path(&facts.seed)),
-        ("UEFI variables", path(&facts.uefi_variables)),
+        ("Variables", path(&facts.uefi_variables)),
         ("PID", facts.pid.map(|pid| pid.to_string())),
         ("Accelerator", facts.accel.clone()),
         ("VNC", facts.vnc.clone()),

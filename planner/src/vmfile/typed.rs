@@ -10,7 +10,7 @@ use vmctl_providers::provision::StepOptions;
 use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol};
 
 use super::ast::Spanned;
-use crate::desired::{AccelChoice, Firmware, OutputPart, Power, Subnet, Until};
+use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp};
 
 /// A whole VMFile.
 #[derive(Debug, Clone, PartialEq, Default)]

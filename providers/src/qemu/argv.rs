@@ -38,6 +38,9 @@ const CONSOLE_MARK: &str = "console-from-";
 /// The port of display 0 (RFC 6143).
 const VNC_PORTS: u16 = 5900;
 
+/// What QEMU knows the display over TCP by.
+pub(crate) const TCP_DISPLAY: &str = "tcp";
+
 /// The last display that is tried where none is asked for.
 const MORE_DISPLAYS: u16 = 99;
 
@@ -126,7 +129,7 @@ fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
             args.device(&json!({"driver": "ramfb", "id": "video0"}));
         }
     }
-    args.pair("-display", "none").pair("-vnc", vnc(hardware, text(&run.vnc())?));
+    display(args, hardware, text(&run.vnc())?);
 
     args.pair("-chardev", socket("agent", text(&run.guest_agent())?, &[]));
     args.device(&json!({"driver": "virtio-serial-pci", "id": "channels"}));
@@ -139,17 +142,16 @@ fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
     Ok(())
 }
 
-/// Where the display is served: on a private socket, and over TCP where that is asked for, then behind a password.
-/// Until one is set there is none that opens it.
-fn vnc(hardware: &Hardware, socket: &str) -> String {
-    let socket = format!("unix:{}", doubled(socket));
-    let tcp = hardware.vnc.map(|tcp| match tcp.port {
-        Some(port) => format!("vnc=127.0.0.1:{},password=on", port.saturating_sub(VNC_PORTS)),
-        None => format!("vnc=127.0.0.1:0,to={},password=on", MORE_DISPLAYS),
+/// Serves the display: on a private socket, and over TCP where that is asked for, then behind a password. Until that is
+/// set, none opens it.
+fn display(args: &mut Args, hardware: &Hardware, socket: &str) {
+    args.pair("-display", "none").pair("-vnc", format!("unix:{}", doubled(socket)));
+    let place = hardware.vnc.map(|tcp| match tcp.port {
+        Some(port) => format!("127.0.0.1:{}", port.saturating_sub(VNC_PORTS)),
+        None => format!("127.0.0.1:0,to={MORE_DISPLAYS}"),
     });
-    match tcp {
-        None => socket,
-        Some(tcp) => format!("vnc={socket},{tcp}"),
+    if let Some(place) = place {
+        args.pair("-vnc", format!("{place},password=on,id={TCP_DISPLAY}"));
     }
 }
 
@@ -351,7 +353,7 @@ mod tests {
             lines.lines().filter(|line| ["uefi", "-vnc"].iter().any(|word| line.contains(word))).collect();
         insta::assert_snapshot!(told.join("\n"));
         vm.machine.hardware.vnc = Some(VncTcp { port: None });
-        assert!(lines_of(&vm, &Accel::Kvm).contains(",vnc=127.0.0.1:0,to=99,password=on\n"));
+        assert!(lines_of(&vm, &Accel::Kvm).contains("-vnc 127.0.0.1:0,to=99,password=on,id=tcp\n"));
 
         vm.uefi = None;
         let run = RuntimeDir::new(Path::new("/run"), vm.id);

@@ -288,15 +288,15 @@ mod tests {
         fs::write(system.join("20-memory.json"), r#"{"interface-types": ["uefi"], "mapping": {"device": "memory", "filename": "/x"}, "targets": [{"architecture": "x86_64", "machines": ["*"]}], "features": []}"#).unwrap();
         let folders = [own.clone(), system.clone(), folder.path().join("missing")];
         for (machine, arch, expected) in [
-            (None, Arch::X86_64, Ok("60-plain")),
-            (Some("pc"), Arch::X86_64, Ok("60-plain")),
-            (Some("pc-q35-7.2"), Arch::X86_64, Ok("60-plain")),
-            (None, Arch::Aarch64, Ok("50-arm")),
-            (Some("microvm"), Arch::X86_64, Err("no UEFI firmware for x86_64 machines of type `microvm`")),
+            (None, Arch::X86_64, "60-plain"),
+            (Some("pc"), Arch::X86_64, "60-plain"),
+            (Some("pc-q35-7.2"), Arch::X86_64, "60-plain"),
+            (None, Arch::Aarch64, "50-arm"),
         ] {
-            let found = chosen(&hardware(machine, arch), &folders);
-            assert_eq!(found.as_deref().map_err(|error| &error[..51]), expected, "{machine:?} {arch}");
+            assert_eq!(chosen(&hardware(machine, arch), &folders).as_deref(), Ok(expected), "{machine:?} {arch}");
         }
+        let error = chosen(&hardware(Some("microvm"), Arch::X86_64), &folders).unwrap_err();
+        assert!(error.starts_with("no UEFI firmware for x86_64 machines of type `microvm`"), "{error}");
 
         // A folder hides what later ones say under the same name.
         fs::write(own.join("60-plain.json"), "").unwrap();

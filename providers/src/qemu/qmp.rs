@@ -21,6 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::argv::TCP_DISPLAY;
 use crate::abilities::Stall;
 use crate::capacity::space;
 use crate::error::{Error, Result};
@@ -180,7 +181,7 @@ impl Monitor {
     /// Sets what opens the display over VNC.
     pub(crate) async fn set_display_password(&mut self, password: &Secret) -> Result<()> {
         let base = qmp::SetPasswordOptionsBase { connected: None, password: password.expose().to_owned() };
-        let vnc = qmp::SetPasswordOptionsVnc { display: None };
+        let vnc = qmp::SetPasswordOptionsVnc { display: Some(TCP_DISPLAY.to_owned()) };
         self.execute(qmp::set_password(qmp::SetPasswordOptions::vnc { base, vnc })).await.map(drop)
     }
 

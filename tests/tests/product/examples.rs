@@ -6,10 +6,9 @@ use vmctl_tests::world::free_port;
 use vmctl_tests::{World, leaks, surroundings};
 
 /// Examples that are planned and not applied, and what is missing.
-const NOT_YET: [(&str, &str); 3] = [
+const NOT_YET: [(&str, &str); 2] = [
     ("private-network", "a private network, several networks"),
     ("propolis", "the backend `propolis`, a vnic network"),
-    ("uefi", "`firmware \"uefi\"`"),
 ];
 
 /// Copies an example into the world's project, with the images' folder and the ports of this run.

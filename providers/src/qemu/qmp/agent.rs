@@ -74,7 +74,7 @@ impl Agent {
 
     /// Asks the guest to power off. There is no answer to that.
     pub(crate) async fn power_off(&mut self) -> Result<()> {
-        self.send(qga::guest_shutdown { mode: Some("powerdown".to_owned()) }).await
+        self.send(qga::guest_shutdown { mode: Some(qga::GuestShutdownMode::Powerdown) }).await
     }
 
     /// The guest's network interfaces, the loopback left out.
