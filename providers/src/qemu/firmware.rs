@@ -293,7 +293,11 @@ mod tests {
             (Some("pc-q35-7.2"), Arch::X86_64, "60-plain"),
             (None, Arch::Aarch64, "50-arm"),
         ] {
-            assert_eq!(chosen(&hardware(machine, arch), &folders).as_deref(), Ok(expected), "{machine:?} {arch}");
+            assert_eq!(
+                chosen(&hardware(machine, arch), &folders).as_deref(),
+                Ok(expected),
+                "{machine:?} {arch}"
+            );
         }
         let error = chosen(&hardware(Some("microvm"), Arch::X86_64), &folders).unwrap_err();
         assert!(error.starts_with("no UEFI firmware for x86_64 machines of type `microvm`"), "{error}");

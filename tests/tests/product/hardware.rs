@@ -118,7 +118,8 @@ vm "micro" {{
 fn arm_machine_starts_and_missing_firmware_is_refused_before_anything_is_made() {
     let mut world = World::new(1);
     world.blank_image();
-    world.vmfile("vm \"arm\" { arch \"aarch64\"; image \"blank.qcow2\"; memory 256; ready { log \"UEFI\" } }");
+    world
+        .vmfile("vm \"arm\" { arch \"aarch64\"; image \"blank.qcow2\"; memory 256; ready { log \"UEFI\" } }");
     world.vmctl(&["up"]).expect(0);
     assert_eq!(world.states()["arm"], "running");
     world.vmctl(&["destroy", "arm", "--yes"]).expect(0);
