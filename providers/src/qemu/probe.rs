@@ -91,11 +91,18 @@ impl QemuBackend {
             loop {
                 let asked = Asked { vm, process: &process, deadline: Instant::now() + left };
                 let asking = async {
+                    let mut to_mount = vm.ssh.is_some() && !vm.machine.shares.is_empty();
                     for (number, probe) in readiness.probes.iter().enumerate() {
                         current.store(number, Ordering::Relaxed);
+                        // What is asked inside the guest may be about a share.
+                        if matches!(probe, Probe::Tcp(_) | Probe::Exec(_)) && std::mem::take(&mut to_mount) {
+                            self.wait_for(&asked, &Probe::Login, readiness.timeout).await?;
+                            self.mount_shares(&asked).await?;
+                        }
                         self.wait_for(&asked, probe, readiness.timeout).await?;
                     }
-                    self.mount_shares(&asked).await
+                    // Where nobody can log in the guest does so itself, or nobody.
+                    if to_mount { self.mount_shares(&asked).await } else { Ok(()) }
                 };
                 let result: Result<()> = standstill.watch(asking).await;
                 left = standstill.take();
@@ -207,14 +214,10 @@ impl QemuBackend {
         }
     }
 
-    /// Mounts the folders of the host where somebody can log in; elsewhere the guest does so itself, or nobody.
+    /// Mounts the folders of the host in a guest to which one can log in.
     async fn mount_shares(&self, asked: &Asked<'_>) -> Result<()> {
-        let Asked { vm, deadline, .. } = asked;
-        if vm.ssh.is_none() || vm.machine.shares.is_empty() {
-            return Ok(());
-        }
         let session = self.login(asked).await?;
-        mount(&session, &vm.machine.shares, *deadline).await
+        mount(&session, &asked.vm.machine.shares, asked.deadline).await
     }
 
     /// See [`crate::GuestAccess::probe`].

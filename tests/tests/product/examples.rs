@@ -12,7 +12,7 @@ const NOT_YET: [(&str, &str); 2] = [
 ];
 
 /// Copies an example into the world's project, with the images' folder and the ports of this run.
-fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {
+pub(crate) fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {
     let from = surroundings::repository().join("examples").join(name);
     let image = surroundings::tiny_image();
     let images = image.parent().unwrap().display().to_string();
