@@ -155,6 +155,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Connect to a machine's serial console
     Console(ConsoleArgs),
+    /// Show where a machine's display is, and the password that opens it
+    Vnc(VncArgs),
     /// Show what a machine wrote to its console and what provisioning printed
     Log(LogArgs),
     /// Check the VMFile without touching anything
@@ -218,6 +220,19 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  vmctl status web\n  vmctl status shop/web --json")]
 pub(crate) struct StatusArgs {
+    /// Machine, as `web` or `project/web`
+    pub(crate) name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `vnc`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl vnc web\n  vmctl vnc web --json | jq -r .password\n\nThe display is on a private unix socket. With `vnc \"tcp\"` in the VMFile it is on the host's loopback as well, and a\npassword opens it."
+)]
+pub(crate) struct VncArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) name: String,
     /// Print JSON

@@ -243,6 +243,7 @@ impl Context {
             runtime_dir: self.settings.runtime_dir()?.to_owned(),
             accel: self.settings.accel,
             take_over: self.options.take_over,
+            firmware_dirs: self.settings.firmware_dirs.clone(),
         });
         Ok(RouterHypervisor::new(noop, qemu))
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::qemu::AccelChoice;
+use vmctl_providers::qemu::firmware::SYSTEM_FOLDERS;
 use vmctl_providers::{Name, NameError};
 
 use crate::args::GlobalArgs;
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) lock_timeout: Option<Duration>,
     /// `RUST_LOG` as set.
     pub(crate) log_filter: Option<String>,
+    /// Folders with QEMU's descriptors of firmware, the user's own first.
+    pub(crate) firmware_dirs: Vec<PathBuf>,
     data_dir: Result<PathBuf, SettingsError>,
     runtime_dir: Result<PathBuf, SettingsError>,
 }
@@ -98,9 +101,23 @@ impl Settings {
             })
             .transpose()?;
         let log_filter = word("RUST_LOG");
+        let config = absolute("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let firmware_dirs = config.map(|config| config.join("qemu/firmware")).into_iter();
+        let firmware_dirs = firmware_dirs.chain(SYSTEM_FOLDERS.map(PathBuf::from)).collect();
         let cwd = host.cwd.clone();
         let environment = BTreeMap::new();
-        Ok(Self { home, cwd, project, accel, environment, lock_timeout, log_filter, data_dir, runtime_dir })
+        Ok(Self {
+            home,
+            cwd,
+            project,
+            accel,
+            environment,
+            lock_timeout,
+            log_filter,
+            firmware_dirs,
+            data_dir,
+            runtime_dir,
+        })
     }
 
     /// Folder of state, machines and images. It may not exist yet.

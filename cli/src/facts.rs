@@ -38,6 +38,7 @@ pub(crate) struct Facts {
     pub(crate) work_dir: Option<PathBuf>,
     pub(crate) overlay: Option<PathBuf>,
     pub(crate) seed: Option<PathBuf>,
+    pub(crate) uefi_variables: Option<PathBuf>,
     pub(crate) pid: Option<u32>,
     pub(crate) accel: Option<String>,
     pub(crate) vnc: Option<String>,
@@ -113,6 +114,10 @@ impl Machine {
                 .filter(|_| handle.is_some_and(|handle| handle.machine.disk_size().is_some()))
                 .map(WorkDir::overlay),
             seed: files.as_ref().filter(|_| handle.is_some_and(|handle| handle.seed)).map(WorkDir::seed),
+            uefi_variables: files
+                .as_ref()
+                .filter(|_| handle.is_some_and(|handle| handle.uefi.is_some()))
+                .map(WorkDir::variables),
             // The fake backend has no process.
             pid: runtime.map(|runtime| runtime.pid).filter(|pid| *pid != 0),
             accel: runtime.map(|runtime| runtime.accel.clone()),

@@ -86,6 +86,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
         Command::State(args) => commands::state::run(&ctx, &args),
         Command::List(args) => commands::list::run(&ctx, &args),
+        Command::Vnc(args) => commands::vnc::run(&ctx, &args),
         Command::Status(args) => commands::status::run(&ctx, &args),
         Command::Ssh(args) => commands::ssh::run(&ctx, &args),
         Command::Exec(args) => commands::exec::run(&ctx, &args),

@@ -243,6 +243,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::exposed" => "A port is open to other hosts",
         "vmfile::file" => "A file cannot be used",
         "vmfile::format" => "The file cannot be formatted",
+        "vmfile::hardware" => "A machine of this kind cannot have what is asked for",
         "vmfile::image" => "An image cannot be used",
         "vmfile::include" => "Another file cannot be included",
         "vmfile::kdl1" => "The file is written in KDL 1",

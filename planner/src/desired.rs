@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::provision::ProvisionStep;
 pub use vmctl_providers::provision::Run;
-pub use vmctl_providers::{AccelChoice, Firmware, Hardware, InputFile, Kernel, Share, Volume as VmVolume};
+pub use vmctl_providers::{
+    AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Share, VncTcp, Volume as VmVolume,
+};
 use vmctl_providers::{
     BackendTag, CloudInitConfig, Digest, Forward, Name, NetworkConfig, Probe, Readiness, SealKey, Secrets,
     SshConfig,

@@ -448,7 +448,7 @@ fn settle(
     let drifted = |kinds: &[DriftKind]| change.drift.iter().any(|drift| kinds.contains(&drift.kind));
     let crippled = drifted(&[DriftKind::Failed, DriftKind::Vcpus, DriftKind::Memory]);
     let stalled = drifted(&[DriftKind::DiskFull, DriftKind::DiskFailed]);
-    let repairable = drifted(&[DriftKind::ForwardMissing, DriftKind::ForwardExtra, DriftKind::SeedMissing]);
+    let repairable = drifted(&DriftKind::REPAIRED);
     let wished = if let Wish::Restart(why) = known.wish { Some(why) } else { None };
     let restart = live && (class == Some(Class::Restart) || crippled || wished.is_some());
     if restart {

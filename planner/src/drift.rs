@@ -63,6 +63,8 @@ pub enum DriftKind {
     VolumeMissing,
     /// The seed is gone.
     SeedMissing,
+    /// The firmware that it boots with, or its variables, are gone.
+    FirmwareMissing,
     /// The image under the disk changed.
     BaseChanged,
     /// The folder is gone; the process is not.
@@ -219,11 +221,18 @@ fn is_bound_by(wanted: &Forward, found: &Forward) -> bool {
         && (wanted.host_port == 0 || wanted.host_port == found.host_port)
 }
 
+impl DriftKind {
+    /// What an update of the machine puts right, whether it runs or not.
+    pub(crate) const REPAIRED: [Self; 4] =
+        [Self::ForwardMissing, Self::ForwardExtra, Self::SeedMissing, Self::FirmwareMissing];
+}
+
 fn damage(damage: &Damage) -> Drift {
     let kind = match damage {
         Damage::DiskMissing { .. } => DriftKind::DiskMissing,
         Damage::VolumeMissing { .. } => DriftKind::VolumeMissing,
         Damage::SeedMissing { .. } => DriftKind::SeedMissing,
+        Damage::FirmwareMissing { .. } => DriftKind::FirmwareMissing,
         Damage::BaseChanged { .. } => DriftKind::BaseChanged,
         Damage::FolderMissing { .. } => DriftKind::FolderMissing,
         Damage::FolderForeign { .. } => DriftKind::FolderForeign,

@@ -78,7 +78,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "prepare":
         "noop.folder-made" "noop.written"
         "qemu.folder-made" "qemu.claimed" "qemu.overlay-made" "qemu.overlay-renamed" "qemu.keys-written"
-        "qemu.seed-written" "qemu.volume-made" "qemu.volume-renamed" "qemu.synced" "qemu.prepared";
+        "qemu.seed-written" "qemu.variables-written" "qemu.volume-made" "qemu.volume-renamed" "qemu.synced" "qemu.prepared";
     "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought";
     "start":
         "noop.written"

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use vmctl_providers::{NetworkConfig, Peer};
 
-use crate::desired::InputFile;
+use crate::desired::{InputFile, VncTcp};
 use crate::recorded::{RecordedCloudInit, RecordedVm};
 
 /// What a change of a field needs, from least to most.
@@ -101,6 +101,11 @@ pub const ALL: &str = "all";
 /// the steps that really ran.
 pub const PROVISION: &str = "provision";
 
+/// Where a display is served besides its socket.
+fn vnc_text(vnc: VncTcp) -> String {
+    vnc.port.map_or_else(|| "tcp".to_owned(), |port| format!("tcp {port}"))
+}
+
 /// Steps that changed run again, and those after them.
 pub const PROVISION_EFFECT: &str =
     "the first step whose content (text, script, file) changed runs again, and those after it";
@@ -136,10 +141,18 @@ pub const FIELDS: &[Field] = &[
         keep: |vm, old| vm.image_source.clone_from(&old.image_source),
     },
     Field {
+        name: "arch",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "what is on a disk was made for one processor",
+        value: |vm| json(&vm.hardware.arch),
+        keep: |vm, old| vm.hardware.arch = old.hardware.arch,
+    },
+    Field {
         name: "firmware",
         unit: "",
         needs: Needs::Always(Class::Restart),
-        effect: "the guest powers down and boots with the other firmware",
+        effect: "the guest powers down and boots with the other firmware; variables of UEFI stay until the machine is destroyed",
         value: |vm| unless_default(&vm.hardware.firmware),
         keep: |vm, old| vm.hardware.firmware = old.hardware.firmware,
     },
@@ -174,6 +187,14 @@ pub const FIELDS: &[Field] = &[
         effect: "the guest powers down and boots under the other accelerator",
         value: |vm| unless_default(&vm.hardware.accel),
         keep: |vm, old| vm.hardware.accel = old.hardware.accel,
+    },
+    Field {
+        name: "vnc",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "QEMU is started anew, with the display at another place",
+        value: |vm| json(&vm.hardware.vnc.map(vnc_text)),
+        keep: |vm, old| vm.hardware.vnc = old.hardware.vnc,
     },
     Field {
         name: "qemu-arg",

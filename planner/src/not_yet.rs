@@ -3,7 +3,7 @@
 use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{DesiredImage, DesiredVm, Firmware, Run};
+use crate::desired::{DesiredImage, DesiredVm, Run};
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -26,18 +26,6 @@ pub const NOT_YET: &[NotYet] = &[
         nodes: &["vm/image-url", "image/url"],
         what: "an image from the network",
         is_asked_by: |vm| matches!(vm.image, Some(DesiredImage::Remote { .. })),
-    },
-    NotYet {
-        nodes: &["vm/firmware"],
-        what: "`firmware \"uefi\"`",
-        is_asked_by: |vm| vm.hardware.firmware == Firmware::Uefi,
-    },
-    NotYet {
-        nodes: &["vm/machine"],
-        what: "`machine \"microvm\"`",
-        is_asked_by: |vm| {
-            vm.hardware.machine.as_deref().is_some_and(|machine| machine.starts_with("microvm"))
-        },
     },
     NotYet {
         nodes: &["vm/network"],

@@ -137,7 +137,8 @@ impl RecordedVm {
             return self;
         }
         let seal = |text: &mut String| *text = secrets.seal(text);
-        let Hardware { firmware: _, kernel, machine, cpu, accel: _, qemu_args } = &mut self.hardware;
+        let Hardware { arch: _, firmware: _, kernel, machine, cpu, accel: _, vnc: _, qemu_args } =
+            &mut self.hardware;
         let cmdline = kernel.iter_mut().filter_map(|kernel| kernel.cmdline.as_mut());
         let texts = self.image_source.iter_mut().chain(cmdline).chain(machine).chain(cpu).chain(qemu_args);
         texts.chain(self.shares.iter_mut().map(|share| &mut share.target)).for_each(seal);

@@ -93,11 +93,13 @@ impl Form<'_> {
         json!({
             "backend": vm.backend,
             "image": vm.image.as_ref().map(|image| self.image(image)),
+            "arch": hardware.guest_arch(),
             "firmware": hardware.firmware,
             "kernel": kernel,
             "machine": self.maybe(hardware.machine.as_ref()),
             "cpu": self.maybe(hardware.cpu.as_ref()),
             "accel": hardware.accel,
+            "vnc": hardware.vnc,
             "qemu_args": hardware.qemu_args.iter().map(|arg| self.text(arg)).collect::<Vec<_>>(),
             "vcpus": vm.vcpus,
             "memory_mib": vm.memory_mib,

@@ -53,9 +53,7 @@ impl Target {
 
 /// Whether carrying the change out touches nothing but the record.
 fn is_only_remembered(change: &Change) -> bool {
-    let repairs = change.drift.iter().any(|drift| {
-        matches!(drift.kind, DriftKind::ForwardMissing | DriftKind::ForwardExtra | DriftKind::SeedMissing)
-    });
+    let repairs = change.drift.iter().any(|drift| DriftKind::REPAIRED.contains(&drift.kind));
     change.moved_from.is_none()
         && !repairs
         && change.fields.iter().all(|field| field.class == Some(Class::RecordOnly))

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,11 @@ pub enum Damage {
         /// Where it was.
         path: PathBuf,
     },
+    /// The firmware that it boots with, or its variables, are gone; it can get others.
+    FirmwareMissing {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The image under its disk is not what it was: the disk is torn, and the machine does not start.
     BaseChanged {
         /// The image file.
@@ -143,6 +149,9 @@ impl fmt::Display for Damage {
                 write!(f, "its volume `{name}` is gone: there is no `{}`", path.display())
             }
             Self::SeedMissing { path } => write!(f, "its seed `{}` is gone", path.display()),
+            Self::FirmwareMissing { path } => {
+                write!(f, "`{}`, which it boots with, is gone", path.display())
+            }
             Self::BaseChanged { path, what } => {
                 write!(f, "the image `{}` under its disk changed: {what}", path.display())
             }
@@ -181,6 +190,11 @@ pub trait GuestAccess: Send + Sync {
         patience: Duration,
     ) -> impl Future<Output = Result<Verdict>> + Send;
 
+    /// What the guest says of its network, the loopback left out; `None` if nobody there tells.
+    ///
+    /// Of a machine that does not run nobody tells anything: that is no error.
+    fn interfaces(&self, vm: &VmHandle) -> impl Future<Output = Result<Option<Vec<GuestInterface>>>> + Send;
+
     /// Runs one provisioning step to its end; every line of output goes to `output` as it comes.
     ///
     /// Not idempotent by itself: the caller decides whether a step runs again.
@@ -190,6 +204,17 @@ pub trait GuestAccess: Send + Sync {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// A network interface as the guest itself tells of it. Nothing of this is proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInterface {
+    /// What the guest calls it.
+    pub name: String,
+    /// Its hardware address, as the guest writes it.
+    pub mac: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A question about a guest whose answer is yes or no.

@@ -11,7 +11,7 @@ use crate::name::Name;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
 use crate::seed::SeedError;
-use crate::spec::{BackendTag, VmState};
+use crate::spec::{Arch, BackendTag, VmState};
 use crate::ssh::SshError;
 
 /// Result of a provider's operation.
@@ -74,6 +74,16 @@ pub enum Error {
         program: String,
         /// Debian's package that holds it.
         package: &'static str,
+    },
+    /// The host has no firmware for a machine that boots by UEFI.
+    #[error(
+        "no UEFI firmware for {arch} machines of type `{machine}` was found by QEMU's firmware descriptors"
+    )]
+    FirmwareMissing {
+        /// The machine's processor.
+        arch: Arch,
+        /// The machine's type.
+        machine: String,
     },
     /// What was asked for is not supported by this backend.
     #[error("{what} is not supported by the `{backend}` backend")]
@@ -213,6 +223,9 @@ pub enum Error {
     /// The monitor did not answer as it should.
     #[error("QEMU's monitor: {0}")]
     Monitor(String),
+    /// The guest agent did not answer as it should.
+    #[error("the guest agent: {0}")]
+    Agent(String),
     /// The machine's process ended by itself.
     #[error("the machine's process ended{}", detail.as_ref().map(|d| format!(": {d}")).unwrap_or_default())]
     ProcessEnded {
@@ -345,9 +358,10 @@ impl Error {
     /// The class of the failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BackendUnavailable { .. } | Self::ProgramMissing { .. } | Self::Unsupported { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::BackendUnavailable { .. }
+            | Self::ProgramMissing { .. }
+            | Self::FirmwareMissing { .. }
+            | Self::Unsupported { .. } => ErrorKind::Unavailable,
             Self::Command(_)
             | Self::Io { .. }
             | Self::DiskFull { .. }
@@ -373,6 +387,7 @@ impl Error {
             Self::Ssh(error) => error.kind(),
             Self::Mount { in_time: false, .. } | Self::Names { in_time: false, .. } => ErrorKind::Timeout,
             Self::Names { .. }
+            | Self::Agent(_)
             | Self::Mount { .. }
             | Self::CloudInit { .. }
             | Self::Provision { .. }
@@ -386,6 +401,16 @@ impl Error {
             Self::ProgramMissing { package, .. } => Some(format!(
                 "install it: apt-get install --no-install-recommends {package} (`vmctl doctor` checks everything)"
             )),
+            Self::FirmwareMissing { arch, .. } => {
+                let package = match arch {
+                    Arch::X86_64 => "ovmf",
+                    Arch::Aarch64 => "qemu-efi-aarch64",
+                };
+                Some(format!(
+                    "install it: apt-get install --no-install-recommends {package} (`vmctl doctor` checks everything); \
+                     or choose a machine type that it is for, such as `q35` or `virt`"
+                ))
+            }
             Self::PortInUse { .. } => Some(
                 "stop its holder, choose another host port, or use host=0 to let the kernel choose"
                     .to_owned(),

@@ -33,8 +33,8 @@ mod volume;
 pub mod workdir;
 
 pub use abilities::{
-    Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stall, Stray, Verdict,
+    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness,
+    Reconfigure, Stall, Stray, Verdict,
 };
 pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
@@ -47,8 +47,8 @@ pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
-    AccelChoice, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware, ImageFormat,
-    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Peer, PrivateLink, Protocol,
-    Runtime, Secret, Share, SshConfig, VmHandle, VmSpec, VmState, Volume,
+    AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
+    ImageFormat, InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Peer, PrivateLink,
+    Protocol, Runtime, Secret, Share, SshConfig, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};

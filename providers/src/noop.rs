@@ -27,8 +27,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    Custody, Damage, Ending, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness,
+    Reconfigure, Stray, Verdict,
 };
 use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -470,6 +470,10 @@ impl GuestAccess for NoopBackend {
         }
     }
 
+    async fn interfaces(&self, _vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        Ok(None)
+    }
+
     /// Holds unless the script fails `probe`; then the message is what was seen.
     async fn probe(&self, vm: &VmHandle, _probe: &Probe, _patience: Duration) -> Result<Verdict> {
         match self.state(vm).await? {
@@ -542,6 +546,7 @@ impl Custody for NoopBackend {
                     machine: machine.machine.clone(),
                     seed: machine.seed,
                     ssh: None,
+                    uefi: None,
                     state: machine.state,
                     runtime: None,
                     forced_stop: None,

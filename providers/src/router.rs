@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    Custody, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure, Stray, Verdict,
+    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
+    Stray, Verdict,
 };
 use crate::capacity::{Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -122,6 +123,10 @@ impl GuestAccess for RouterHypervisor {
 
     async fn probe(&self, vm: &VmHandle, probe: &Probe, patience: Duration) -> Result<Verdict> {
         dispatch!(self, vm.backend, backend => backend.probe(vm, probe, patience).await)
+    }
+
+    async fn interfaces(&self, vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        dispatch!(self, vm.backend, backend => backend.interfaces(vm).await)
     }
 
     async fn provision(

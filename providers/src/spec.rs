@@ -14,7 +14,7 @@ mod machine;
 mod network;
 mod storage;
 
-pub use hardware::{AccelChoice, Firmware, Hardware, InputFile, Kernel};
+pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uefi, VncTcp};
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
 pub use storage::{Share, Volume};
@@ -279,7 +279,7 @@ pub struct Runtime {
     pub pid: u32,
     /// Accelerator in use, such as `tcg`, with the reason if it was a fallback.
     pub accel: String,
-    /// VNC address, `unix:PATH`.
+    /// VNC address, `unix:PATH` or `tcp:ADDRESS:PORT`.
     pub vnc: Option<String>,
     /// The forwards with the host ports that were really bound.
     pub forwards: Vec<Forward>,
@@ -310,11 +310,14 @@ pub struct VmHandle {
     pub seed: bool,
     /// How vmctl logs in.
     pub ssh: Option<SshConfig>,
+    /// What it boots with, if that is UEFI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi: Option<Uefi>,
     /// State after the call that returned this handle.
     pub state: VmState,
     /// Facts of the running process.
     pub runtime: Option<Runtime>,
-    /// Whether the last stop needed force, and which (`quit`, `SIGTERM`, `SIGKILL`).
+    /// What the last stop needed besides the power button: `guest agent`, or force (`quit`, `SIGTERM`, `SIGKILL`).
     pub forced_stop: Option<String>,
 }
 
@@ -330,6 +333,7 @@ impl VmHandle {
             machine: spec.machine.clone(),
             seed: spec.cloud_init.is_some(),
             ssh: spec.ssh.clone(),
+            uefi: None,
             state: VmState::Preparing,
             runtime: None,
             forced_stop: None,

@@ -43,6 +43,16 @@ impl WorkDir {
         self.0.join("seed.img")
     }
 
+    /// The variables of its UEFI.
+    pub fn variables(&self) -> PathBuf {
+        self.0.join("uefi-vars.fd")
+    }
+
+    /// The password of its display, where that is served over TCP.
+    pub fn vnc_password(&self) -> PathBuf {
+        self.0.join("vnc-password")
+    }
+
     /// What the guest wrote to its serial line, raw.
     pub fn console_log(&self) -> PathBuf {
         self.0.join("console.log")

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use serde::Serialize;
-use vmctl_providers::Error;
 use vmctl_providers::process::{self, Program};
-use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU, QEMU_IMG, accel};
+use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU_IMG, accel, firmware};
+use vmctl_providers::{Arch, Error};
 
 use super::JSON_FORMAT;
 use super::ssh::SSH;
@@ -74,13 +74,17 @@ struct Document {
 pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     let settings = &ctx.settings;
     let (qemu, qemu_img) = small_runtime()?.block_on(async {
-        tokio::join!(version("qemu", &QEMU, Status::Fail), version("qemu-img", &QEMU_IMG, Status::Fail))
+        tokio::join!(
+            version("qemu", qemu::qemu(Arch::HOST), Status::Fail),
+            version("qemu-img", &QEMU_IMG, Status::Fail)
+        )
     });
     let mut checks = vec![
         new_enough(qemu),
         qemu_img,
         present("setsid", &SETSID, Status::Fail),
         present("ssh", &SSH, Status::Warn),
+        uefi(Arch::HOST, &settings.firmware_dirs),
         acceleration(settings.accel, &accel::probe()),
         data_folder(settings.data_dir()),
         runtime_folder(settings.runtime_dir()),
@@ -137,6 +141,14 @@ fn present(name: &'static str, program: &Program, otherwise: Status) -> Check {
     match program.locate() {
         Ok(path) => Check::new(name, Status::Ok, path.display().to_string()),
         Err(error) => Check::new(name, otherwise, error.to_string()).fix(repair(&error)),
+    }
+}
+
+/// Whether machines can boot by UEFI.
+fn uefi(arch: Arch, folders: &[PathBuf]) -> Check {
+    match firmware::locate(arch, folders) {
+        Ok(path) => Check::new("uefi", Status::Ok, path.display().to_string()),
+        Err(error) => Check::new("uefi", Status::Warn, error.to_string()).fix(error.help()),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod status;
 pub(crate) mod taint;
 pub(crate) mod transfer;
 pub(crate) mod validate;
+pub(crate) mod vnc;
 
 /// Version of every JSON document that reading commands print; fields may be added within one version.
 pub(crate) const JSON_FORMAT: u32 = 1;

@@ -1,36 +1,60 @@
 //! `status`: everything known about one machine.
 
 use serde::Serialize;
-use vmctl_providers::{Forward, NetworkConfig, Nic};
+use vmctl_providers::{Forward, GuestAccess, GuestInterface, NetworkConfig, Nic, VmState};
 
 use super::JSON_FORMAT;
 use crate::args::StatusArgs;
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::facts::Facts;
-use crate::machines;
+use crate::machines::{self, Machine};
 use crate::ui::{self, LABEL};
 
 #[derive(Serialize)]
 struct Document {
     format: u32,
     vm: Facts,
+    /// What the guest says of itself; null if nobody there tells.
+    guest: Option<GuestFacts>,
+}
+
+/// What the guest's agent says. Nothing of it is proven.
+#[derive(Serialize)]
+struct GuestFacts {
+    interfaces: Vec<GuestInterface>,
 }
 
 /// Runs the command. It succeeds whatever the machine does.
 pub(crate) fn run(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
     let machine = machines::one(ctx, Some(&args.name))?;
     let facts = machine.facts();
+    let guest = guest(ctx, &machine)?;
     if args.json {
-        ui::print_json(&Document { format: JSON_FORMAT, vm: facts })?;
+        ui::print_json(&Document { format: JSON_FORMAT, vm: facts, guest })?;
     } else {
-        ui::print(&text(&facts, machine.state_and_remarks()))?;
+        ui::print(&text(&facts, guest.as_ref(), machine.state_and_remarks()))?;
     }
     Ok(Exit::Fine)
 }
 
+/// Asks a guest that runs. One that does not answer as it should is one that tells nothing: the rest is worth showing.
+fn guest(ctx: &Context, machine: &Machine) -> Result<Option<GuestFacts>, CliError> {
+    let Some(found) = machine.inspection().filter(|found| found.state == VmState::Running) else {
+        return Ok(None);
+    };
+    let hypervisor = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
+    Ok(match small_runtime()?.block_on(hypervisor.interfaces(&found.handle)) {
+        Ok(interfaces) => interfaces.map(|interfaces| GuestFacts { interfaces }),
+        Err(error) => {
+            tracing::warn!(%error, "the guest cannot be asked for its addresses");
+            None
+        }
+    })
+}
+
 /// The facts, one a line; what is not known has no line.
-fn text(facts: &Facts, state: String) -> String {
+fn text(facts: &Facts, guest: Option<&GuestFacts>, state: String) -> String {
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let mut rows: Vec<(&str, Option<String>)> = vec![
         ("Name", Some(facts.name.clone())),
@@ -48,10 +72,13 @@ fn text(facts: &Facts, state: String) -> String {
     ];
     rows.extend(facts.networks.iter().map(|nic| ("Network", Some(network(nic)))));
     rows.extend(facts.forwards.iter().map(|forward| ("Forward", Some(port(forward)))));
+    let interfaces = guest.iter().flat_map(|guest| &guest.interfaces);
+    rows.extend(interfaces.map(|interface| ("Guest says", Some(of_the_guest(interface)))));
     rows.extend([
         ("Work folder", path(&facts.work_dir)),
         ("Overlay", path(&facts.overlay)),
         ("Seed", path(&facts.seed)),
+        ("Variables", path(&facts.uefi_variables)),
         ("PID", facts.pid.map(|pid| pid.to_string())),
         ("Accelerator", facts.accel.clone()),
         ("VNC", facts.vnc.clone()),
@@ -109,6 +136,12 @@ fn network(nic: &Nic) -> String {
     format!("{kind}, MAC {}", nic.mac)
 }
 
+fn of_the_guest(interface: &GuestInterface) -> String {
+    let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+    let addresses = if addresses.is_empty() { "no address".to_owned() } else { addresses.join(" ") };
+    format!("{}: {addresses}", interface.name)
+}
+
 fn port(forward: &Forward) -> String {
     format!(
         "{}/{} -> guest port {}",
@@ -120,14 +153,13 @@ fn port(forward: &Forward) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmctl_providers::VmState;
     use vmctl_state::{FailedProvision, Interrupted};
 
     use super::*;
-    use crate::machines::{Machine, samples};
+    use crate::machines::samples;
 
     fn shown(machine: &Machine) -> String {
-        let text = text(&machine.facts(), machine.state_and_remarks());
+        let text = text(&machine.facts(), None, machine.state_and_remarks());
         anstream::adapter::strip_str(&text).to_string()
     }
 
@@ -196,7 +228,7 @@ mod tests {
     #[test]
     fn json_has_stable_names() {
         let vm = samples::machine("web", VmState::Running).facts();
-        insta::assert_snapshot!(serde_json::to_string_pretty(&Document { format: JSON_FORMAT, vm }).unwrap(), @r#"
+        insta::assert_snapshot!(serde_json::to_string_pretty(&Document { format: JSON_FORMAT, vm, guest: None }).unwrap(), @r#"
         {
           "format": 1,
           "vm": {
@@ -246,6 +278,7 @@ mod tests {
             "work_dir": "/data/projects/shop/vms/web",
             "overlay": "/data/projects/shop/vms/web/overlay.qcow2",
             "seed": "/data/projects/shop/vms/web/seed.img",
+            "uefi_variables": null,
             "pid": 4711,
             "accel": "kvm",
             "vnc": "unix:/run/vmctl/0/vnc.sock",
@@ -270,7 +303,8 @@ mod tests {
             "stall": null,
             "created": "1970-01-01T00:00:00Z",
             "updated": "1970-01-01T00:00:00Z"
-          }
+          },
+          "guest": null
         }
         "#);
     }

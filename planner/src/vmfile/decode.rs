@@ -9,9 +9,9 @@ use super::ast::{Node, Scalar, Spanned};
 use super::expand::Expanded;
 use super::fields::{Fields, Parts, shorten};
 use super::grammar::{
-    ACCEL, ACCELS, ATTACHED, BACKEND, BACKENDS, CMDLINE, CPU, DISK, FIRMWARE, FIRMWARES, INITRD, KERNEL,
-    LABEL, LABELS, MACHINE, MEDIA, MEMORY, MOVED, NAME_HELP, NAMED_IMAGE, POWERS, PRIVATE_NETWORK, PROJECT,
-    QEMU_ARG, REMOVED, STATE, Shape, VCPUS, VM, VOLUME,
+    ACCEL, ACCELS, ARCH, ARCHS, ATTACHED, BACKEND, BACKENDS, CMDLINE, CPU, DISK, FIRMWARE, FIRMWARES, INITRD,
+    KERNEL, LABEL, LABELS, MACHINE, MEDIA, MEMORY, MOVED, NAME_HELP, NAMED_IMAGE, POWERS, PRIVATE_NETWORK,
+    PROJECT, QEMU_ARG, REMOVED, STATE, Shape, VCPUS, VM, VOLUME,
 };
 use super::report::Fault;
 use super::suggest::article;
@@ -203,6 +203,7 @@ impl Fields {
         let (image, sha256) = self.image(parts);
         let labels = parts.child("labels").map_or_else(BTreeMap::new, |node| self.labels(node));
         let backend = self.leaf_choice(parts, &BACKEND, "backend", &BACKENDS);
+        let arch = self.leaf_choice(parts, &ARCH, "architecture", &ARCHS);
         let firmware = self.leaf_choice(parts, &FIRMWARE, "firmware", &FIRMWARES);
         let kernel = parts.child("kernel").and_then(|node| self.leaf_text(node, &KERNEL));
         let initrd = parts.child("initrd").and_then(|node| self.leaf_text(node, &INITRD));
@@ -213,6 +214,7 @@ impl Fields {
         let machine = parts.child("machine").and_then(|node| self.qemu_word(node, &MACHINE, "-._"));
         let cpu = parts.child("cpu").and_then(|node| self.qemu_word(node, &CPU, "-._,+="));
         let accel = self.leaf_choice(parts, &ACCEL, "accelerator", &ACCELS);
+        let vnc = parts.child("vnc").and_then(|node| self.vnc(node));
         let qemu_args = parts.children("qemu-arg").flat_map(|node| self.texts(node, &QEMU_ARG)).collect();
         let vcpus = parts.child("vcpus").and_then(|node| self.leaf_whole(node, &VCPUS)).and_then(narrow);
         let memory_mib = parts.child("memory").and_then(|node| self.leaf_size(node, &MEMORY));
@@ -235,6 +237,7 @@ impl Fields {
             image,
             sha256,
             backend,
+            arch,
             firmware,
             kernel,
             initrd,
@@ -242,6 +245,7 @@ impl Fields {
             machine,
             cpu,
             accel,
+            vnc,
             qemu_args,
             vcpus,
             memory_mib,

@@ -10,7 +10,7 @@ use vmctl_providers::provision::StepOptions;
 use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol};
 
 use super::ast::Spanned;
-use crate::desired::{AccelChoice, Firmware, OutputPart, Power, Subnet, Until};
+use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp};
 
 /// A whole VMFile.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,6 +97,8 @@ pub struct Vm {
     pub image: Option<Spanned<Image>>,
     /// `sha256` of the image.
     pub sha256: Option<Spanned<String>>,
+    /// `arch`.
+    pub arch: Option<Spanned<Arch>>,
     /// `firmware`.
     pub firmware: Option<Spanned<Firmware>>,
     /// `kernel`: path of a kernel.
@@ -111,6 +113,8 @@ pub struct Vm {
     pub cpu: Option<Spanned<String>>,
     /// `accel`.
     pub accel: Option<Spanned<AccelChoice>>,
+    /// `vnc "tcp"`.
+    pub vnc: Option<Spanned<VncTcp>>,
     /// `qemu-arg`, one entry for each value.
     pub qemu_args: Vec<Spanned<String>>,
     /// `vcpus`.

@@ -11,7 +11,8 @@ use vmctl_providers::{Forward, Name, NetworkConfig, Probe};
 
 use super::duration;
 use super::grammar::{
-    ACCELS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, Shape, UNTIL, shown, top,
+    ACCELS, ARCHS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, Shape, UNTIL, shown,
+    top,
 };
 use super::lex::is_forbidden;
 use crate::desired::{
@@ -192,11 +193,19 @@ impl Author<'_> {
         let hardware = &vm.hardware;
         let mut block = vec![Node::new("backend").value(word(vm.backend))];
         block.extend(vm.image.as_ref().map(|image| self.image(image)));
+        block.extend(hardware.arch.map(|arch| Node::new("arch").value(word_of(&ARCHS, &arch))));
         block.push(Node::new("firmware").value(word_of(&FIRMWARES, &hardware.firmware)));
         block.extend(hardware.kernel.iter().flat_map(|kernel| self.kernel(kernel)));
         block.extend(hardware.machine.as_ref().map(|machine| self.leaf("machine", machine)));
         block.extend(hardware.cpu.as_ref().map(|cpu| self.leaf("cpu", cpu)));
         block.push(Node::new("accel").value(word_of(&ACCELS, &hardware.accel)));
+        block.extend(hardware.vnc.map(|vnc| {
+            let node = Node::new("vnc").value(word("tcp"));
+            match vnc.port {
+                Some(port) => node.prop("port", number(port)),
+                None => node,
+            }
+        }));
         block.extend(self.words("qemu-arg", &hardware.qemu_args));
         block.push(Node::new("vcpus").value(number(vm.vcpus)));
         block.push(Node::new("memory").value(word(shown(vm.memory_mib))));

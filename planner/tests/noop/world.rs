@@ -48,6 +48,7 @@ impl World {
             runtime_dir: path.join("run"),
             accel: AccelChoice::Tcg,
             take_over: false,
+            firmware_dirs: Vec::new(),
         });
         Self {
             images: ImageCache::new(path.join("images")),

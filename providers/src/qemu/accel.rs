@@ -9,16 +9,14 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::spec::{AccelChoice, BackendTag};
+use crate::spec::{AccelChoice, Arch, BackendTag};
 
 /// What the host says about hardware acceleration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
     /// Whether `/dev/kvm` can be opened for reading and writing; else why not.
     pub kvm_device: Result<(), String>,
-    /// Whether the CPU can run x86 guests in hardware (`vmx` or `svm`).
-    ///
-    /// An arm64 host has KVM too, but not for the x86 machines that this backend makes.
+    /// Whether the CPU can run guests of its own kind in hardware: on x86 by `vmx` or `svm`; on ARM the device says it.
     pub cpu_virtualises: bool,
     /// Whether KVM is the software variant `kvm_pvm`, under which QEMU's machines do not come up.
     pub kvm_is_pvm: bool,
@@ -66,9 +64,22 @@ pub fn probe() -> HostFacts {
         .map_err(|error| format!("/dev/kvm cannot be opened: {}", io::Error::from(error)));
     HostFacts {
         kvm_device,
-        cpu_virtualises: std::fs::read_to_string("/proc/cpuinfo")
-            .is_ok_and(|cpuinfo| has_virtualisation(&cpuinfo)),
+        cpu_virtualises: Arch::HOST == Arch::Aarch64
+            || std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|cpuinfo| has_virtualisation(&cpuinfo)),
         kvm_is_pvm: Path::new("/sys/module/kvm_pvm").exists(),
+    }
+}
+
+/// The same for a guest of `arch`: a processor runs guests of its own kind only.
+pub fn decide_for(arch: Arch, choice: AccelChoice, facts: &HostFacts) -> Result<Accel> {
+    match choice {
+        _ if arch == Arch::HOST => decide(choice, facts),
+        AccelChoice::Tcg => Ok(Accel::Tcg(None)),
+        AccelChoice::Auto => Ok(Accel::Tcg(Some(format!("the host is {}, the guest {arch}", Arch::HOST)))),
+        AccelChoice::Kvm => Err(Error::BackendUnavailable {
+            backend: BackendTag::Qemu,
+            reason: format!("KVM was asked for, but the host is {}, and the guest {arch}", Arch::HOST),
+        }),
     }
 }
 

@@ -28,7 +28,7 @@ use super::accel::Accel;
 use super::places::RuntimeDir;
 use crate::error::{Error, Result};
 use crate::name::Name;
-use crate::spec::{InstanceId, VmHandle};
+use crate::spec::{Arch, Hardware, InstanceId, VmHandle};
 use crate::workdir::WorkDir;
 
 /// Begins the name of a character device that leads nowhere and is used by nothing. What follows is where in the
@@ -36,13 +36,23 @@ use crate::workdir::WorkDir;
 /// others are launched meanwhile and give up.
 const CONSOLE_MARK: &str = "console-from-";
 
+/// The port of display 0 (RFC 6143).
+const VNC_PORTS: u16 = 5900;
+
+/// What QEMU knows the display over TCP by.
+pub(crate) const TCP_DISPLAY: &str = "tcp";
+
+/// The last display that is tried where none is asked for.
+const MORE_DISPLAYS: u16 = 99;
+
 /// The arguments with which QEMU runs `vm`.
 ///
 /// `console_start` is the length of the console's log before the launch, in bytes; the process carries it as a mark.
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
 pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) -> Result<Vec<OsString>> {
-    let mut args = Args::default();
+    let mut args = Args::new(vm);
     machine::machine(&mut args, vm, accel);
+    machine::uefi(&mut args, vm)?;
     machine::kernel(&mut args, vm)?;
     disks::disks(&mut args, vm)?;
     for (index, nic) in vm.machine.nics.iter().enumerate() {
@@ -58,8 +68,8 @@ pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) 
     monitors(&mut args, run)?;
     args.pair("-pidfile", text(&run.pidfile())?);
     // Last: what is read back from a command line, such as the first `-name`, is ours.
-    args.0.extend(vm.machine.hardware.qemu_args.iter().map(OsString::from));
-    Ok(args.0)
+    args.args.extend(vm.machine.hardware.qemu_args.iter().map(OsString::from));
+    Ok(args.args)
 }
 
 /// What the command line of one of our processes says about it.
@@ -103,10 +113,24 @@ fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
     let log = WorkDir::new(&vm.work_dir).console_log();
     let console = [("logfile", text(&log)?), ("logappend", "on")];
     args.pair("-chardev", socket("console", text(&run.console())?, &console));
-    args.device(&json!({"driver": "isa-serial", "id": "serial0", "chardev": "console"}));
+    let hardware = &vm.machine.hardware;
+    match hardware.guest_arch() {
+        Arch::X86_64 => args.device(&json!({"driver": "isa-serial", "id": "serial0", "chardev": "console"})),
+        // The board has its serial line soldered on.
+        Arch::Aarch64 => args.pair("-serial", "chardev:console"),
+    };
 
-    args.device(&json!({"driver": "VGA", "id": "video0"}));
-    args.pair("-display", "none").pair("-vnc", format!("unix:{}", doubled(text(&run.vnc())?)));
+    match hardware.guest_arch() {
+        Arch::X86_64 if hardware.is_microvm() => {}
+        Arch::X86_64 => {
+            args.device(&json!({"driver": "VGA", "id": "video0"}));
+        }
+        // Its processors may not map a VGA card's memory as cached, and Linux does.
+        Arch::Aarch64 => {
+            args.device(&json!({"driver": "ramfb", "id": "video0"}));
+        }
+    }
+    display(args, hardware, text(&run.vnc())?);
 
     args.pair("-chardev", socket("agent", text(&run.guest_agent())?, &[]));
     args.device(&json!({"driver": "virtio-serial-pci", "id": "channels"}));
@@ -117,6 +141,19 @@ fn lines(args: &mut Args, vm: &VmHandle, run: &RuntimeDir) -> Result<()> {
         "name": "org.qemu.guest_agent.0",
     }));
     Ok(())
+}
+
+/// Serves the display: on a private socket, and over TCP where that is asked for, then behind a password. Until that is
+/// set, none opens it.
+fn display(args: &mut Args, hardware: &Hardware, socket: &str) {
+    args.pair("-display", "none").pair("-vnc", format!("unix:{}", doubled(socket)));
+    let place = hardware.vnc.map(|tcp| match tcp.port {
+        Some(port) => format!("127.0.0.1:{}", port.saturating_sub(VNC_PORTS)),
+        None => format!("127.0.0.1:0,to={MORE_DISPLAYS}"),
+    });
+    if let Some(place) = place {
+        args.pair("-vnc", format!("{place},password=on,id={TCP_DISPLAY}"));
+    }
 }
 
 fn monitors(args: &mut Args, run: &RuntimeDir) -> Result<()> {
@@ -163,18 +200,25 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
         .ok_or_else(|| Error::Unusable { path: path.to_owned(), reason: "it is not valid UTF-8".to_owned() })
 }
 
-#[derive(Default)]
-struct Args(Vec<OsString>);
+struct Args {
+    args: Vec<OsString>,
+    /// Whether virtio devices are in memory, without a PCI bus.
+    in_memory: bool,
+}
 
 impl Args {
+    fn new(vm: &VmHandle) -> Self {
+        Self { args: Vec::new(), in_memory: vm.machine.hardware.is_microvm() }
+    }
+
     fn flag(&mut self, flag: &str) -> &mut Self {
-        self.0.push(flag.into());
+        self.args.push(flag.into());
         self
     }
 
     fn pair(&mut self, option: &str, value: impl Into<OsString>) -> &mut Self {
-        self.0.push(option.into());
-        self.0.push(value.into());
+        self.args.push(option.into());
+        self.args.push(value.into());
         self
     }
 
@@ -182,8 +226,21 @@ impl Args {
         self.pair(option, value.to_string())
     }
 
+    /// Adds a device; a virtio device as the machine can have it.
     fn device(&mut self, value: &Value) -> &mut Self {
-        self.json("-device", value)
+        let virtio = value["driver"].as_str().and_then(|driver| driver.strip_suffix("-pci"));
+        match virtio.filter(|_| self.in_memory) {
+            None => self.json("-device", value),
+            Some(virtio) => {
+                let mut value = value.clone();
+                value["driver"] = format!("{virtio}-device").into();
+                if let Some(properties) = value.as_object_mut() {
+                    // Ready-made boot code is something of PCI cards.
+                    properties.remove("romfile");
+                }
+                self.json("-device", &value)
+            }
+        }
     }
 }
 
@@ -197,8 +254,8 @@ mod tests {
     use super::super::manifest::{Manifest, tests::spec};
     use super::*;
     use crate::spec::{
-        Digest, Forward, Hardware, ImageFormat, InputFile, Kernel, NetworkConfig, Protocol, Share, VmState,
-        Volume,
+        Arch, Digest, Firmware, Forward, Hardware, ImageFormat, InputFile, Kernel, NetworkConfig, Protocol,
+        Share, Uefi, VmState, VncTcp, Volume,
     };
 
     fn handle(work: &Path) -> VmHandle {
@@ -280,6 +337,54 @@ mod tests {
         }
         assert_eq!(args[args.len() - 2..], ["-name", "guest=other/vm"]);
         assert_eq!(marks(&args).unwrap().name, vm.name);
+    }
+
+    #[test]
+    fn machine_boots_by_uefi_with_variables_of_its_own_and_shows_itself_behind_a_password() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        vm.machine.hardware.firmware = Firmware::Uefi;
+        vm.machine.hardware.vnc = Some(VncTcp { port: Some(5910) });
+        vm.uefi = Some(Uefi {
+            code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            code_format: ImageFormat::Raw,
+            variables_format: ImageFormat::Raw,
+        });
+        let lines = lines_of(&vm, &Accel::Kvm);
+        let told: Vec<_> =
+            lines.lines().filter(|line| ["uefi", "-vnc"].iter().any(|word| line.contains(word))).collect();
+        insta::assert_snapshot!(told.join("\n"));
+        vm.machine.hardware.vnc = Some(VncTcp { port: None });
+        assert!(lines_of(&vm, &Accel::Kvm).contains("-vnc 127.0.0.1:0,to=99,password=on,id=tcp\n"));
+
+        vm.uefi = None;
+        let run = RuntimeDir::new(Path::new("/run"), vm.id);
+        assert!(argv(&vm, &run, &Accel::Kvm, 0).is_err(), "it never boots by something else");
+    }
+
+    #[test]
+    fn arm_machine_is_one_of_another_board() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        vm.machine.hardware.arch = Some(Arch::Aarch64);
+        vm.machine.hardware.firmware = Firmware::Uefi;
+        vm.uefi = Some(Uefi {
+            code: "/usr/share/AAVMF/AAVMF_CODE.fd".into(),
+            code_format: ImageFormat::Raw,
+            variables_format: ImageFormat::Raw,
+        });
+        insta::assert_snapshot!(lines_of(&vm, &Accel::Tcg(None)));
+    }
+
+    #[test]
+    fn microvm_has_its_devices_in_memory() {
+        let mut vm = handle(Path::new("/data/vms/web"));
+        vm.seed = true;
+        vm.machine.hardware.machine = Some("microvm".to_owned());
+        vm.machine.hardware.kernel = Some(Kernel {
+            kernel: InputFile { path: "/boot/vmlinux".into(), digest: Digest::of("x") },
+            initrd: None,
+            cmdline: Some("console=ttyS0".to_owned()),
+        });
+        insta::assert_snapshot!(lines_of(&vm, &Accel::Tcg(None)));
     }
 
     #[test]

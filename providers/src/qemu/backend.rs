@@ -12,19 +12,32 @@ use super::guest::Sessions;
 use super::home::carries;
 use super::placement::Placements;
 use super::places::RuntimeDir;
+use super::version::{suffices, version};
 use crate::abilities::{
-    Custody, GuestAccess, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure, Stray, Verdict,
+    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
+    Stray, Verdict,
 };
 use crate::error::Result;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::process::{Holder, Process, Program};
 use crate::provision::{OutputLine, ProvisionStep};
-use crate::spec::{AccelChoice, InstanceId, VmHandle, VmSpec, VmState};
+use crate::spec::{AccelChoice, Arch, InstanceId, VmHandle, VmSpec, VmState};
 use crate::volume::{FoundVolume, Volumes};
 use crate::{Error, Name};
 
-/// The program that runs machines.
-pub const QEMU: Program = Program { name: "qemu-system-x86_64", package: "qemu-system-x86" };
+/// The program that runs machines of 64-bit PCs.
+pub const QEMU_X86: Program = Program { name: "qemu-system-x86_64", package: "qemu-system-x86" };
+
+/// The program that runs machines of 64-bit ARM.
+pub const QEMU_ARM: Program = Program { name: "qemu-system-aarch64", package: "qemu-system-arm" };
+
+/// The program that runs machines of `arch`.
+pub fn qemu(arch: Arch) -> &'static Program {
+    match arch {
+        Arch::X86_64 => &QEMU_X86,
+        Arch::Aarch64 => &QEMU_ARM,
+    }
+}
 
 /// The program that makes disks.
 pub const QEMU_IMG: Program = Program { name: "qemu-img", package: "qemu-utils" };
@@ -43,14 +56,18 @@ pub struct QemuConfig {
     /// Whether machines that were left running on another host are taken for stopped. Two hosts that run one machine
     /// on one shared disk destroy it, so only who knows that they do not may say this.
     pub take_over: bool,
+    /// Folders with descriptors of firmware; those of earlier ones hide those of later ones.
+    pub firmware_dirs: Vec<PathBuf>,
 }
 
 /// Runs machines as detached QEMU processes.
 #[derive(Debug)]
 pub struct QemuBackend {
     config: QemuConfig,
-    /// Set once QEMU's version was found to do.
-    pub(super) version: OnceCell<()>,
+    /// Set once the version of the QEMU for 64-bit PCs was found to do.
+    version_x86: OnceCell<()>,
+    /// The same of the QEMU for 64-bit ARM.
+    version_arm: OnceCell<()>,
     pub(super) sessions: Sessions,
     pub(super) placements: Placements,
 }
@@ -60,7 +77,8 @@ impl QemuBackend {
     pub fn new(config: QemuConfig) -> Self {
         Self {
             config,
-            version: OnceCell::new(),
+            version_x86: OnceCell::new(),
+            version_arm: OnceCell::new(),
             sessions: Sessions::default(),
             placements: Placements::default(),
         }
@@ -69,6 +87,15 @@ impl QemuBackend {
     /// The places it was made with.
     pub fn config(&self) -> &QemuConfig {
         &self.config
+    }
+
+    /// Refuses a QEMU for `arch` that is missing or too old. It is asked once.
+    pub(super) async fn check_version(&self, arch: Arch) -> Result<()> {
+        let known = match arch {
+            Arch::X86_64 => &self.version_x86,
+            Arch::Aarch64 => &self.version_arm,
+        };
+        known.get_or_try_init(|| async { suffices(&version(qemu(arch)).await?) }).await.copied()
     }
 
     /// The folder of sockets of one instance, whether it exists or not.
@@ -189,6 +216,10 @@ impl GuestAccess for QemuBackend {
 
     async fn probe(&self, vm: &VmHandle, probe: &Probe, patience: Duration) -> Result<Verdict> {
         self.ask_once(&self.here(vm).await?, probe, patience).await
+    }
+
+    async fn interfaces(&self, vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        self.ask_for_interfaces(&self.here(vm).await?).await
     }
 
     async fn provision(

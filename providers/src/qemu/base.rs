@@ -63,6 +63,7 @@ mod tests {
             runtime_dir: folder.path().join("run"),
             accel: AccelChoice::Tcg,
             take_over: false,
+            firmware_dirs: Vec::new(),
         });
         let mut disk = vec![7; 4096];
         disk[510..512].copy_from_slice(b"\x55\xaa");

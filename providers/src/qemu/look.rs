@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::argv::ROOT;
 use super::backend::QemuBackend;
+use super::display;
 use super::ending;
+use super::firmware;
 use super::manifest::{Manifest, Owner};
 use super::qmp::Monitor;
 use super::usernet::{self, Rule};
@@ -97,7 +99,8 @@ impl QemuBackend {
                 let mut forwards: Vec<_> = bound.iter().map(|rule| rule.forward.clone()).collect();
                 forwards.sort_unstable();
                 seen.forwards = Some(forwards);
-                seen.handle.runtime = Some(self.runtime_facts(vm, &process, bound)?);
+                let display = display::address(vm, &self.runtime_dir(vm.id), &mut monitor).await?;
+                seen.handle.runtime = Some(self.runtime_facts(vm, &process, (bound, display))?);
             }
         }
         seen.handle.state = seen.state;
@@ -137,6 +140,9 @@ impl QemuBackend {
         if manifest.seed && is_gone(&work.seed())? {
             damage.push(Damage::SeedMissing { path: work.seed() });
         }
+        if let Some(path) = firmware::gone(work, manifest) {
+            damage.push(Damage::FirmwareMissing { path });
+        }
         match self.check_base(manifest, vm.machine.image.as_ref()).await {
             Ok(_) => {}
             Err(Error::BaseChanged { path, what }) => damage.push(Damage::BaseChanged { path, what }),
@@ -146,7 +152,12 @@ impl QemuBackend {
     }
 
     /// The facts of a live process. What QEMU cannot tell (why it is emulated) is kept from the handle.
-    fn runtime_facts(&self, vm: &VmHandle, process: &Process, bound: Vec<Rule>) -> Result<Runtime> {
+    fn runtime_facts(
+        &self,
+        vm: &VmHandle,
+        process: &Process,
+        (bound, display): (Vec<Rule>, Option<String>),
+    ) -> Result<Runtime> {
         let run = self.runtime_dir(vm.id);
         let accel = match &vm.runtime {
             Some(known) if known.pid == process.pid() => known.accel.clone(),
@@ -155,7 +166,7 @@ impl QemuBackend {
         Ok(Runtime {
             pid: process.pid(),
             accel,
-            vnc: Some(format!("unix:{}", run.vnc().display())),
+            vnc: display,
             forwards: usernet::compare(&usernet::wanted(&vm.machine), bound).met,
             boot: ending::boot(),
             host: ending::host(),
@@ -204,9 +215,10 @@ impl QemuBackend {
         monitor: &mut Monitor,
     ) -> Result<VmHandle> {
         let bound = usernet::parse(&monitor.user_network().await?);
+        let display = display::address(vm, &self.runtime_dir(vm.id), monitor).await?;
         Ok(VmHandle {
             state: monitor.state().await?,
-            runtime: Some(self.runtime_facts(vm, process, bound)?),
+            runtime: Some(self.runtime_facts(vm, process, (bound, display))?),
             forced_stop: None,
             ..vm.clone()
         })

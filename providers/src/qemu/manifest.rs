@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::places::{sync_dir, unfinished, write_private};
 use crate::error::{Error, Result};
 use crate::name::Name;
-use crate::spec::{BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, VmHandle, VmSpec, VmState};
+use crate::spec::{
+    BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, Uefi, VmHandle, VmSpec, VmState,
+};
 use crate::workdir::WorkDir;
 
 /// Version of the manifest's format that this code reads and writes.
@@ -72,6 +74,9 @@ pub struct Manifest {
     /// The image file as it was when the overlay was made on it; absent without an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseFile>,
+    /// What it boots with, if that is UEFI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uefi: Option<Uefi>,
     /// Whether `prepare` came to its end.
     pub prepared: bool,
     /// Whether it was ever started.
@@ -110,6 +115,7 @@ impl Manifest {
             seed: spec.cloud_init.is_some(),
             ssh: spec.ssh.clone(),
             base,
+            uefi: None,
             prepared: false,
             started: false,
             released: false,
@@ -170,6 +176,7 @@ impl Manifest {
             machine: self.machine.clone(),
             seed: self.seed,
             ssh: self.ssh.clone(),
+            uefi: self.uefi.clone(),
             state,
             runtime,
             forced_stop: None,

@@ -21,7 +21,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use vmctl_providers::{Hypervisor, QemuBackend, Result, VmSpec, qemu::{AccelChoice, QemuConfig}};
+//! use vmctl_providers::{Hypervisor, QemuBackend, Result, VmSpec, qemu::{AccelChoice, QemuConfig, firmware}};
 //!
 //! async fn boot_once(spec: &VmSpec) -> Result<()> {
 //!     let qemu = QemuBackend::new(QemuConfig {
@@ -30,6 +30,7 @@
 //!         runtime_dir: "/run/example".into(),
 //!         accel: AccelChoice::Auto,
 //!         take_over: false,
+//!         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
 //!     });
 //!     let vm = qemu.prepare(spec).await?;
 //!     let vm = qemu.start(&vm).await?;
@@ -43,14 +44,17 @@
 
 pub mod accel;
 pub mod argv;
+pub mod firmware;
 pub mod manifest;
 pub mod places;
 
+mod agent;
 mod backend;
 mod base;
 mod capacity;
 mod console;
 mod custody;
+mod display;
 mod ending;
 mod forwards;
 mod guest;
@@ -75,7 +79,7 @@ mod volumes;
 pub use crate::spec::AccelChoice;
 pub use accel::{Accel, HostFacts};
 pub use argv::argv;
-pub use backend::{QEMU, QEMU_IMG, QemuBackend, QemuConfig};
+pub use backend::{QEMU_ARM, QEMU_IMG, QEMU_X86, QemuBackend, QemuConfig, qemu};
 pub use manifest::Manifest;
 pub use places::RuntimeDir;
 pub use version::{number, suffices, version};

@@ -1,22 +1,24 @@
 //! What can be said about a spec before anything is made.
 
-use super::accel::{decide, probe};
+use super::accel::{decide_for, probe};
 use super::argv::{text, unsupported};
-use super::backend::{QEMU, QEMU_IMG, QemuBackend};
+use super::backend::{QEMU_IMG, QemuBackend, qemu};
+use super::firmware;
 use super::ports;
 use super::shares::check_shares;
-use super::version::{suffices, version};
 use crate::error::{Error, Result};
 use crate::media;
-use crate::spec::{BackendTag, Firmware, Machine, NetworkConfig, VmSpec};
+use crate::spec::{Arch, BackendTag, Firmware, Machine, NetworkConfig, VmSpec};
 
 impl QemuBackend {
     /// See [`crate::Preflight::preflight`].
     pub(super) async fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
-        QEMU.locate()?;
+        let hardware = &spec.machine.hardware;
+        qemu(hardware.guest_arch()).locate()?;
         QEMU_IMG.locate()?;
-        self.version.get_or_try_init(|| async { suffices(&version().await?) }).await?;
+        self.check_version(hardware.guest_arch()).await?;
         self.check_expressible(spec)?;
+        firmware::check(hardware, &self.config().firmware_dirs)?;
         check_shares(&spec.machine)?;
         check_media(&spec.machine)?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
@@ -48,10 +50,29 @@ pub(super) fn check_media(machine: &Machine) -> Result<()> {
 
 fn check_hardware(machine: &Machine) -> Result<()> {
     let hardware = &machine.hardware;
-    if hardware.firmware == Firmware::Uefi {
-        return Err(Error::Unsupported { backend: BackendTag::Qemu, what: "UEFI".to_owned() });
+    if let Some(what) = beyond_its_kind(machine) {
+        return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
     }
-    decide(hardware.accel, &probe()).map(drop)
+    decide_for(hardware.guest_arch(), hardware.accel, &probe()).map(drop)
+}
+
+/// What a machine of its kind cannot have, and has.
+fn beyond_its_kind(machine: &Machine) -> Option<String> {
+    let hardware = &machine.hardware;
+    let lacks_kernel = hardware.kernel.is_none();
+    let what = match (hardware.guest_arch(), hardware.firmware) {
+        (Arch::Aarch64, Firmware::Bios) if lacks_kernel => {
+            "an aarch64 machine that boots neither by UEFI nor from a `kernel`: there is no BIOS for it,"
+        }
+        (Arch::Aarch64, _) if hardware.is_microvm() => "a `microvm` of aarch64",
+        (_, Firmware::Uefi) if hardware.is_microvm() => "a `microvm` that boots by UEFI",
+        _ if hardware.is_microvm() && lacks_kernel => "a `microvm` without a `kernel`, which boots no disk,",
+        _ if hardware.is_microvm() && hardware.vnc.is_some() => {
+            "a `microvm` with `vnc`: it has no display, which"
+        }
+        _ => return None,
+    };
+    Some(what.to_owned())
 }
 
 fn check_networks(machine: &Machine) -> Result<()> {
@@ -95,6 +116,7 @@ mod tests {
             runtime_dir: "/run/vmctl".into(),
             accel: AccelChoice::Tcg,
             take_over: false,
+            firmware_dirs: Vec::new(),
         };
         let mut spec = spec(Path::new("/images/base"));
         change(&mut spec);
@@ -108,10 +130,6 @@ mod tests {
             check(|spec| spec.machine.disk_bytes = Some(1 << 30)),
             Err("a disk of 1073741824 bytes is smaller than 3221225472 bytes, the size of its image"
                 .to_owned())
-        );
-        assert_eq!(
-            check(|spec| spec.machine.hardware.firmware = Firmware::Uefi),
-            Err("UEFI is not supported by the `qemu` backend".to_owned())
         );
         assert_eq!(
             check(|spec| spec.machine.nics[0].network = NetworkConfig::Vnic { name: "net0".to_owned() }),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::backend::{QEMU_IMG, QemuBackend};
 use super::capacity::FOLDER;
+use super::firmware;
 use super::manifest::{BaseFile, Manifest, Owner};
 use super::places::{
     create_private_dir, give_up, publish, remove_file, require_private, sync_dir, unfinished, write_private,
@@ -20,7 +21,7 @@ use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
-use crate::spec::{CloudInitConfig, InstanceId, Machine, Nic, VmHandle, VmSpec, VmState};
+use crate::spec::{CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState};
 use crate::ssh::{SshError, SshTarget};
 use crate::workdir::WorkDir;
 
@@ -53,15 +54,32 @@ impl QemuBackend {
         if let Some(config) = &spec.cloud_init {
             ensure_seed(&work, &manifest, &manifest.machine, config).await?;
         }
+        let uefi = self.ensure_uefi(&work, &manifest.machine, manifest.uefi.as_ref()).await?;
+        let is_new = manifest.uefi != uefi;
+        manifest.uefi = uefi;
         if !manifest.prepared {
             manifest.prepared = true;
             sync_dir(work.path())?;
             failpoint!("prepare.qemu.synced", work.path());
             manifest.store(&work)?;
             failpoint!("prepare.qemu.prepared", work.path());
+        } else if is_new {
+            manifest.store(&work)?;
         }
         let state = if runs { VmState::Running } else { manifest.state_at_rest() };
         Ok(manifest.handle(&work, state, None))
+    }
+}
+
+impl QemuBackend {
+    /// See [`firmware::ensure_variables`].
+    pub(super) async fn ensure_uefi(
+        &self,
+        work: &WorkDir,
+        machine: &Machine,
+        known: Option<&Uefi>,
+    ) -> Result<Option<Uefi>> {
+        firmware::ensure_variables(work, machine, known, &self.config().firmware_dirs).await
     }
 }
 
@@ -75,6 +93,7 @@ fn claim(work: &WorkDir, spec: &VmSpec, runs: bool) -> Result<Manifest> {
         // An attempt for other hardware, of which nobody knows that it ended: nobody ever used its disk.
         Owner::Ours(_) => {
             remove_file(&work.overlay())?;
+            remove_file(&work.variables())?;
             found(work, spec)
         }
         Owner::Missing | Owner::Vacant => found(work, spec),

@@ -8,20 +8,24 @@
 //! QEMU serves one client at a time. A second one is connected but not greeted until the first leaves, so the
 //! greeting's deadline is what tells a busy monitor from a free one.
 
+mod agent;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use agent::Agent;
 use qapi::qmp;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::argv::TCP_DISPLAY;
 use crate::abilities::Stall;
 use crate::capacity::space;
 use crate::error::{Error, Result};
-use crate::spec::VmState;
+use crate::spec::{Secret, VmState};
 
 /// Longest line accepted from QEMU. Its longest answer here, the schema apart, has a few kilobytes.
 const MAX_LINE: usize = 1 << 20;
@@ -163,6 +167,27 @@ impl Monitor {
     /// Lets the vCPUs run.
     pub(crate) async fn unpause(&mut self) -> Result<()> {
         self.execute(qmp::cont {}).await.map(drop)
+    }
+
+    /// Whether a program in the guest has the agent's channel open.
+    pub(crate) async fn has_agent(&mut self) -> Result<bool> {
+        let lines = self.execute(qmp::query_chardev {}).await?;
+        Ok(lines.iter().any(|line| line.label == "agent" && line.frontend_open))
+    }
+
+    /// Where the display is served over TCP.
+    pub(crate) async fn display(&mut self) -> Result<Option<(String, String)>> {
+        let displays = self.execute(qmp::query_vnc_servers {}).await?;
+        let mut places = displays.into_iter().flat_map(|display| display.server).map(|server| server.base);
+        let tcp = places.find(|place| matches!(place.family, qmp::NetworkAddressFamily::ipv4));
+        Ok(tcp.map(|place| (place.host, place.service)))
+    }
+
+    /// Sets what opens the display over VNC.
+    pub(crate) async fn set_display_password(&mut self, password: &Secret) -> Result<()> {
+        let base = qmp::SetPasswordOptionsBase { connected: None, password: password.expose().to_owned() };
+        let vnc = qmp::SetPasswordOptionsVnc { display: Some(TCP_DISPLAY.to_owned()) };
+        self.execute(qmp::set_password(qmp::SetPasswordOptions::vnc { base, vnc })).await.map(drop)
     }
 
     /// Presses the power button.

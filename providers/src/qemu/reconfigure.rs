@@ -64,6 +64,9 @@ impl QemuBackend {
         }
         let mut changed = manifest.clone();
         changed.name = spec.name.clone();
+        if live.is_none() {
+            changed.uefi = self.ensure_uefi(&work, &wanted, manifest.uefi.as_ref()).await?;
+        }
         changed.machine = wanted;
         changed.ssh = spec.ssh.clone();
         let tells = live.as_ref().is_some_and(|(_, state)| *state == VmState::Running);

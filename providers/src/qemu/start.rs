@@ -8,9 +8,11 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::accel::{Accel, decide, probe, second_choice};
+use super::accel::{Accel, decide_for, probe, second_choice};
 use super::argv::argv;
-use super::backend::{QEMU, QemuBackend};
+use super::backend::{QemuBackend, qemu};
+use super::display;
+use super::firmware;
 use super::guest::last_words;
 use super::manifest::{Manifest, Owner};
 use super::places::{RuntimeDir, ensure_private_file, qemu_log};
@@ -22,7 +24,7 @@ use super::volumes;
 use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
-use crate::process::{self, Launched, Process};
+use crate::process::{self, Launched, Process, Program};
 use crate::spec::{Machine, Runtime, VmHandle, VmState};
 use crate::volume;
 use crate::workdir::WorkDir;
@@ -75,6 +77,7 @@ impl QemuBackend {
     /// Tells everything about a machine that runs already, and remembers that it ran.
     async fn adopt(&self, vm: &VmHandle, process: &Process) -> Result<VmHandle> {
         let mut monitor = self.monitor(vm.id, process).await?;
+        display::protect(vm, &mut monitor).await?;
         let handle = self.handle_of_live(vm, process, &mut monitor).await?;
         let work = WorkDir::new(&vm.work_dir);
         failpoint!("start.qemu.handle-made", work.path());
@@ -100,6 +103,10 @@ impl QemuBackend {
                 if let Some((name, path)) = volume::gone(work.path(), &vm.machine)? {
                     return Err(Error::VolumeGone { name, path });
                 }
+                if let Some(path) = firmware::gone(work, &manifest) {
+                    let reason = "the machine boots with it, and it is gone; `vmctl apply` makes it whole";
+                    return Err(Error::Unusable { path, reason: reason.to_owned() });
+                }
                 check_kernel(&vm.machine).await?;
                 check_shares(&vm.machine)?;
                 check_media(&vm.machine)
@@ -113,7 +120,7 @@ impl QemuBackend {
     /// Launches with the accelerator that suits the host; once more without KVM if QEMU gave up with it.
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
         let choice = vm.machine.hardware.accel_over(self.config().accel);
-        let accel = decide(choice, &probe())?;
+        let accel = decide_for(vm.machine.hardware.guest_arch(), choice, &probe())?;
         let Err(error) = launch(vm, work, run, &accel).await else { return Ok(accel) };
         let second = match &error {
             Error::ProcessEnded { detail } => second_choice(choice, &accel, detail.as_deref()),
@@ -133,11 +140,12 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     let args = argv(vm, run, accel, console_start)?;
     let path = qemu_log(work);
     let mut log = create_log(work)?;
-    writeln!(log, "{}\n", process::quote(QEMU.name, &args)).map_err(Error::io("write", &path))?;
+    let program = qemu(vm.machine.hardware.guest_arch());
+    writeln!(log, "{}\n", process::quote(program.name, &args)).map_err(Error::io("write", &path))?;
     let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
 
-    let mut launched = process::machine(&QEMU, &args, log)?;
-    let failure = match timeout(LAUNCH, answers(&mut launched, run)).await {
+    let mut launched = process::machine(program, &args, log)?;
+    let failure = match timeout(LAUNCH, answers(&mut launched, run, program)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,
         Err(_) => Error::Timeout { what: "the start of QEMU".to_owned(), after: LAUNCH },
@@ -145,23 +153,23 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     // Nearly always it is about to end, and says why; what neither answers nor ends is ended.
     match timeout(ENDING, launched.ended()).await {
         Ok(status) => {
-            let status = status.map_err(Error::io("wait for", QEMU.name))?;
+            let status = status.map_err(Error::io("wait for", program.name))?;
             let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
             let messages = text.get(command_line as usize..).unwrap_or_default();
             Err(reason_of_end(vm, &status, &process::tail(messages, MESSAGES_TAIL)))
         }
         Err(_) => {
-            launched.kill().await.map_err(Error::io("kill", QEMU.name))?;
+            launched.kill().await.map_err(Error::io("kill", program.name))?;
             Err(failure)
         }
     }
 }
 
 /// Waits for the greeting on standard output, which says that the monitors' sockets are there, then for an answer.
-async fn answers(launched: &mut Launched, run: &RuntimeDir) -> Result<()> {
+async fn answers(launched: &mut Launched, run: &RuntimeDir, program: &Program) -> Result<()> {
     failpoint!("start.qemu.spawned", run.path());
     loop {
-        match launched.first_line(MAX_GREETING).await.map_err(Error::io("read from", QEMU.name))? {
+        match launched.first_line(MAX_GREETING).await.map_err(Error::io("read from", program.name))? {
             Some(line) if line.starts_with("{\"QMP\"") => break,
             Some(chatter) => tracing::debug!(%chatter, "before QEMU's greeting"),
             None => return Err(Error::Monitor("it was closed before it greeted".to_owned())),

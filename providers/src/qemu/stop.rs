@@ -1,11 +1,14 @@
 //! Ending a machine's process, gently or not, and removing a machine.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::agent;
 use super::backend::QemuBackend;
 use super::look::state_at_rest;
 use super::manifest::{Manifest, Owner};
@@ -19,6 +22,10 @@ use crate::workdir::WorkDir;
 
 /// How often the power button is pressed. A guest that has not booted far enough loses the press.
 const PRESS_AGAIN: Duration = Duration::from_secs(3);
+
+/// How long a guest has to heed its power button before its agent is asked. Guests that do need some seconds to end,
+/// and are off before, or are told a second time what they are doing.
+const BUTTON: Duration = Duration::from_secs(10);
 
 /// How long a monitor may take to greet before its QEMU counts as hung. A host that is merely crowded answers sooner,
 /// and a guest must not lose what it has not written yet because of that.
@@ -40,6 +47,9 @@ enum Force {
     Kill,
 }
 
+/// What is told of a stop by the guest agent. It is no force: the guest powers off in order.
+const BY_AGENT: &str = "guest agent";
+
 impl Force {
     fn as_str(self) -> &'static str {
         match self {
@@ -55,6 +65,8 @@ impl Force {
 enum Ending {
     /// Its process ended.
     Ended,
+    /// Its process ended after the guest agent was asked for that.
+    ByAgent,
     /// It goes on.
     Goes,
     /// It goes on, and neither of its monitors answers.
@@ -67,8 +79,12 @@ impl QemuBackend {
         let mut forced_stop = None;
         if let Some(process) = self.find(vm.id)? {
             let run = self.runtime_dir(vm.id);
-            let means = match ends_by_itself(&run, &process, patience).await? {
+            let means = match ends_by_itself(vm, &run, &process, patience).await? {
                 Ending::Ended => None,
+                Ending::ByAgent => {
+                    forced_stop = Some(BY_AGENT.to_owned());
+                    None
+                }
                 Ending::Goes => Some(&FORCE[..]),
                 // What does not answer cannot be told to quit.
                 Ending::Hangs => Some(&FORCE[1..]),
@@ -127,7 +143,15 @@ fn remove_entry(path: &Path) -> Result<()> {
 }
 
 /// Presses the power button until the process ends, at most for `patience`, and only as long as that is of any use.
-async fn ends_by_itself(run: &RuntimeDir, process: &Process, patience: Duration) -> Result<Ending> {
+///
+/// A guest that does not heed the button for a while may have an agent that does.
+async fn ends_by_itself(
+    vm: &VmHandle,
+    run: &RuntimeDir,
+    process: &Process,
+    patience: Duration,
+) -> Result<Ending> {
+    let asked = AtomicBool::new(false);
     let pressing = async {
         match keep_pressing(run).await {
             Ok(()) => Ending::Goes,
@@ -142,10 +166,22 @@ async fn ends_by_itself(run: &RuntimeDir, process: &Process, patience: Duration)
             }
         }
     };
+    let asking = async || -> Infallible {
+        sleep(BUTTON.min(patience / 3)).await;
+        while !agent::power_off(vm, run).await {
+            sleep(PRESS_AGAIN).await;
+        }
+        asked.store(true, Ordering::Relaxed);
+        std::future::pending().await
+    };
     let ended = async {
         tokio::select! {
-            ended = process.exited() => ended.map(|()| Ending::Ended),
+            ended = process.exited() => {
+                let by_agent = asked.load(Ordering::Relaxed);
+                ended.map(|()| if by_agent { Ending::ByAgent } else { Ending::Ended })
+            }
             how = pressing => Ok(how),
+            never = asking() => match never {},
         }
     };
     match timeout(patience, ended).await {

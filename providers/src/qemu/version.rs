@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::backend::QEMU;
 use crate::error::{Error, Result};
-use crate::process::helper;
+use crate::process::{Program, helper};
 use crate::spec::BackendTag;
 
 /// QEMU prints its version without doing anything else.
@@ -25,9 +24,9 @@ pub fn suffices(version: &str) -> Result<()> {
     }
 }
 
-/// The version of the QEMU in PATH, such as `7.2.22`; its whole first line if that has an unknown form.
-pub async fn version() -> Result<String> {
-    let output = helper(&QEMU, &["--version"], DEADLINE).await?;
+/// The version of a QEMU in PATH, such as `7.2.22`; its whole first line if that has an unknown form.
+pub async fn version(program: &Program) -> Result<String> {
+    let output = helper(program, &["--version"], DEADLINE).await?;
     Ok(number(&String::from_utf8_lossy(&output)))
 }
 

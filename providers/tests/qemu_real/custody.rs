@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use uuid::Uuid;
-use vmctl_providers::qemu::{AccelChoice, QemuConfig};
+use vmctl_providers::qemu::{AccelChoice, QemuConfig, firmware};
 use vmctl_providers::{
     Custody, Error, Hypervisor, InstanceId, Name, Preflight, QemuBackend, Reconfigure, Stray, VmHandle,
     VmSpec, VmState,
@@ -61,6 +61,7 @@ async fn machines_without_a_record_are_found_by_folder_and_process() {
         runtime_dir: world.run.clone(),
         accel: AccelChoice::Auto,
         take_over: false,
+        firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
     });
     assert_eq!(strays(&elsewhere, &[]).await, []);
 }

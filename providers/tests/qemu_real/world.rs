@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use uuid::Uuid;
 use vmctl_providers::process::{Holder, Process, helper};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::qemu::{AccelChoice, QEMU_IMG, QemuConfig};
+use vmctl_providers::qemu::{AccelChoice, QEMU_IMG, QemuConfig, firmware};
 use vmctl_providers::{
     BackendTag, CloudInitConfig, ConsoleEndpoint, Digest, DiskImage, Forward, Hypervisor, ImageFormat,
     InstanceId, MacAddr, Machine, NetworkConfig, Nic, Probe, Protocol, QemuBackend, Readiness, SshConfig,
@@ -119,6 +119,7 @@ pub(crate) fn backend(data: &Path, run: &Path) -> QemuBackend {
         runtime_dir: run.to_owned(),
         accel: AccelChoice::Auto,
         take_over: false,
+        firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
     })
 }
 

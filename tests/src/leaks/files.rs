@@ -12,7 +12,7 @@ use crate::World;
 const UNFINISHED: [&str; 4] = ["part", "tmp", "new", "generating"];
 
 /// What may lie in the folder of one machine.
-const OF_A_MACHINE: [&str; 11] = [
+const OF_A_MACHINE: [&str; 13] = [
     "manifest.json",
     "record.json",
     "machine.json",
@@ -24,6 +24,8 @@ const OF_A_MACHINE: [&str; 11] = [
     "id_ed25519",
     "ssh_host_ed25519_key",
     "known_hosts",
+    "uefi-vars.fd",
+    "vnc-password",
 ];
 
 /// What may lie in the folder of one volume.

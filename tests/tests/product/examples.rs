@@ -6,8 +6,7 @@ use vmctl_tests::world::free_port;
 use vmctl_tests::{World, leaks, surroundings};
 
 /// Examples that are planned and not applied, and what is missing.
-const NOT_YET: [(&str, &str); 2] =
-    [("propolis", "the backend `propolis`, a vnic network"), ("uefi", "`firmware \"uefi\"`")];
+const NOT_YET: [(&str, &str); 1] = [("propolis", "the backend `propolis`, a vnic network")];
 
 /// Copies an example into the world's project, with the images' folder and the ports of this run.
 pub(crate) fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {

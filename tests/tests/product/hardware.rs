@@ -2,7 +2,9 @@
 //! QEMU.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
 
 use vmctl_tests::{World, leaks, process};
 
@@ -58,6 +60,81 @@ fn kernel_is_booted_without_a_disk_on_the_hardware_that_was_asked_for() {
     world.vmctl(&["up"]).expect(0);
     assert_eq!(world.states()["direct"], "running");
     world.vmctl(&["down", "--destroy"]).expect(0);
+}
+
+#[test]
+fn guests_boot_by_uefi_and_as_microvm_and_tell_their_addresses() {
+    let world = World::new(2);
+    let images = World::tiny_image();
+    let images = images.parent().expect("the images' folder").display();
+    world.vmfile(&format!(
+        r#"
+defaults {{ image "TINY"; memory 256; ssh }}
+vm "firm" {{ firmware "uefi"; vnc "tcp" }}
+vm "micro" {{
+    machine "microvm"
+    kernel "{images}/tiny-vmlinux"
+    initrd "{images}/tiny-initrd.img"
+    cmdline "console=ttyS0 quiet root=LABEL=tiny-root panic=5"
+}}
+"#
+    ));
+    world.vmctl(&["up"]).expect(0);
+    world.exec("firm", "ls /sys/firmware/efi");
+    assert_eq!(world.exec("micro", "ls /sys/bus/pci/devices 2>/dev/null || :"), "");
+    let status = world.vmctl(&["status", "micro", "--json"]).expect(0).json();
+    assert_eq!(status["guest"]["interfaces"][0]["addresses"][0], "10.0.2.15", "{status:#}");
+    assert_eq!(status["vm"]["vnc"], serde_json::Value::Null);
+    leaks::leakcheck(&world);
+
+    // Who connects must know the password (RFC 6143, 7.1.2), and it stands on no command line.
+    let vnc = world.vmctl(&["vnc", "firm", "--json"]).expect(0).json();
+    let password = vnc["password"].as_str().expect("a password");
+    let address = vnc["address"].as_str().and_then(|at| at.strip_prefix("tcp:")).expect("an address");
+    let mut display = TcpStream::connect(address).expect("the display listens");
+    let mut greeting = [0; 12];
+    display.read_exact(&mut greeting).expect("a greeting");
+    display.write_all(&greeting).expect("to answer it");
+    let mut kinds = [0; 2];
+    display.read_exact(&mut kinds).expect("kinds of security");
+    assert_eq!(kinds, [1, 2], "VNC authentication, and nothing else");
+    let arguments = process::arguments(world.pid("firm")).expect("a running machine");
+    assert!(arguments.iter().all(|argument| !argument.contains(password)), "{arguments:?}");
+    assert!(world.vmctl(&["status", "micro"]).expect(0).text().contains("Guest says:"));
+
+    let variables = world.vm("firm")["uefi_variables"].as_str().map(PathBuf::from).expect("variables");
+    world.vmctl(&["stop", "firm"]).expect(0);
+    fs::remove_file(&variables).expect("to lose the variables");
+    assert!(world.drift()["vm.firm"].contains(&"firmware-missing".to_owned()));
+    world.vmctl(&["start", "firm"]).expect(1).says("it is gone");
+    world.vmctl(&["up"]).expect(0);
+    assert!(variables.exists());
+    let held = leaks::held(&world);
+    world.vmctl(&["down", "--destroy"]).expect(0);
+    leaks::check(&world, &held);
+}
+
+#[test]
+fn arm_machine_starts_and_missing_firmware_is_refused_before_anything_is_made() {
+    let mut world = World::new(1);
+    world.blank_image();
+    world
+        .vmfile("vm \"arm\" { arch \"aarch64\"; image \"blank.qcow2\"; memory 256; ready { log \"UEFI\" } }");
+    world.vmctl(&["up"]).expect(0);
+    assert_eq!(world.states()["arm"], "running");
+    world.vmctl(&["destroy", "arm", "--yes"]).expect(0);
+
+    // Empty descriptors of the user's own hide those of the host.
+    let folder = world.folder().join("home/qemu/firmware");
+    fs::create_dir_all(&folder).expect("a folder");
+    for entry in fs::read_dir("/usr/share/qemu/firmware").expect("descriptors of the host").flatten() {
+        fs::write(folder.join(entry.file_name()), "").expect("an empty descriptor");
+    }
+    let home = world.folder().join("home");
+    world.set("XDG_CONFIG_HOME", home);
+    world.vmctl(&["up"]).expect(1).says("no UEFI firmware for aarch64").says("qemu-efi-aarch64");
+    world.vmctl(&["doctor"]).expect(0).says("ovmf");
+    assert!(world.states().is_empty());
 }
 
 #[test]

@@ -213,16 +213,16 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
         format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
     };
     let web = machine("web", "");
-    world.vmfile(&(machine("db", "firmware \"uefi\"; machine \"microvm\"") + &web));
+    world.vmfile(&(machine("db", "network \"tap\"; network \"tap\"") + &web));
     let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
-    let text = "this version cannot carry out yet: `firmware \"uefi\"`, `machine \"microvm\"`";
+    let text = "this version cannot carry out yet: a tap network, several networks";
     let refusal = json!({ "kind": "not-yet", "text": text });
     assert_eq!((&plan["changes"][0]["refused"], &plan["changes"][1]["refused"]), (&refusal, &Value::Null));
     for (arguments, words) in [
         (["plan", "--out", "x.plan"].as_slice(), "Refused: this plan cannot be applied."),
         (
             &["apply", "--yes"],
-            "vm.db: this version cannot carry out yet: `firmware \"uefi\"`, `machine \"microvm\"` help: `vmctl plan` shows it",
+            "vm.db: this version cannot carry out yet: a tap network, several networks help: `vmctl plan` shows it",
         ),
     ] {
         let told = world.vmctl(arguments).expect(1).says(words).says("--exclude db");
@@ -236,9 +236,9 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
     assert_eq!(world.states().into_keys().collect::<Vec<_>>(), ["web"]);
 
     // Both causes are told, each with its way out.
-    world.vmfile(&(machine("db", "firmware \"uefi\"") + &machine("web", "lifecycle { prevent-destroy }")));
+    world.vmfile(&(machine("db", "network \"tap\"") + &machine("web", "lifecycle { prevent-destroy }")));
     world.vmctl(&["apply", "--yes", "--exclude", "db"]).expect(0);
-    world.vmfile(&machine("db", "firmware \"uefi\""));
+    world.vmfile(&machine("db", "network \"tap\""));
     let both = world.vmctl(&["apply", "--yes"]).expect(1).says("`prevent-destroy` protects `web`");
     both.says("put the block of `web` back").says("vm.db: this version").says("--exclude db --exclude web");
 }

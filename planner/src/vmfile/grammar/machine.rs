@@ -6,13 +6,14 @@ use super::misplaced::in_network;
 use super::{
     Args, CHECK, CLOUD_INIT, Layers, PROVISION, Prop, READY, SSH, Shape, SizeUnit, Type, Values, words,
 };
-use crate::desired::{AccelChoice, Firmware, Power, Until};
+use crate::desired::{AccelChoice, Arch, Firmware, Power, Until};
 
 /// What a `vm`, a template and `defaults` consist of.
 pub(in super::super) static VM_BLOCK: &[&Shape] = &[
     &BACKEND,
     &IMAGE,
     &IMAGE_URL,
+    &ARCH,
     &FIRMWARE,
     &KERNEL,
     &INITRD,
@@ -20,6 +21,7 @@ pub(in super::super) static VM_BLOCK: &[&Shape] = &[
     &MACHINE,
     &CPU,
     &ACCEL,
+    &VNC,
     &QEMU_ARG,
     &VCPUS,
     &MEMORY,
@@ -89,15 +91,25 @@ pub(in super::super) static SHA256: Shape = Shape {
     ..Shape::leaf("sha256", Type::Sha256, "`sha256 \"…\"`", "The SHA-256 digest that the file must have")
 };
 
+pub(in super::super) const ARCHS: [(&str, Arch); 2] = [("x86_64", Arch::X86_64), ("aarch64", Arch::Aarch64)];
+pub(in super::super) static ARCH: Shape = Shape {
+    default: "the host's",
+    ..Shape::leaf(
+        "arch",
+        Type::Choice(&words(&ARCHS)),
+        "`arch \"aarch64\"`",
+        "The processor that the guest is made for. One that is not the host's is emulated, and needs QEMU's package for it",
+    )
+};
 pub(in super::super) const FIRMWARES: [(&str, Firmware); 2] =
     [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
 pub(in super::super) static FIRMWARE: Shape = Shape {
-    default: "`\"bios\"`",
+    default: "`\"bios\"`; of aarch64 `\"uefi\"`",
     ..Shape::leaf(
         "firmware",
         Type::Choice(&words(&FIRMWARES)),
         "`firmware \"uefi\"`",
-        "What the guest boots with; `uefi` keeps variables of the machine's own",
+        "What the guest boots with; `uefi` keeps [variables of the machine's own](hardware.md#uefi)",
     )
 };
 pub(in super::super) static KERNEL: Shape = Shape {
@@ -133,7 +145,7 @@ pub(in super::super) static MACHINE: Shape = Shape {
         "machine",
         Type::Text,
         "`machine \"q35\"`",
-        "The machine type by QEMU's name: letters, digits and `-._`",
+        "The [machine type](hardware.md#machine-types) by QEMU's name: letters, digits and `-._`",
     )
 };
 pub(in super::super) static CPU: Shape = Shape {
@@ -154,6 +166,21 @@ pub(in super::super) static ACCEL: Shape = Shape {
         Type::Choice(&words(&ACCELS)),
         "`accel \"tcg\"`",
         "How the guest's instructions run: `kvm` by the host's processor, `tcg` by translation, `auto` by KVM where it works",
+    )
+};
+pub(in super::super) static VNC: Shape = Shape {
+    props: &[Prop::new(
+        "port",
+        Type::Whole { low: 5900, high: 65_535 },
+        "the first free one from 5900 on",
+        "The port of the loopback",
+    )],
+    default: "on a private socket only",
+    ..Shape::leaf(
+        "vnc",
+        Type::Choice(&["tcp"]),
+        "`vnc \"tcp\" port=5910`",
+        "Serves the [display](hardware.md#display) on the host's loopback as well, behind a password that `vmctl vnc` shows",
     )
 };
 pub(in super::super) static QEMU_ARG: Shape = Shape {

@@ -32,7 +32,12 @@ pub(super) fn disks(args: &mut Args, vm: &VmHandle) -> Result<()> {
                 "backing": vm.machine.image.as_ref().map(base).transpose()?,
             }),
         );
-        args.device(&json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": ROOT, "bootindex": 0}));
+        let mut disk = json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": ROOT});
+        // A kernel that is booted directly takes the first place.
+        if vm.machine.hardware.kernel.is_none() {
+            disk["bootindex"] = 0.into();
+        }
+        args.device(&disk);
     }
     if vm.seed {
         args.json(
