@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
     PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Down(DownArgs),
     /// Make machines anew: destroy, create, start and provision
     Reload(ReloadArgs),
+    /// Run provisioning steps on machines that run, and change nothing else
+    Provision(ProvisionArgs),
     /// Start machines that are off, as they are
     Start(MachinesArgs),
     /// Stop machines, and keep them

@@ -73,6 +73,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Up(args) => commands::everyday::up(&ctx, args),
         Command::Down(args) => commands::everyday::down(&ctx, args),
         Command::Reload(args) => commands::everyday::reload(&ctx, args),
+        Command::Provision(args) => commands::everyday::provision(&ctx, args),
         Command::Start(args) => commands::everyday::turn(&ctx, args, Turn::Start),
         Command::Stop(args) => commands::everyday::stop(&ctx, args),
         Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),

@@ -67,6 +67,13 @@ impl Desired {
         for step in self.vms.values_mut().flat_map(|vm| &mut vm.provision) {
             step.digest = self.secrets.seal_digest(step.digest.clone(), step.texts());
         }
+        for seed in self.vms.values_mut().filter_map(|vm| vm.cloud_init.as_mut()) {
+            let files = seed.more.files.iter_mut().map(|file| &mut file.content);
+            for text in files.chain(&mut seed.more.commands) {
+                text.digest =
+                    self.secrets.seal_digest(text.digest.clone(), std::iter::once(text.text.expose()));
+            }
+        }
     }
 
     /// Takes the sensitive values out of what is only there to be shown, and lets the output of steps be looked through.

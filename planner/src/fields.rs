@@ -6,7 +6,7 @@ use serde_json::Value;
 use vmctl_providers::{NetworkConfig, Peer};
 
 use crate::desired::{InputFile, VncTcp};
-use crate::recorded::{RecordedCloudInit, RecordedVm};
+use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
 
 /// What a change of a field needs, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -317,8 +317,42 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Replace),
         effect: "compared by the digest of the file's content; cloud-init reads it once, on the first boot",
-        value: |vm| seed(vm, |seed| json(&seed.user_data)),
-        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.user_data.clone_from(&old.user_data)),
+        value: |vm| {
+            seed(vm, |seed| match (&seed.user_data, seed.merges) {
+                (Some(data), true) => json(&format!("{data} with our keys")),
+                (data, _) => json(data),
+            })
+        },
+        keep: |vm, old| {
+            keep_seed(vm, old, |vm, old| {
+                vm.user_data.clone_from(&old.user_data);
+                vm.merges = old.merges;
+            })
+        },
+    },
+    Field {
+        name: "cloud-init.packages",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init installs packages once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.packages)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.packages.clone_from(&old.packages)),
+    },
+    Field {
+        name: "cloud-init.write-file",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digests of their contents; cloud-init writes files once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.files.iter().map(file_text).collect::<Vec<_>>())),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.files.clone_from(&old.files)),
+    },
+    Field {
+        name: "cloud-init.run",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digests of the commands; cloud-init runs them once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.commands)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.commands.clone_from(&old.commands)),
     },
     Field {
         name: "ssh",
@@ -475,6 +509,13 @@ fn share_text(share: &crate::desired::Share) -> String {
 
 fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {
     vm.cloud_init.as_ref().map_or(Value::Null, value)
+}
+
+/// A file of a seed as shown: `/etc/motd (sha256:…, mode 0644, owner root)`.
+fn file_text(file: &RecordedFile) -> String {
+    let mode = file.mode.map(|mode| format!(", mode {mode:04o}")).unwrap_or_default();
+    let owner = file.owner.as_ref().map(|owner| format!(", owner {owner}")).unwrap_or_default();
+    format!("{} ({}{mode}{owner})", file.path, file.content)
 }
 
 /// Keeps one thing that a seed says; where only one of both has a seed, it is kept or left out as a whole.

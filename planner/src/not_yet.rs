@@ -1,9 +1,8 @@
 //! What a VMFile may ask for and no backend carries out yet. Such machines are planned and shown, and not applied.
 
-use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{DesiredImage, DesiredVm, Run};
+use crate::desired::{DesiredImage, DesiredVm};
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -37,11 +36,6 @@ pub const NOT_YET: &[NotYet] = &[
         what: "a vnic network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
     },
-    NotYet {
-        nodes: &["vm/provision/run"],
-        what: "`run` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.run != Run::OnChange),
-    },
 ];
 
 /// Why `vm` cannot be made yet, if it cannot.
@@ -53,8 +47,4 @@ pub(crate) fn refusal(vm: &DesiredVm) -> Option<String> {
 
 fn has_card(vm: &DesiredVm, is_meant: fn(&NetworkConfig) -> bool) -> bool {
     vm.networks.iter().any(is_meant)
-}
-
-fn has_step(vm: &DesiredVm, is_meant: fn(&ProvisionStep) -> bool) -> bool {
-    vm.provision.iter().any(is_meant)
 }

@@ -23,7 +23,7 @@ use crate::moves::{moved, moved_sights, moves, renamed};
 use crate::observed::{Looked, Observed};
 use crate::private::laid_out;
 use crate::recorded::RecordError;
-use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, scope};
+use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, UnknownStep, scope};
 use crate::step::StepKind;
 use crate::target::Target;
 use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
@@ -131,6 +131,9 @@ pub enum PlanError {
     /// An option names a machine that there is not.
     #[error(transparent)]
     Unknown(#[from] UnknownMachine),
+    /// An option names a provisioning step that there is not.
+    #[error(transparent)]
+    Step(#[from] UnknownStep),
     /// Options contradict each other.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
@@ -173,6 +176,7 @@ impl From<ScopeError> for PlanError {
         match error {
             ScopeError::Record(error) => Self::Record(error),
             ScopeError::Unknown(error) => Self::Unknown(error),
+            ScopeError::Step(error) => Self::Step(error),
             ScopeError::Contradiction(error) => Self::Contradiction(error),
         }
     }
@@ -232,7 +236,8 @@ impl Plan {
             refuse_shrinking(inputs, decisions.by_address.values())?;
         }
 
-        let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
+        let desired =
+            inputs.desired.filter(|_| matches!(inputs.options.mode, Mode::Normal | Mode::Provision));
         let mut plan = Self {
             project: inputs.project.clone(),
             lineage: inputs.recorded.lineage,

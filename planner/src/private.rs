@@ -298,6 +298,7 @@ mod tests {
                 taint: None,
                 provisioned: Vec::new(),
                 interrupted: None,
+                ran_once: Vec::new(),
                 provision_failed: None,
                 created: Timestamp::UNIX_EPOCH,
                 updated: Timestamp::UNIX_EPOCH,

@@ -68,7 +68,7 @@ impl Plan {
             }
         }
         match inputs.options.mode {
-            Mode::Normal => self.order_up(inputs, &chains),
+            Mode::Normal | Mode::Provision => self.order_up(inputs, &chains),
             Mode::Turn(_) => self.order_up_again(inputs, &chains)?,
             Mode::Destroy | Mode::RefreshOnly => {}
         }

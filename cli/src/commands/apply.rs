@@ -444,6 +444,7 @@ async fn confirmed(args: &CarryingArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Normal => "Apply this plan?",
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
+        Mode::Provision => "Run these steps?",
         Mode::Turn(_) => "Do this?",
     };
     aside(move || stdin::ask(question)).await?

@@ -95,9 +95,11 @@ impl Goal {
             replace: planning.replace.iter().cloned().collect(),
             rerun: planning.rerun.iter().cloned().collect(),
             volumes: planning.volumes,
+            no_provision: planning.no_provision,
+            provision: Default::default(),
         };
         match mode {
-            Mode::Normal | Mode::Turn(_) => Self::of_vmfile(ctx, options),
+            Mode::Normal | Mode::Provision | Mode::Turn(_) => Self::of_vmfile(ctx, options),
             Mode::Destroy => match ctx.named_project()? {
                 Some(project) => {
                     options.forget = ctx.removed()?;
@@ -133,7 +135,7 @@ impl Goal {
         }
     }
 
-    fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
+    pub(super) fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
         let Loaded { mut desired, warnings, values } = ctx.load()?;
         ctx.seal(&mut desired)?;
         Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, values, options })
@@ -143,7 +145,7 @@ impl Goal {
     pub(super) fn kept_values(&self, ctx: &Context) -> Result<KeptValues, CliError> {
         match self.options.mode {
             Mode::Normal => self.values.keep(|| ctx.key(&self.project)),
-            Mode::Destroy | Mode::RefreshOnly | Mode::Turn(_) => Ok(KeptValues::default()),
+            Mode::Destroy | Mode::RefreshOnly | Mode::Provision | Mode::Turn(_) => Ok(KeptValues::default()),
         }
     }
 
@@ -169,7 +171,9 @@ impl Goal {
         host: &RouterHypervisor,
         look: Look,
     ) -> Result<(Plan, Observed), CliError> {
-        if let Some(desired) = self.desired.as_ref().filter(|_| self.options.mode == Mode::Normal) {
+        if let Some(desired) =
+            self.desired.as_ref().filter(|_| matches!(self.options.mode, Mode::Normal | Mode::Provision))
+        {
             ctx.refuse_other_copy(
                 &desired.project,
                 desired.inputs.first().map(|input| &*input.path),
@@ -290,6 +294,10 @@ fn explain(error: &PlanError) -> CliError {
             let names: Vec<_> = unknown.known.iter().map(Name::as_str).collect();
             this.help(machines::suggestion(unknown.name.as_str(), &names))
         }
+        PlanError::Step(unknown) => this.help(match &*unknown.known {
+            [] => "these machines have no provisioning steps".to_owned(),
+            known => format!("there are: {}", known.join(", ")),
+        }),
         PlanError::Contradiction(_) => this.help("leave one of them out".to_owned()).exit(Exit::Usage),
         PlanError::MoveOntoExisting { from, to } => this.help(format!(
             "remove the `moved` node, or let go of one of them first: `vmctl state rm {}`, or destroy `{to}`",
@@ -331,7 +339,7 @@ pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
     let (messages, ways): (Vec<_>, Vec<_>) = why.into_iter().unzip();
     let ways = ways.join("; ");
     Err(CliError::new(messages.join("\n")).help(match plan.options.mode {
-        Mode::Turn(_) => ways,
+        Mode::Provision | Mode::Turn(_) => ways,
         Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {
             format!("{ways}; to go on without it, {out}")
         }
@@ -387,8 +395,12 @@ fn lacking(not_yet: &[(&Change, &Refusal)]) -> Option<(String, String)> {
 
 /// What machines cannot do as they are now, and the way out.
 fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, String)> {
-    let Mode::Turn(turn) = plan.options.mode else { return None };
-    let mut message = format!("cannot {}", turn.as_str());
+    let verb = match plan.options.mode {
+        Mode::Turn(turn) => turn.as_str(),
+        Mode::Provision => "provision",
+        Mode::Normal | Mode::Destroy | Mode::RefreshOnly => return None,
+    };
+    let mut message = format!("cannot {verb}");
     for (change, refusal) in refused {
         message.push_str(&format!("\n  {}: {}", change.address, refusal.text));
     }
@@ -398,8 +410,9 @@ fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, S
 /// Nothing was ever made, so there is nothing to remove.
 pub(super) fn nothing_there(ctx: &Context, mode: Mode) -> Result<Exit, CliError> {
     match mode {
-        Mode::Turn(turn) => {
-            Err(CliError::new(format!("there is nothing to {}: no machine was made yet", turn.as_str()))
+        Mode::Turn(_) | Mode::Provision => {
+            let verb = if let Mode::Turn(turn) = mode { turn.as_str() } else { "provision" };
+            Err(CliError::new(format!("there is nothing to {verb}: no machine was made yet"))
                 .help("`vmctl up` makes and starts what the VMFile asks for".to_owned()))
         }
         Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {

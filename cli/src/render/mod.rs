@@ -340,8 +340,11 @@ impl Page {
         let names = |names: &std::collections::BTreeSet<vmctl_providers::Name>| {
             names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
-        if matches!(plan.options.mode, Mode::Turn(_)) {
+        if matches!(plan.options.mode, Mode::Turn(_) | Mode::Provision) {
             return;
+        }
+        if plan.options.no_provision {
+            self.line(2, "No provisioning step runs (--no-provision).");
         }
         if !plan.options.targets.is_empty() {
             let only = names(&plan.options.targets);
@@ -390,6 +393,7 @@ mod tests {
                 user: "vm".to_owned(),
                 authorized_keys: Vec::new(),
                 user_data: Some(Secret::new(text)),
+                more: Default::default(),
             }),
             ..vm
         };
@@ -547,6 +551,7 @@ mod tests {
             ready: true,
             taint: None,
             provisioned: provisioned.collect(),
+            ran_once: Vec::new(),
             interrupted: None,
             provision_failed: None,
             created: Timestamp::UNIX_EPOCH,

@@ -40,6 +40,7 @@ mod report;
 mod resolve;
 mod scan;
 mod secrets;
+mod seed;
 mod sensitive;
 mod shape;
 mod size;

@@ -7,6 +7,7 @@ mod drift;
 mod failures;
 mod lifecycle;
 mod properties;
+mod runs;
 mod secrets;
 mod sequences;
 mod unknown;

@@ -10,9 +10,9 @@ use tokio::task::yield_now;
 use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor, Inspect,
-    Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray, Verdict,
-    VmHandle, VmSpec, VmState, Volumes,
+    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor,
+    Inspect, Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray,
+    Verdict, VmHandle, VmSpec, VmState, Volumes,
 };
 
 /// Counts what is done to machines that do not exist.

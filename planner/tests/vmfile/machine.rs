@@ -84,6 +84,7 @@ fn everything_that_can_be_written_arrives() {
             user: "deploy".to_owned(),
             authorized_keys: vec![],
             user_data: None,
+            more: Default::default(),
         }),
         ready: ready_at_login(Some(&SshConfig { user: "deploy".to_owned(), private_key: None })),
         ssh: Some(SshConfig { user: "deploy".to_owned(), private_key: None }),
@@ -140,6 +141,7 @@ fn a_seed_and_a_login_follow_from_the_blocks_that_are_there() {
         user: user.to_owned(),
         authorized_keys: vec![],
         user_data: None,
+        more: Default::default(),
     };
     let ssh = |user: &str| SshConfig { user: user.to_owned(), private_key: None };
     for (text, cloud_init, login) in [

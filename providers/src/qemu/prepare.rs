@@ -166,7 +166,7 @@ fn write_seed(
     let host = ensure_key(&work.host_key(), &alias)?;
     // The user's own user-data may give the guest another host key: that one is learned at first contact. A guest
     // that ran has its host key already, and what is known of it stands.
-    if fresh && config.user_data.is_none() {
+    if fresh && (config.user_data.is_none() || config.more.merges) {
         let pinned = SshTarget::known_hosts_line(&alias, &host.public);
         write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
@@ -189,7 +189,7 @@ fn ensure_key(path: &Path, comment: &str) -> Result<KeyPair> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Secret;
+    use crate::spec::{Secret, SeedContent};
 
     const ID: InstanceId = InstanceId(uuid::Uuid::from_u128(7));
 
@@ -199,6 +199,7 @@ mod tests {
             user: "vm".to_owned(),
             authorized_keys: Vec::new(),
             user_data: user_data.map(Secret::new),
+            more: SeedContent::default(),
         }
     }
 

@@ -6,10 +6,11 @@
 //! | file | what |
 //! |---|---|
 //! | `meta-data` | instance id, host name |
-//! | `user-data` | our cloud-config, or the user's own text byte for byte |
+//! | `user-data` | our cloud-config; or the user's own text byte for byte; or, if asked for, both as parts of a MIME document |
 //! | `network-config` | the addresses of its cards, where there is more than one or one has a fixed address |
 //! | `vendor-data` | our cloud-config if `user-data` is the user's own; cloud-init merges the two |
 
+mod multipart;
 mod network_config;
 mod user_data;
 mod volume;
@@ -92,8 +93,17 @@ fn files(
     }
     let meta = MetaData { instance_id: id.to_string(), local_hostname: &config.hostname };
     let meta = yaml("meta-data", &meta)?.into_bytes();
+    for package in &config.more.packages {
+        check("package", package)?;
+    }
+    for file in &config.more.files {
+        check("file", &file.path)?;
+    }
     let ours = cloud_config(config, nics, user, host)?.into_bytes();
     Ok(match &config.user_data {
+        Some(text) if config.more.merges => {
+            vec![("meta-data", meta), ("user-data", multipart::joined(text.expose().as_bytes(), &ours))]
+        }
         None => vec![("meta-data", meta), ("user-data", ours)],
         Some(text) => {
             vec![("meta-data", meta), ("user-data", text.expose().into()), ("vendor-data", ours)]
@@ -131,7 +141,7 @@ mod tests {
     use super::volume::MIN_VOLUME;
     use super::*;
     use crate::keys::generate;
-    use crate::spec::Secret;
+    use crate::spec::{Secret, SeedContent, SeedFile as File, SeedText};
 
     const ID: InstanceId = InstanceId(uuid::Uuid::from_u128(0x1234));
 
@@ -141,6 +151,7 @@ mod tests {
             user: user.to_owned(),
             authorized_keys: keys.iter().map(ToString::to_string).collect(),
             user_data: None,
+            more: SeedContent::default(),
         }
     }
 
@@ -286,6 +297,69 @@ mod tests {
             let read: ReadConfig = serde_saphyr::from_str(&text).unwrap();
             assert_eq!((read.hostname.as_str(), read.users[0].name.as_str()), (word, word));
             assert_eq!(read.users[0].ssh_authorized_keys[1], word);
+        }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct ReadMore {
+        packages: Vec<String>,
+        write_files: Vec<BTreeMap<String, String>>,
+        runcmd: Vec<String>,
+    }
+
+    #[test]
+    fn own_user_data_and_ours_are_two_parts_that_come_back_as_they_were() {
+        let (user, host) = (generate("u"), generate("h"));
+        let text = "#cloud-config\nusers: [default]\r\n\u{fffd} --=";
+        let more = SeedContent { merges: true, packages: vec!["git".to_owned()], ..SeedContent::default() };
+        let config = CloudInitConfig { user_data: Some(Secret::new(text)), more, ..config("web", "vm", &[]) };
+        let files = read(&volume(ID, &config, &[], &user, &host).unwrap());
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "user-data"]);
+        let parts = multipart::tests::parts(&files["user-data"]);
+        assert_eq!(parts[0], ("text/plain".to_owned(), text.to_owned()));
+        assert_eq!(parts[1].0, "text/cloud-config");
+        let all: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(&parts[1].1).unwrap();
+        // What the user's own part says of the host stands.
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["merge_how", "packages", "ssh_keys", "users"]);
+        assert_eq!(all["users"][0], "default");
+        assert_eq!(all["users"][1]["ssh_authorized_keys"][0], user.public);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Three texts a case: more than ten thousand of them.
+        #[test]
+        fn hostile_contents_commands_and_packages_come_back_as_they_were(
+            content in "(\\PC|[\n\t\r:#'\"{}\\[\\]&*!|>%@`-]|\nruncmd: ){0,24}",
+            command in "(\\PC|[\n\t:#'\"$;|&-]){1,24}",
+            package in "\\PC{1,12}",
+        ) {
+            static KEYS: std::sync::LazyLock<[KeyPair; 2]> =
+                std::sync::LazyLock::new(|| [generate("u"), generate("h")]);
+            let [user, host] = &*KEYS;
+            let file = File {
+                path: format!("/srv/{package}"),
+                content: SeedText::new(&content),
+                mode: Some(0o640),
+                owner: Some("a:b".to_owned()),
+            };
+            let more = SeedContent {
+                merges: false,
+                packages: vec![package.clone()],
+                files: vec![file],
+                commands: vec![SeedText::new(&command)],
+            };
+            let text = files(ID, &CloudInitConfig { more, ..config("web", "vm", &[]) }, &[], user, host).unwrap();
+            let text = std::str::from_utf8(&text[1].1).unwrap();
+            let all: BTreeMap<String, IgnoredAny> = serde_saphyr::from_str(text).unwrap();
+            prop_assert_eq!(all.len(), TOP_LEVEL.len() + 3);
+            let read: ReadMore = serde_saphyr::from_str(text).unwrap();
+            prop_assert_eq!(&read.write_files[0]["content"], &content);
+            prop_assert_eq!(&read.write_files[0]["path"], &format!("/srv/{package}"));
+            prop_assert_eq!(&read.write_files[0]["permissions"], "0640");
+            prop_assert_eq!(read.packages, [package]);
+            prop_assert_eq!(read.runcmd, [command]);
         }
     }
 
