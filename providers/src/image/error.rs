@@ -47,6 +47,12 @@ pub enum ImageError {
         /// What is wrong with it.
         problem: HeaderError,
     },
+    /// This version cannot fetch images.
+    #[error("cannot fetch `{url}` yet")]
+    NotYet {
+        /// What was to be fetched.
+        url: String,
+    },
     /// It is not what it was when it was identified.
     #[error("`{path}` changed while it was in use", path = path.display())]
     Changed {
@@ -61,6 +67,7 @@ impl ImageError {
         match self {
             Self::Io { .. } | Self::NotAFile { .. } | Self::Refused { .. } => ErrorKind::InvalidInput,
             Self::Changed { .. } => ErrorKind::InUse,
+            Self::NotYet { .. } => ErrorKind::Unavailable,
             Self::Cache { .. } => ErrorKind::Host,
         }
     }
@@ -78,6 +85,7 @@ impl ImageError {
             Self::Cache { .. } => "the data folder must be writable; --data-dir chooses another one",
             Self::NotAFile { .. } => "name the image file itself",
             Self::Refused { problem, .. } => problem.help(),
+            Self::NotYet { .. } => return None,
             Self::Changed { .. } => "run vmctl again when nothing writes to the image any more",
         };
         Some(text.to_owned())

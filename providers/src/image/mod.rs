@@ -7,6 +7,8 @@ mod cache;
 mod clusters;
 mod error;
 pub mod header;
+mod remote;
 
 pub use cache::{ImageCache, ImageIdentity};
 pub use error::ImageError;
+pub use remote::{FetchOptions, FetchPhase, FetchProgress, Fetched, Proxies, RemoteImage, Stall, Upstream};
