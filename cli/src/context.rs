@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 use vmctl_planner::apply::{NotedAt, note_down};
-use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
+use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded, Pins};
 use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{FetchOptions, ImageCache};
 use vmctl_providers::qemu::QemuConfig;
 use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
 use vmctl_state::{Holder, ProjectDir, Record, Repair, Reserve, Snapshot, StoreError, Writer, project};
@@ -100,6 +100,11 @@ impl Context {
         Ok(ImageCache::new(data_dir.join("images")))
     }
 
+    /// How images are fetched from here.
+    pub(crate) fn fetch_options(&self) -> FetchOptions {
+        FetchOptions::default()
+    }
+
     /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
     pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         let path = self.vmfile()?;
@@ -121,6 +126,7 @@ impl Context {
             files: files.collect(),
             saved: BTreeMap::new(),
             environment: self.settings.environment.clone(),
+            pins: Pins::Locked,
         }
     }
 

@@ -12,6 +12,7 @@ mod aside;
 mod commands;
 mod context;
 mod descriptors;
+mod download;
 mod env;
 mod error;
 mod facts;

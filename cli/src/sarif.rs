@@ -244,6 +244,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::file" => "A file cannot be used",
         "vmfile::format" => "The file cannot be formatted",
         "vmfile::image" => "An image cannot be used",
+        "vmfile::lock" => "The lock file cannot be used",
         "vmfile::include" => "Another file cannot be included",
         "vmfile::kdl1" => "The file is written in KDL 1",
         "vmfile::kernel" => "A kernel cannot be booted as it is asked for",

@@ -28,6 +28,7 @@ pub mod observed;
 mod obstacles;
 pub mod outputs;
 pub mod picture;
+pub mod pins;
 pub mod plan;
 pub mod recorded;
 pub mod resolved;

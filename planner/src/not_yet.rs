@@ -3,7 +3,7 @@
 use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{DesiredImage, DesiredVm, Firmware, Run};
+use crate::desired::{DesiredVm, Firmware, Run};
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -21,11 +21,6 @@ pub const NOT_YET: &[NotYet] = &[
         nodes: &["vm/backend"],
         what: "the backend `propolis`",
         is_asked_by: |vm| vm.backend == BackendTag::Propolis,
-    },
-    NotYet {
-        nodes: &["vm/image-url", "image/url"],
-        what: "an image from the network",
-        is_asked_by: |vm| matches!(vm.image, Some(DesiredImage::Remote { .. })),
     },
     NotYet {
         nodes: &["vm/firmware"],
