@@ -1,11 +1,23 @@
 //! Images from the network: what is asked for, what a server says, and how it is fetched.
 
+mod challenge;
+mod client;
+mod docker;
+mod download;
+mod error;
 mod fetch;
+mod network;
 mod options;
+pub(super) mod part;
+mod place;
+mod registry;
 
 use serde::{Deserialize, Serialize};
 
+pub use error::FetchError;
 pub use options::{FetchOptions, Proxies, Stall};
+
+pub(crate) use place::shown;
 
 use super::ImageIdentity;
 use crate::spec::{Digest, DiskImage};
