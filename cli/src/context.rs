@@ -107,13 +107,22 @@ impl Context {
 
     /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
     pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
+        self.examine_with(Pins::Locked)
+    }
+
+    /// Reads the VMFile and everything it names, with a say about its lock file.
+    pub(crate) fn load_with(&self, pins: Pins) -> Result<Loaded, CliError> {
+        Ok(self.examine_with(pins)??)
+    }
+
+    fn examine_with(&self, pins: Pins) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         let path = self.vmfile()?;
         let images = self.images()?;
         let options = LoadOptions {
             project: self.settings.project.clone(),
             home: self.settings.home.clone(),
             images: &images,
-            given: self.given(),
+            given: Given { pins, ..self.given() },
         };
         Ok(vmfile::load(&path, &options))
     }
