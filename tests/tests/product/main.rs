@@ -19,6 +19,7 @@ mod life;
 mod locking;
 mod moved;
 mod outputs;
+mod pins;
 mod plans;
 mod power_cut;
 mod provisioning;
