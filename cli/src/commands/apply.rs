@@ -21,7 +21,7 @@ use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs};
 use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit, can_ask};
+use crate::error::{CliError, Exit, can_ask, in_words};
 use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
@@ -310,7 +310,7 @@ impl Session<'_> {
         }
         let lock = LockFile::of(&vmfile.path);
         if let Err(error) = lock.write(&pins, &BTreeSet::new(), &named_urls(desired)) {
-            ui::warn(&format!("images are not pinned: {}; {}", CliError::of(&error), error.help()));
+            ui::warn(&format!("images are not pinned: {}; {}", in_words(&error), error.help()));
         }
     }
 

@@ -9,7 +9,7 @@ use vmctl_providers::image::RemoteImage;
 
 use crate::args::{ImageArgs, ImageCommand, ImageUpdateArgs};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, in_words};
 use crate::{machines, ui};
 
 /// Digits of a digest that tell one from another.
@@ -51,7 +51,7 @@ fn update(ctx: &Context, args: &ImageUpdateArgs) -> Result<Exit, CliError> {
             Err(error) => {
                 failed = true;
                 let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
-                let reason = desired.secrets.hide(&CliError::of(&error).to_string());
+                let reason = desired.secrets.hide(&in_words(&error));
                 ui::warn(&format!("{url} keeps its pin: {reason}{help}"));
             }
         }

@@ -16,7 +16,7 @@ use vmctl_state::{ProjectDir, Snapshot, project};
 
 use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, in_words};
 use crate::files::Destination;
 use crate::{machines, output, ui};
 
@@ -256,7 +256,7 @@ struct Servers {
 
 impl Ask for Servers {
     async fn ask(&self, url: &str) -> Result<Upstream, String> {
-        self.images.upstream(url, &self.options).await.map_err(|error| CliError::of(&error).to_string())
+        self.images.upstream(url, &self.options).await.map_err(|error| in_words(&error))
     }
 }
 
