@@ -306,8 +306,8 @@ impl fmt::Display for Lines {
 impl StdError for Lines {}
 
 /// An error and its causes in one line, for a place in a sentence.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+pub(crate) fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause: &&dyn std::error::Error| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
