@@ -1,6 +1,7 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod everyday;
+mod image;
 mod planning;
 mod state;
 
@@ -12,6 +13,7 @@ use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use image::{ImageArgs, ImageCommand, ImageUpdateArgs};
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
     PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
@@ -141,6 +143,8 @@ pub(crate) enum Command {
     Output(OutputsArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
+    /// Pin images from the network to what their servers have now
+    Image(ImageArgs),
     /// Mark a machine to be made anew by the next `apply`
     Taint(TaintArgs),
     /// Take the mark back

@@ -12,6 +12,7 @@ mod aside;
 mod commands;
 mod context;
 mod descriptors;
+mod download;
 mod env;
 mod error;
 mod facts;
@@ -83,6 +84,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Show(args) => commands::show::run(&ctx, &args),
         Command::Output(args) => commands::output::run(&ctx, &args),
         Command::Graph(args) => commands::graph::run(&ctx, &args),
+        Command::Image(args) => commands::image::run(&ctx, &args),
         Command::Taint(args) => commands::taint::taint(&ctx, &args),
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
         Command::State(args) => commands::state::run(&ctx, &args),

@@ -18,6 +18,8 @@ use vmctl_providers::{
     SshConfig,
 };
 
+use crate::pins::Pin;
+
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -385,8 +387,12 @@ pub enum DesiredImage {
     Remote {
         /// Where it is.
         url: String,
-        /// The digest that it must have.
+        /// The name that the VMFile gives it, if it does.
+        name: Option<String>,
+        /// The digest that the VMFile asks for.
         sha256: Option<Digest>,
+        /// What is known of it before it is here; with a digest in the VMFile, at least that.
+        pin: Option<Pin>,
     },
 }
 
@@ -399,11 +405,19 @@ impl DesiredImage {
         }
     }
 
-    /// What it was found to be, if it is here.
+    /// What it was found to be, if that is known.
     pub fn identity(&self) -> Option<&ImageIdentity> {
         match self {
             Self::Local { identity, .. } => Some(identity),
-            Self::Remote { .. } => None,
+            Self::Remote { pin, .. } => pin.as_ref()?.image.as_ref(),
+        }
+    }
+
+    /// The digest of the bytes on the server, if they are known.
+    pub fn download(&self) -> Option<&Digest> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Remote { pin, .. } => pin.as_ref().map(|pin| &pin.sha256),
         }
     }
 
@@ -411,7 +425,9 @@ impl DesiredImage {
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Local { identity, .. } => Some(&identity.digest),
-            Self::Remote { sha256, .. } => sha256.as_ref(),
+            Self::Remote { .. } => {
+                self.identity().map(|identity| &identity.digest).or_else(|| self.download())
+            }
         }
     }
 }

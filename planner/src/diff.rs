@@ -149,6 +149,9 @@ fn part_with(change: &mut Change, record: &Record, known: &Known<'_>) -> Result<
 
 fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) {
     change.action = Action::Create;
+    if desired.image.as_ref().is_some_and(|image| image.digest().is_none()) {
+        change.known_after_apply.push(Cow::Borrowed("image"));
+    }
     change.up.push(StepKind::Prepare);
     if desired.power != Power::Stopped {
         let due = allowed(Due::all(desired), known, change);

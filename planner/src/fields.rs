@@ -125,7 +125,7 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Replace),
         effect: "compared by the digest of its content: another name of the same bytes is no change",
-        value: |vm| json(&vm.image.as_ref().map(|image| &image.digest).or(vm.image_pin.as_ref())),
+        value: image,
         keep: |vm, old| {
             vm.image.clone_from(&old.image);
             vm.image_pin.clone_from(&old.image_pin);
@@ -457,6 +457,19 @@ fn unless_default<T: serde::Serialize + Default + PartialEq>(value: &T) -> Value
 /// A list, as nothing where it is empty.
 fn list(items: &[impl serde::Serialize]) -> Value {
     if items.is_empty() { Value::Null } else { json(&items) }
+}
+
+/// What stands for an image whose content is known when it is here.
+pub const UNKNOWN_IMAGE: &str = "known after apply";
+
+/// The content of the image; else the digest of its download, else that nobody knows it yet.
+fn image(vm: &RecordedVm) -> Value {
+    match (&vm.image, &vm.image_pin, &vm.image_source) {
+        (Some(image), ..) => json(&image.digest),
+        (None, Some(pin), _) => json(pin),
+        (None, None, Some(_)) => Value::String(UNKNOWN_IMAGE.to_owned()),
+        (None, None, None) => Value::Null,
+    }
 }
 
 fn kernel_words(kernel: &crate::desired::Kernel) -> Value {

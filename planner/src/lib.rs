@@ -28,6 +28,7 @@ pub mod observed;
 mod obstacles;
 pub mod outputs;
 pub mod picture;
+pub mod pins;
 pub mod plan;
 mod private;
 mod provisioning;

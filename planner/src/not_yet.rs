@@ -2,7 +2,7 @@
 
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{DesiredImage, DesiredVm};
+use crate::desired::DesiredVm;
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -20,11 +20,6 @@ pub const NOT_YET: &[NotYet] = &[
         nodes: &["vm/backend"],
         what: "the backend `propolis`",
         is_asked_by: |vm| vm.backend == BackendTag::Propolis,
-    },
-    NotYet {
-        nodes: &["vm/image-url", "image/url"],
-        what: "an image from the network",
-        is_asked_by: |vm| matches!(vm.image, Some(DesiredImage::Remote { .. })),
     },
     NotYet {
         nodes: &["vm/network"],

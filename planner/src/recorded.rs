@@ -28,9 +28,9 @@ pub struct RecordedVm {
     /// Path or URL of the image, as the VMFile named it.
     #[serde(default)]
     pub image_source: Option<String>,
-    /// What the image was; absent without an image, or where it is not here yet.
+    /// What the image was; absent without an image, or where that is known when it is here.
     pub image: Option<ImageIdentity>,
-    /// The digest that an image that is not here must have.
+    /// Of an image from the network, the digest of the bytes as they lay on the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pin: Option<Digest>,
     /// What it is besides its processors, memory and disks.
@@ -124,10 +124,7 @@ impl From<&DesiredVm> for RecordedVm {
             backend: vm.backend,
             image_source: vm.image.as_ref().map(DesiredImage::source),
             image: vm.image.as_ref().and_then(DesiredImage::identity).cloned(),
-            image_pin: match &vm.image {
-                Some(DesiredImage::Remote { sha256, .. }) => sha256.clone(),
-                Some(DesiredImage::Local { .. }) | None => None,
-            },
+            image_pin: vm.image.as_ref().and_then(DesiredImage::download).cloned(),
             hardware: vm.hardware.clone(),
             vcpus: vm.vcpus,
             memory_mib: vm.memory_mib,

@@ -137,12 +137,12 @@ impl Form<'_> {
                 "format": identity.format,
                 "virtual_size": identity.virtual_size,
             }),
-            DesiredImage::Remote { url, sha256 } => json!({
+            DesiredImage::Remote { url, .. } => json!({
                 "path": null,
                 "url": self.text(url),
-                "digest": sha256,
-                "format": null,
-                "virtual_size": null,
+                "digest": image.digest(),
+                "format": image.identity().map(|identity| identity.format),
+                "virtual_size": image.identity().map(|identity| identity.virtual_size),
             }),
         }
     }

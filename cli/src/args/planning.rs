@@ -42,6 +42,9 @@ pub(crate) struct PlanningArgs {
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,
+    /// Take images from the network only as VMFile.lock pins them, and leave that file as it is
+    #[arg(long, conflicts_with_all = ["destroy", "refresh_only"])]
+    pub(crate) locked: bool,
 }
 
 /// How to show a plan.

@@ -1,18 +1,22 @@
 //! `plan`: shows what `apply` would do.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use uuid::Uuid;
+use vmctl_planner::pins::{Ask, PinnedBy, ask_upstream};
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
     PlanError, Refusal, RefusalKind, SavedPlan, ShortageKind, Values, checks, observed, refresh, shortages,
 };
+use vmctl_providers::image::{FetchOptions, ImageCache, Upstream};
 use vmctl_providers::{Name, RouterHypervisor, Volumes};
 use vmctl_state::{ProjectDir, Snapshot, project};
 
 use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, in_words};
 use crate::files::Destination;
 use crate::{machines, output, ui};
 
@@ -27,9 +31,11 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
     let look = Look {
         refresh: !args.planning.no_refresh,
         checks: args.checks,
+        upstream: true,
         overcommit: args.planning.overcommit,
     };
     let (plan, observed) = goal.plan_now(ctx, look)?;
+    refuse_unlocked(&plan, args.planning.locked)?;
     let document = PlanDocument::from(&plan);
     let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
     output::plan(&document, &args.output, out.as_ref())?;
@@ -72,6 +78,8 @@ pub(super) struct Goal {
 pub(super) struct Look {
     pub(super) refresh: bool,
     pub(super) checks: ChecksWhen,
+    /// Whether servers are asked if they still have the images that are pinned.
+    pub(super) upstream: bool,
     /// Whether the user goes on where the host has too little room.
     pub(super) overcommit: bool,
 }
@@ -181,7 +189,7 @@ impl Goal {
             )?;
         }
         let mut observed =
-            if look.refresh { self.observe(recorded, host, look.checks).await? } else { Observed::default() };
+            if look.refresh { self.observe(ctx, recorded, host, look).await? } else { Observed::default() };
         // They have no record that could be trusted instead.
         observed.volumes = Some(host.volumes(&self.project).await?);
         let mut plan = self.plan_from(ctx, dir, recorded, &observed)?;
@@ -191,14 +199,24 @@ impl Goal {
 
     async fn observe(
         &self,
+        ctx: &Context,
         recorded: &Snapshot,
         host: &RouterHypervisor,
-        asked: ChecksWhen,
+        look: Look,
     ) -> Result<Observed, CliError> {
         let desired = self.desired.as_ref();
-        let mut observed = refresh(host, recorded).await.map_err(|error| CliError::of(&error))?;
+        let servers = Servers { images: ctx.images()?, options: ctx.fetch_options() };
+        let upstream = async {
+            match desired.filter(|_| look.upstream) {
+                Some(desired) => ask_upstream(&servers, desired).await,
+                None => BTreeMap::new(),
+            }
+        };
+        let (observed, upstream) = tokio::join!(refresh(host, recorded), upstream);
+        let mut observed = observed.map_err(|error| CliError::of(&error))?;
+        observed.upstream = upstream;
         observed.strays = observed::strays(host, &self.project, recorded, desired).await?;
-        if let Some(desired) = desired.filter(|_| asked != ChecksWhen::Skip) {
+        if let Some(desired) = desired.filter(|_| look.checks != ChecksWhen::Skip) {
             observed.checks = checks::ask(host, desired, &observed).await;
             observed.looked.checks_asked = true;
         }
@@ -232,6 +250,31 @@ impl Goal {
         }
         Ok(plan)
     }
+}
+
+/// The servers of images, asked through the cache.
+struct Servers {
+    images: ImageCache,
+    options: FetchOptions,
+}
+
+impl Ask for Servers {
+    async fn ask(&self, url: &str) -> Result<Upstream, String> {
+        self.images.upstream(url, &self.options).await.map_err(|error| in_words(&error))
+    }
+}
+
+/// Ends with the images that the lock file does not pin, where it is to pin all of them.
+pub(super) fn refuse_unlocked(plan: &Plan, locked: bool) -> Result<(), CliError> {
+    let unlocked = plan.pins.iter().filter(|pin| locked && pin.by != Some(PinnedBy::Lock));
+    let urls: Vec<_> = unlocked.map(|pin| format!("\n  {}", pin.url)).collect();
+    if urls.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::new(format!("--locked, and the lock file does not pin every image{}", urls.concat())).help(
+        "`vmctl image update` pins them, and `vmctl apply` without --locked as well; commit the lock file then"
+            .to_owned(),
+    ))
 }
 
 /// Asks the host whether it has room for what the plan starts and makes. A host that does not tell is no reason to stop.

@@ -252,7 +252,7 @@ impl Author<'_> {
     fn image(&mut self, image: &DesiredImage) -> Node {
         match image {
             DesiredImage::Local { source, .. } => self.path_leaf("image", source),
-            DesiredImage::Remote { url, sha256 } => {
+            DesiredImage::Remote { url, sha256, .. } => {
                 let node = self.leaf("image-url", url);
                 match sha256 {
                     Some(digest) => node.prop("sha256", word(digest.hex())),

@@ -21,6 +21,7 @@ mod locking;
 mod moved;
 mod networks;
 mod outputs;
+mod pins;
 mod plans;
 mod power_cut;
 mod provisioning;
