@@ -1,6 +1,7 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod everyday;
+mod image;
 mod planning;
 mod state;
 
@@ -12,6 +13,9 @@ use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use image::{
+    ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
+};
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
     PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
@@ -161,6 +165,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Rewrite the VMFile in its canonical form
     Fmt(FmtArgs),
+    /// Fetch disk images, list them, and make room
+    Image(ImageArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
     /// List the places where tests let this program fail

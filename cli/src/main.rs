@@ -17,6 +17,7 @@ mod error;
 mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod fetching;
 mod files;
 mod interrupts;
 mod logging;
@@ -93,6 +94,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
         Command::Fmt(args) => commands::fmt::run(&ctx, &args),
+        Command::Image(args) => commands::image::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
         #[cfg(feature = "failpoints")]
         Command::Failpoints => failpoints::list().map(|()| Exit::Fine),

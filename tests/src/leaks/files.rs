@@ -91,8 +91,9 @@ fn is_cached(parts: &[&str]) -> bool {
         stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     match parts {
-        [] | [".identities"] => true,
+        [] | [".identities" | ".downloads" | ".fetched"] => true,
         [image] | [".identities", image] => is_digest(image),
+        [".fetched", note] => is_digest(note.trim_start_matches("url-")),
         _ => false,
     }
 }

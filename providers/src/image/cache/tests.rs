@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::file::SETTLED;
 use super::*;
 
 /// A raw disk of 3 MiB with a boot record's mark, some content at both ends and nothing between.
