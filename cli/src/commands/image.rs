@@ -155,7 +155,7 @@ fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
             let machine = format!("{project}/{}", folder.file_name().to_string_lossy());
             for file in ["manifest.json", "machine.json"] {
                 let Ok(text) = std::fs::read(folder.path().join(file)) else { continue };
-                let value = serde_json::from_slice(&text).map_err(|error| {
+                let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
                     CliError::new(format!("cannot tell which image `{machine}` needs")).because(&error)
                 })?;
                 users.extend(
