@@ -13,7 +13,10 @@ use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
-pub(crate) use image::{ImageArgs, ImageCommand, ImageUpdateArgs};
+pub(crate) use image::{
+    ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
+    ImageUpdateArgs,
+};
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
     PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
@@ -143,8 +146,6 @@ pub(crate) enum Command {
     Output(OutputsArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
-    /// Pin images from the network to what their servers have now
-    Image(ImageArgs),
     /// Mark a machine to be made anew by the next `apply`
     Taint(TaintArgs),
     /// Take the mark back
@@ -169,6 +170,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Rewrite the VMFile in its canonical form
     Fmt(FmtArgs),
+    /// Fetch disk images, pin them, list them, and make room
+    Image(ImageArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
     /// List the places where tests let this program fail

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vmctl_planner::vmfile::parse_duration;
+use vmctl_providers::image::{FetchOptions, Proxies};
 use vmctl_providers::qemu::AccelChoice;
 use vmctl_providers::qemu::firmware::SYSTEM_FOLDERS;
-use vmctl_providers::{Name, NameError};
+use vmctl_providers::{Name, NameError, Secret};
 
 use crate::args::GlobalArgs;
 use crate::error::Exit;
@@ -41,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) log_filter: Option<String>,
     /// Folders with QEMU's descriptors of firmware, the user's own first.
     pub(crate) firmware_dirs: Vec<PathBuf>,
+    fetching: FetchOptions,
     data_dir: Result<PathBuf, SettingsError>,
     runtime_dir: Result<PathBuf, SettingsError>,
 }
@@ -106,6 +108,7 @@ impl Settings {
         let firmware_dirs = firmware_dirs.chain(SYSTEM_FOLDERS.map(PathBuf::from)).collect();
         let cwd = host.cwd.clone();
         let environment = BTreeMap::new();
+        let fetching = fetching(&text, home.as_deref(), &host.cwd);
         Ok(Self {
             home,
             cwd,
@@ -115,6 +118,7 @@ impl Settings {
             lock_timeout,
             log_filter,
             firmware_dirs,
+            fetching,
             data_dir,
             runtime_dir,
         })
@@ -125,9 +129,43 @@ impl Settings {
         self.data_dir.as_deref().map_err(Clone::clone)
     }
 
+    /// How images are fetched: proxies, certificates, logins.
+    pub(crate) fn fetch_options(&self) -> FetchOptions {
+        self.fetching.clone()
+    }
+
     /// Folder of sockets, short enough for them. It may not exist yet.
     pub(crate) fn runtime_dir(&self) -> Result<&Path, SettingsError> {
         self.runtime_dir.as_deref().map_err(Clone::clone)
+    }
+}
+
+/// How images are fetched, by the names that curl and Docker know. `HTTP_PROXY` in capitals is left out, as curl does:
+/// where a web server starts programs, whoever sends a request sets it.
+fn fetching(
+    text: &dyn Fn(&'static str) -> Option<OsString>,
+    home: Option<&Path>,
+    cwd: &Path,
+) -> FetchOptions {
+    let word = |names: &[&'static str]| {
+        names.iter().find_map(|name| text(name)).map(|value| value.to_string_lossy().into_owned())
+    };
+    let proxy = |names: &[&'static str]| {
+        let url = word(names).map(|url| if url.contains("://") { url } else { format!("http://{url}") });
+        url.map(Secret::new)
+    };
+    FetchOptions {
+        proxies: Proxies {
+            http: proxy(&["http_proxy", "all_proxy", "ALL_PROXY"]),
+            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            except: word(&["no_proxy", "NO_PROXY"]),
+        },
+        ca_file: text("VMCTL_CA_FILE").map(|path| cwd.join(path)),
+        docker_config: text("DOCKER_CONFIG")
+            .map(|path| cwd.join(path))
+            .or_else(|| home.map(|home| home.join(".docker"))),
+        github_token: word(&["GITHUB_TOKEN"]).map(Secret::new),
+        ..FetchOptions::default()
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod facts;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod fetching;
 mod files;
 mod interrupts;
 mod logging;
@@ -84,7 +85,6 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Show(args) => commands::show::run(&ctx, &args),
         Command::Output(args) => commands::output::run(&ctx, &args),
         Command::Graph(args) => commands::graph::run(&ctx, &args),
-        Command::Image(args) => commands::image::run(&ctx, &args),
         Command::Taint(args) => commands::taint::taint(&ctx, &args),
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
         Command::State(args) => commands::state::run(&ctx, &args),
@@ -97,6 +97,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
         Command::Fmt(args) => commands::fmt::run(&ctx, &args),
+        Command::Image(args) => commands::image::run(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
         #[cfg(feature = "failpoints")]
         Command::Failpoints => failpoints::list().map(|()| Exit::Fine),

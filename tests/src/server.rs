@@ -88,7 +88,12 @@ pub struct Server {
 impl Server {
     /// Starts a server that answers with what `answer` returns.
     pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of the kernel's choice");
+        Self::start_at(Ipv4Addr::LOCALHOST, answer)
+    }
+
+    /// The same at another address of the loopback.
+    pub fn start_at(at: Ipv4Addr, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((at, 0)).expect("a port of the kernel's choice");
         let address = listener.local_addr().expect("a bound socket has an address");
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
@@ -102,7 +107,7 @@ impl Server {
         Self { address, asked }
     }
 
-    /// `http://127.0.0.1:PORT` and `path`.
+    /// `http://ADDRESS:PORT` and `path`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

@@ -218,7 +218,7 @@ async fn with_lock(
     }
     let (events, incoming) = events();
     let images = ctx.images()?;
-    let downloads = Arc::new(CacheDownloads::new(images.clone(), ctx.fetch_options()));
+    let downloads = Arc::new(CacheDownloads::new(images.clone(), ctx.settings.fetch_options()));
     let executor = Executor::new(Arc::clone(&host), images, downloads, limits(args), control.clone(), events);
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.

@@ -1,99 +1,386 @@
-//! `image`: what images from the network are pinned to.
+//! `image`: the cache of disk images, and what fills it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod update;
 
-use tokio_util::sync::CancellationToken;
-use vmctl_planner::pins::{Lock, LockFile, Locked, RemoteUse, named_urls, remote_images, shown_url};
-use vmctl_planner::vmfile::Pins;
-use vmctl_providers::image::RemoteImage;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Mutex;
 
-use crate::args::{ImageArgs, ImageCommand, ImageUpdateArgs};
+use jiff::Timestamp;
+use serde::Serialize;
+use vmctl_planner::apply::Control;
+use vmctl_providers::Digest;
+use vmctl_providers::image::{CachedImage, Fetched, ImageCache, RemoteImage, Upstream};
+
+use super::JSON_FORMAT;
+use crate::args::{
+    ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
+};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit, in_words};
-use crate::{machines, ui};
+use crate::error::{CliError, Exit};
+use crate::fetching::Fetching;
+use crate::interrupts;
+use crate::ui::{self, Table};
 
-/// Digits of a digest that tell one from another.
-const DIGITS: usize = 12;
+/// Digits of a digest that are shown where it is only to be told from others.
+const SHORT: usize = 12;
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ImageArgs) -> Result<Exit, CliError> {
     match &args.command {
-        ImageCommand::Update(args) => update(ctx, args),
+        ImageCommand::Pull(args) => pull(ctx, args),
+        ImageCommand::List(args) => list(ctx, args),
+        ImageCommand::Inspect(args) => inspect(ctx, args),
+        ImageCommand::Rm(args) => rm(ctx, args),
+        ImageCommand::Prune(args) => prune(ctx, args),
+        ImageCommand::Update(args) => update::update(ctx, args),
     }
 }
 
-/// Moves pins to what servers have now. Those that cannot be had keep theirs, and the others move all the same.
-fn update(ctx: &Context, args: &ImageUpdateArgs) -> Result<Exit, CliError> {
-    let desired = ctx.load_with(Pins::Ignored)?.desired;
-    let vmfile = desired.inputs.first().map(|input| input.path.clone());
-    let file = LockFile::of(&vmfile.ok_or_else(|| CliError::new("the VMFile has no place"))?);
-    let before = file.read().map_err(|error| CliError::of(&error).help(error.help().to_owned()))?;
-    let before = before.map_or_else(Lock::default, |(lock, _)| lock);
-    let all = remote_images(&desired);
-    let chosen = choose(&all, &args.images)?;
-    if chosen.is_empty() {
-        ctx.note("The VMFile names no image from the network, so there is nothing to pin.");
-    }
-    let (images, options) = (ctx.images()?, ctx.fetch_options());
-    let (runtime, cancel) = (large_runtime()?, CancellationToken::new());
-    let (mut pins, mut failed) = (BTreeMap::new(), false);
-    for image in chosen {
-        let url = shown_url(image.url, &desired.secrets);
-        let remote = RemoteImage { url: image.url.to_owned(), sha256: image.sha256.cloned() };
-        ctx.note(&format!("{url} …"));
-        match runtime.block_on(images.fetch(&remote, &options, &|_| {}, &cancel)) {
-            Ok(fetched) => {
-                let now =
-                    Locked { sha256: fetched.sha256, upstream: fetched.upstream, image: fetched.identity };
-                ui::print(&format!("{}\n", ui::visible(&told(&url, before.images.get(&url), &now))))?;
-                pins.insert(url, now);
-            }
-            Err(error) => {
-                failed = true;
-                let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
-                let reason = desired.secrets.hide(&in_words(&error));
-                ui::warn(&format!("{url} keeps its pin: {reason}{help}"));
-            }
-        }
-    }
-    let moved: BTreeSet<_> = pins.keys().cloned().collect();
-    file.write(&pins, &moved, &named_urls(&desired))
-        .map_err(|error| CliError::of(&error).help(error.help().to_owned()))?;
-    Ok(if failed { Exit::Error } else { Exit::Fine })
+#[derive(Serialize)]
+struct Pulled<'a> {
+    url: &'a str,
+    sha256: &'a Digest,
+    from_cache: bool,
+    upstream: &'a Upstream,
+    digest: &'a Digest,
+    image_format: &'static str,
+    path: String,
+    virtual_size: u64,
 }
 
-/// The images that are meant; all of them if none is named.
-fn choose<'a>(all: &[RemoteUse<'a>], names: &[String]) -> Result<Vec<RemoteUse<'a>>, CliError> {
-    if names.is_empty() {
-        return Ok(all.to_vec());
+fn pull(ctx: &Context, args: &ImagePullArgs) -> Result<Exit, CliError> {
+    if args.sha256.is_some() && args.urls.len() > 1 {
+        return Err(CliError::new("--sha256 is the digest of one image, and there are several URLs")
+            .help("pull them one by one".to_owned())
+            .exit(Exit::Usage));
     }
-    let mut chosen: Vec<RemoteUse<'a>> = Vec::new();
-    for name in names {
-        let is_meant = |image: &&RemoteUse<'a>| {
-            image.url == name
-                || image.name == Some(name)
-                || image.machines.iter().any(|machine| machine.as_str() == name)
+    let images = ctx.images()?;
+    let options = ctx.settings.fetch_options();
+    let control = Control::default();
+    interrupts::listen(&control)?;
+    let runtime = large_runtime()?;
+    let mut done: Vec<(String, Fetched)> = Vec::new();
+    for url in &args.urls {
+        let sha256 = args.sha256.as_deref().map(Digest::from_hex);
+        let remote = RemoteImage { url: url.clone(), sha256 };
+        let shown = Fetching::new(url, ctx.options.quiet || args.json);
+        let tell = Mutex::new(shown);
+        let progress = |state| {
+            if let Ok(mut shown) = tell.lock() {
+                shown.show(state);
+            }
         };
-        let mut meant = all.iter().filter(is_meant).cloned().peekable();
-        if meant.peek().is_none() {
-            let machines = all.iter().flat_map(|image| &image.machines).map(|machine| machine.as_str());
-            let known: Vec<_> = all.iter().filter_map(|image| image.name).chain(machines).collect();
-            return Err(CliError::new(format!(
-                "`{name}` is no image from the network that the VMFile names"
-            ))
-            .help(machines::suggestion(name, &known)));
+        let fetched = runtime.block_on(images.fetch(&remote, &options, &progress, &control.drain));
+        drop(tell);
+        if control.drain.is_cancelled() && fetched.is_err() {
+            let kept = "Stopped. What came so far is kept: the next pull goes on behind it.";
+            ctx.note(kept);
+            return Err(CliError::silent(Exit::Interrupted));
         }
-        chosen.extend(meant.filter(|image| !chosen.contains(image)).collect::<Vec<_>>());
+        done.push((vmctl_providers::image::shown_url(url), fetched?));
     }
-    Ok(chosen)
+    if args.json {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            format: u32,
+            images: Vec<Pulled<'a>>,
+        }
+        let images = done.iter().map(|(url, fetched)| pulled(url, fetched)).collect();
+        ui::print_json(&Document { format: JSON_FORMAT, images })?;
+    } else {
+        for (url, fetched) in &done {
+            let how = if fetched.from_cache { "was in the cache" } else { "fetched" };
+            ctx.note(&format!("{url}: {how}, sha256 {}", fetched.sha256.hex()));
+            ui::print(&format!("{}\n", fetched.image.path.display()))?;
+        }
+    }
+    Ok(Exit::Fine)
 }
 
-/// From what a pin moves to what.
-fn told(url: &str, before: Option<&Locked>, now: &Locked) -> String {
-    let short = |locked: &Locked| locked.sha256.hex().get(..DIGITS).unwrap_or(locked.sha256.hex()).to_owned();
-    match before {
-        None => format!("{url}: pinned to {}", short(now)),
-        Some(before) if before.sha256 == now.sha256 => format!("{url}: unchanged, {}", short(now)),
-        Some(before) => format!("{url}: {} => {}", short(before), short(now)),
+fn pulled<'a>(url: &'a str, fetched: &'a Fetched) -> Pulled<'a> {
+    Pulled {
+        url,
+        sha256: &fetched.sha256,
+        from_cache: fetched.from_cache,
+        upstream: &fetched.upstream,
+        digest: &fetched.identity.digest,
+        image_format: fetched.identity.format.as_str(),
+        path: fetched.image.path.display().to_string(),
+        virtual_size: fetched.identity.virtual_size,
     }
+}
+
+/// An image as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    digest: Digest,
+    image_format: &'static str,
+    path: String,
+    size: u64,
+    allocated: u64,
+    virtual_size: u64,
+    origins: Vec<Origin>,
+    used_by: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Origin {
+    url: String,
+    sha256: Digest,
+    at: Timestamp,
+}
+
+/// A machine of any project, and the image that it was made from.
+struct User {
+    machine: String,
+    digest: Digest,
+}
+
+/// The machines of all projects with their images, as records and machines' folders name them.
+fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
+    let mut users = Vec::new();
+    for project in ctx.projects()? {
+        let dir = ctx.project_dir(&project)?;
+        // One that cannot be read must not lose its images.
+        let snapshot = vmctl_state::read(&dir)?;
+        for record in snapshot.iter().flat_map(|snapshot| snapshot.records.values()) {
+            for value in std::iter::once(&record.spec).chain(&record.handle) {
+                users.extend(
+                    digests(value).into_iter().map(|digest| User {
+                        machine: format!("{project}/{}", record.address.name()),
+                        digest,
+                    }),
+                );
+            }
+        }
+        for folder in std::fs::read_dir(dir.vms()).into_iter().flatten().flatten() {
+            let machine = format!("{project}/{}", folder.file_name().to_string_lossy());
+            for file in ["manifest.json", "machine.json"] {
+                let Ok(text) = std::fs::read(folder.path().join(file)) else { continue };
+                let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
+                    CliError::new(format!("cannot tell which image `{machine}` needs")).because(&error)
+                })?;
+                users.extend(
+                    digests(&value).into_iter().map(|digest| User { machine: machine.clone(), digest }),
+                );
+            }
+        }
+    }
+    Ok(users)
+}
+
+/// Every digest in a document, wherever it stands: one too many keeps an image, one too few would lose one.
+fn digests(value: &impl Serialize) -> Vec<Digest> {
+    fn collect(value: &serde_json::Value, found: &mut Vec<Digest>) {
+        match value {
+            serde_json::Value::String(text) => {
+                found
+                    .extend(text.strip_prefix("sha256:").filter(|hex| hex.len() == 64).map(Digest::from_hex));
+            }
+            serde_json::Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
+            serde_json::Value::Object(values) => values.values().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    // A value that came from JSON goes back into it.
+    collect(&serde_json::to_value(value).unwrap_or_default(), &mut found);
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn listed(image: CachedImage, users: &[User]) -> Listed {
+    let machines = users.iter().filter(|user| user.digest == image.image.digest);
+    let machines: BTreeSet<&str> = machines.map(|user| user.machine.as_str()).collect();
+    Listed {
+        digest: image.image.digest,
+        image_format: image.image.format.as_str(),
+        path: image.image.path.display().to_string(),
+        size: image.length,
+        allocated: image.allocated,
+        virtual_size: image.image.virtual_size,
+        origins: image
+            .origins
+            .into_iter()
+            .map(|origin| Origin { url: origin.url, sha256: origin.sha256, at: origin.at })
+            .collect(),
+        used_by: machines.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+fn list(ctx: &Context, args: &ImageListArgs) -> Result<Exit, CliError> {
+    let users = users(ctx)?;
+    let images: Vec<_> = ctx.images()?.list()?.into_iter().map(|image| listed(image, &users)).collect();
+    if args.json {
+        #[derive(Serialize)]
+        struct Document {
+            format: u32,
+            images: Vec<Listed>,
+        }
+        ui::print_json(&Document { format: JSON_FORMAT, images })?;
+    } else if images.is_empty() {
+        ctx.note(
+            "No images in the cache. `vmctl image pull URL` fetches one; `vmctl apply` those of the VMFile.",
+        );
+    } else {
+        let mut table = Table::new(&["DIGEST", "FORMAT", "ON DISK", "VIRTUAL", "USED BY", "FROM"]);
+        for image in &images {
+            let users = if image.used_by.is_empty() { "-".to_owned() } else { image.used_by.join(" ") };
+            table.row([
+                image.digest.hex()[..SHORT].to_owned(),
+                image.image_format.to_owned(),
+                ui::bytes(image.allocated),
+                ui::bytes(image.virtual_size),
+                users,
+                image.origins.first().map_or_else(|| "-".to_owned(), |origin| origin.url.clone()),
+            ]);
+        }
+        ui::print(&table.render())?;
+    }
+    Ok(Exit::Fine)
+}
+
+/// The one image that `text` names.
+fn find(images: &ImageCache, text: &str) -> Result<CachedImage, CliError> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    let all = images.list()?;
+    let is_meant = |image: &CachedImage| {
+        image.image.digest.hex().starts_with(&digits)
+            || image.origins.iter().any(|origin| origin.sha256.hex().starts_with(&digits))
+    };
+    let mut found: Vec<_> = all.into_iter().filter(|image| !digits.is_empty() && is_meant(image)).collect();
+    match (found.pop(), found.len()) {
+        (Some(image), 0) => Ok(image),
+        (None, _) => Err(CliError::new(format!("no image in the cache begins with `{text}`"))
+            .help("`vmctl image list` shows them".to_owned())),
+        (Some(_), more) => Err(CliError::new(format!("`{text}` is the beginning of {} images", more + 1))
+            .help("write more digits; `vmctl image list` shows them".to_owned())),
+    }
+}
+
+fn inspect(ctx: &Context, args: &ImageInspectArgs) -> Result<Exit, CliError> {
+    let image = listed(find(&ctx.images()?, &args.image)?, &users(ctx)?);
+    if args.json {
+        #[derive(Serialize)]
+        struct Document {
+            format: u32,
+            image: Listed,
+        }
+        ui::print_json(&Document { format: JSON_FORMAT, image })?;
+        return Ok(Exit::Fine);
+    }
+    let mut lines = vec![
+        format!("digest        {}", image.digest),
+        format!("format        {}", image.image_format),
+        format!("path          {}", image.path),
+        format!("size          {} ({} on disk)", ui::bytes(image.size), ui::bytes(image.allocated)),
+        format!("virtual size  {}", ui::bytes(image.virtual_size)),
+    ];
+    for origin in &image.origins {
+        lines.push(format!("from          {}", origin.url));
+        lines.push(format!("              sha256 {}, {}", origin.sha256.hex(), origin.at));
+    }
+    let users = if image.used_by.is_empty() { "no machine".to_owned() } else { image.used_by.join(" ") };
+    lines.push(format!("used by       {users}"));
+    ui::print(&format!("{}\n", ui::visible(&lines.join("\n"))))?;
+    Ok(Exit::Fine)
+}
+
+/// Keeps others from making machines of images while some are removed. Dropping it lets them go on.
+fn keep_others_out(ctx: &Context) -> Result<Vec<File>, CliError> {
+    let mut held = Vec::new();
+    for project in ctx.projects()? {
+        let path = ctx.project_dir(&project)?.path().join("lock");
+        // A project that nobody ever wrote to has none.
+        let Ok(lock) = File::open(&path) else { continue };
+        if lock.try_lock_shared().is_err() {
+            return Err(CliError::new(format!("another vmctl works on project `{project}`"))
+                .help(
+                    "it may need an image that no machine has yet: remove images when it is done".to_owned(),
+                )
+                .exit(Exit::Locked));
+        }
+        held.push(lock);
+    }
+    Ok(held)
+}
+
+/// What was removed, or would be.
+#[derive(Serialize)]
+struct Removed {
+    format: u32,
+    dry_run: bool,
+    removed: Vec<Listed>,
+    /// Files of downloads that were broken off.
+    downloads: usize,
+    freed_bytes: u64,
+}
+
+impl Removed {
+    fn tell(&self, json: bool) -> Result<Exit, CliError> {
+        if json {
+            ui::print_json(self)?;
+            return Ok(Exit::Fine);
+        }
+        let mut text = String::new();
+        for image in &self.removed {
+            let from = image.origins.first().map(|origin| format!(" ({})", origin.url)).unwrap_or_default();
+            text.push_str(&format!(
+                "{} {}{from}\n",
+                &image.digest.hex()[..SHORT],
+                ui::bytes(image.allocated)
+            ));
+        }
+        let word = if self.dry_run { "would be freed" } else { "freed" };
+        text.push_str(&format!("{} {word}\n", ui::bytes(self.freed_bytes)));
+        ui::print(&ui::visible(&text))?;
+        Ok(Exit::Fine)
+    }
+}
+
+fn rm(ctx: &Context, args: &ImageRmArgs) -> Result<Exit, CliError> {
+    let images = ctx.images()?;
+    let _held = keep_others_out(ctx)?;
+    let users = users(ctx)?;
+    let mut chosen: Vec<CachedImage> = Vec::new();
+    for text in &args.images {
+        let image = find(&images, text)?;
+        let used: BTreeSet<&str> = users
+            .iter()
+            .filter(|user| user.digest == image.image.digest)
+            .map(|user| user.machine.as_str())
+            .collect();
+        if !used.is_empty() {
+            let used: Vec<&str> = used.into_iter().collect();
+            return Err(CliError::new(format!(
+                "the image {} is needed by {}",
+                &image.image.digest.hex()[..SHORT],
+                used.join(", ")
+            ))
+            .help("destroy or replace the machines first".to_owned()));
+        }
+        if !chosen.contains(&image) {
+            chosen.push(image);
+        }
+    }
+    for image in &chosen {
+        images.remove(image)?;
+    }
+    let freed_bytes = chosen.iter().map(|image| image.allocated).sum();
+    let removed = chosen.into_iter().map(|image| listed(image, &users)).collect();
+    Removed { format: JSON_FORMAT, dry_run: false, removed, downloads: 0, freed_bytes }.tell(args.json)
+}
+
+fn prune(ctx: &Context, args: &ImagePruneArgs) -> Result<Exit, CliError> {
+    let images = ctx.images()?;
+    let _held = keep_others_out(ctx)?;
+    let users = users(ctx)?;
+    let used = users.iter().map(|user| user.digest.clone()).collect();
+    let unused = if args.dry_run { images.unused(&used)? } else { images.prune(&used)? };
+    let freed_bytes = unused.bytes();
+    let downloads = unused.downloads.len();
+    let removed = unused.images.into_iter().map(|image| listed(image, &users)).collect();
+    Removed { format: JSON_FORMAT, dry_run: args.dry_run, removed, downloads, freed_bytes }.tell(args.json)
 }

@@ -205,7 +205,7 @@ impl Goal {
         look: Look,
     ) -> Result<Observed, CliError> {
         let desired = self.desired.as_ref();
-        let servers = Servers { images: ctx.images()?, options: ctx.fetch_options() };
+        let servers = Servers { images: ctx.images()?, options: ctx.settings.fetch_options() };
         let upstream = async {
             match desired.filter(|_| look.upstream) {
                 Some(desired) => ask_upstream(&servers, desired).await,

@@ -113,7 +113,7 @@ impl ImageCache {
         let (file, stamp) = open(source)?;
         let is_made = adopt::is_needed(&file, source)?;
         if let Some(identity) = self.recall(&stamp)
-            && !(is_made && !self.has(&self.cached(&identity)))
+            && (!is_made || self.has(&self.cached(&identity)))
         {
             return Ok(identity);
         }

@@ -20,7 +20,7 @@ use crate::spec::{Digest, ImageFormat};
 const BUFFER: usize = 1 << 20;
 
 /// A file that was written less than this before it was read may change again without any of its times changing.
-const SETTLED: Duration = Duration::from_secs(2);
+pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 /// What tells one state of one file from all others, as far as the system knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

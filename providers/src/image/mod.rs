@@ -22,6 +22,7 @@ pub use cache::{ImageCache, ImageIdentity};
 pub use error::ImageError;
 pub use remote::{
     FetchError, FetchOptions, FetchPhase, FetchProgress, Fetched, Proxies, RemoteImage, Stall, Upstream,
+    shown as shown_url,
 };
 
 pub use stock::{CachedImage, Origin, Unused};

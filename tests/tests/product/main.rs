@@ -14,6 +14,7 @@ mod format;
 mod full;
 mod hardware;
 mod history;
+mod images;
 mod init;
 mod interruption;
 mod life;

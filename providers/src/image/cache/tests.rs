@@ -1,7 +1,9 @@
 //! What the cache keeps, finds again and refuses.
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::file::SETTLED;
 use super::*;
 
 /// A raw disk of 3 MiB with a boot record's mark, some content at both ends and nothing between.

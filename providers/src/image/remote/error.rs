@@ -246,7 +246,7 @@ impl FetchError {
             }
             Self::Status { status: 404 | 410, .. } => "the image is not there (any more): correct its URL",
             Self::Status { .. } => "try again later: what came so far is kept",
-            Self::TooLarge { .. } => "is it the right file? --max-size allows more",
+            Self::TooLarge { .. } => "is it the right file? An image has at most 64 GiB, packed and unpacked",
             Self::NoRoom { .. } => {
                 "free some space (`vmctl image prune`), or choose another data folder with --data-dir"
             }

@@ -90,7 +90,7 @@ impl ImageCache {
         audience: Audience<'_>,
     ) -> Result<Fetched, Failure> {
         if let Some(sha256) = &remote.sha256
-            && let Some(fetched) = self.from_cache(sha256).await?
+            && let Some(fetched) = self.in_cache(sha256).await?
         {
             return Ok(fetched);
         }
@@ -100,7 +100,7 @@ impl ImageCache {
             wanted = wanted(&client, remote, options) => wanted?,
         };
         if let Some(sha256) = &wanted.expected
-            && let Some(mut fetched) = self.from_cache(sha256).await?
+            && let Some(mut fetched) = self.in_cache(sha256).await?
         {
             fetched.upstream = wanted.manifest.unwrap_or(fetched.upstream);
             return Ok(fetched);
@@ -145,13 +145,13 @@ impl ImageCache {
     async fn brought(&self, wanted: &Wanted, url: &str) -> Result<Option<Fetched>, Failure> {
         let sha256 = wanted.expected.clone().or_else(|| self.last(url).map(|last| last.sha256));
         match sha256 {
-            Some(sha256) => self.from_cache(&sha256).await,
+            Some(sha256) => self.in_cache(&sha256).await,
             None => Ok(None),
         }
     }
 
     /// The image in the cache, if it is there and sound.
-    async fn from_cache(&self, sha256: &Digest) -> Result<Option<Fetched>, Failure> {
+    async fn in_cache(&self, sha256: &Digest) -> Result<Option<Fetched>, Failure> {
         let (cache, sha256) = (self.clone(), sha256.clone());
         blocking(move || {
             let upstream = cache.entry(&sha256).map(|entry| entry.upstream).unwrap_or_default();
@@ -182,7 +182,7 @@ impl ImageCache {
         let cached = match &wanted.expected {
             Some(_) => None,
             None => match self.last(&remote.url) {
-                Some(last) => self.from_cache(&last.sha256).await?.map(|fetched| (fetched, last.upstream)),
+                Some(last) => self.in_cache(&last.sha256).await?.map(|fetched| (fetched, last.upstream)),
                 None => None,
             },
         };

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use error::FetchError;
 pub use options::{FetchOptions, Proxies, Stall};
 
-pub(crate) use place::shown;
+pub use place::shown;
 
 use super::ImageIdentity;
 use crate::spec::{Digest, DiskImage};

@@ -106,7 +106,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// A URL without login and query: both may hold what nobody shall read in a message or a file.
-pub(crate) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (server, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let server = server.rsplit_once('@').map_or(server, |(_, server)| server);
