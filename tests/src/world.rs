@@ -158,6 +158,30 @@ impl World {
         self.write("VMFile.kdl", &text);
     }
 
+    /// Copies an example into the project, with the images' folder and the ports of this run.
+    pub fn copy_example(&self, name: &str, ports: &[(&str, u16)]) {
+        let from = surroundings::repository().join("examples").join(name);
+        let image = surroundings::tiny_image();
+        let images = image.parent().expect("a file is in a folder").display().to_string();
+        let mut folders = vec![from.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in folder.read_dir().expect("a folder of an example").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let mut text = fs::read_to_string(&path).expect("a file of an example");
+                for (written, port) in ports {
+                    text = text.replace(written, &port.to_string());
+                }
+                text = text.replace("../../.cache/images", &images);
+                let place = path.strip_prefix(&from).expect("it is inside");
+                self.write(&place.display().to_string(), &text);
+            }
+        }
+    }
+
     /// The image of the tiny guest.
     pub fn tiny_image() -> PathBuf {
         surroundings::tiny_image()

@@ -8,34 +8,11 @@ use vmctl_tests::{World, leaks, surroundings};
 /// Examples that are planned and not applied, and what is missing.
 const NOT_YET: [(&str, &str); 1] = [("propolis", "the backend `propolis`, a vnic network")];
 
-/// Copies an example into the world's project, with the images' folder and the ports of this run.
-pub(crate) fn copy(world: &World, name: &str, ports: &[(&str, u16)]) {
-    let from = surroundings::repository().join("examples").join(name);
-    let image = surroundings::tiny_image();
-    let images = image.parent().unwrap().display().to_string();
-    let mut folders = vec![from.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in folder.read_dir().unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let mut text = std::fs::read_to_string(&path).unwrap();
-            for (written, port) in ports {
-                text = text.replace(written, &port.to_string());
-            }
-            text = text.replace("../../.cache/images", &images);
-            world.write(&path.strip_prefix(&from).unwrap().display().to_string(), &text);
-        }
-    }
-}
-
 #[test]
 fn two_tier_web_reads_what_db_published() {
     let world = World::new(2);
     let (db, web) = (free_port(), free_port());
-    copy(&world, "two-tier", &[("18080", db), ("18081", web)]);
+    world.copy_example("two-tier", &[("18080", db), ("18081", web)]);
     world.vmctl(&["validate"]).expect(0);
     world.vmctl(&["apply", "--yes"]).expect(0).says("fetched what db published");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
@@ -53,7 +30,7 @@ fn two_tier_web_reads_what_db_published() {
 fn database_is_protected_checked_and_edited_while_it_runs() {
     let world = World::new(1);
     let (port, other) = (free_port(), free_port());
-    copy(&world, "database", &[("18090", port)]);
+    world.copy_example("database", &[("18090", port)]);
     world.vmctl(&["apply", "--yes"]).expect(0).says("serving");
     world.vmctl(&["drift", "--checks", "fail"]).expect(0).says("2 passed");
     let pid = world.pid("db");
@@ -81,7 +58,7 @@ fn cluster_workers_are_numbered_and_heard_by_the_head() {
     let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let ports = (1000..3000).find(|ports| (1..=2).all(|number| is_free(ports * 10 + number))).unwrap();
     let ports = format!("ports={ports}");
-    copy(&world, "cluster", &[]);
+    world.copy_example("cluster", &[]);
     world.vmctl(&["apply", "--yes", "--var", &ports]).expect(0).says("the head heard 2 workers");
     let heard = world.exec("head", "cat answers.txt");
     assert_eq!(heard, "I am worker-1, number 1\nI am worker-2, number 2\n");
@@ -98,7 +75,7 @@ fn cluster_workers_are_numbered_and_heard_by_the_head() {
 #[test]
 fn ci_runner_is_made_for_one_commit_and_removed() {
     let mut world = World::new(1);
-    copy(&world, "ci", &[]);
+    world.copy_example("ci", &[]);
     world.vmctl(&["validate"]).expect(1).says("`CI_COMMIT` is not set");
     world.set("CI_COMMIT", "4711");
     world.vmctl(&["validate", "--var", "suite=quik"]).expect(1).says("did you mean `quick`?");
@@ -120,7 +97,7 @@ fn ci_runner_is_made_for_one_commit_and_removed() {
 #[test]
 fn layers_of_several_files_make_each_machine() {
     let world = World::new(2);
-    copy(&world, "templates-and-includes", &[]);
+    world.copy_example("templates-and-includes", &[]);
     let applied = world.vmctl(&["apply", "--yes"]).expect(0);
     applied.says("db of layers, test: 2 CPUs").says("web of layers, test: 1 CPUs");
     world.vmctl(&["validate", "--var", "memory=300"]).expect(1).says("it is one of `256`, `512` or `1024`");
@@ -138,7 +115,7 @@ fn layers_of_several_files_make_each_machine() {
 fn machines_of_a_private_network_call_each_other_by_name() {
     let world = World::new(2);
     let port = free_port();
-    copy(&world, "private-network", &[("18200", port)]);
+    world.copy_example("private-network", &[("18200", port)]);
     world.vmctl(&["apply", "--yes"]).expect(0).says("db answers");
     assert!(world.exec("db", "cat /etc/hosts").contains("10.77.0.11 web"));
 
@@ -150,7 +127,7 @@ fn machines_of_a_private_network_call_each_other_by_name() {
 #[test]
 fn volumes_keep_records_while_their_machine_is_made_anew() {
     let world = World::new(1);
-    copy(&world, "volumes", &[]);
+    world.copy_example("volumes", &[]);
     world.vmctl(&["apply", "--yes"]).expect(0);
     let line = world.exec("db", "cat /srv/records/log");
     assert_eq!(line, std::fs::read_to_string(world.project().join("src/hello.txt")).unwrap());
@@ -186,7 +163,7 @@ fn every_example_is_valid_planned_and_listed() {
         }
         let mut world = World::new(0);
         world.set("CI_COMMIT", "4711");
-        copy(&world, name, &[]);
+        world.copy_example(name, &[]);
         world.vmctl(&["validate"]).expect(0);
         let plan = world.vmctl(&["plan"]).expect(0);
         if let Some((_, missing)) = NOT_YET.iter().find(|(example, _)| *example == name) {
@@ -202,7 +179,7 @@ fn every_example_is_valid_planned_and_listed() {
 #[test]
 fn kernel_boots_without_a_disk() {
     let world = World::new(1);
-    copy(&world, "direct-kernel", &[]);
+    world.copy_example("direct-kernel", &[]);
     world.vmctl(&["apply", "--yes"]).expect(0);
     world.vmctl(&["log", "bare", "--console"]).expect(0).says("GUEST READY");
     leaks::leakcheck(&world);

@@ -4,7 +4,6 @@
 mod bad_input;
 mod changes;
 mod crash;
-mod debian;
 mod drift;
 mod everyday;
 mod examples;

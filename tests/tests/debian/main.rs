@@ -1,4 +1,6 @@
 //! A genuine Debian with cloud-init beside small guests, as people use machines: the example `shop`.
+//!
+//! A test of its own, so that nothing else takes the host's processors from an emulated Debian that boots.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,8 +9,6 @@ use std::time::Duration;
 
 use vmctl_tests::world::free_port;
 use vmctl_tests::{World, leaks};
-
-use crate::examples::copy;
 
 /// What a page of the machine `web` says, asked through the forward of the host.
 fn page(port: u16) -> String {
@@ -24,7 +24,7 @@ fn page(port: u16) -> String {
 fn shop_is_applied_changed_replaced_and_destroyed() {
     let world = World::new(3);
     let port = free_port();
-    copy(&world, "shop", &[("18088", port)]);
+    world.copy_example("shop", &[("18088", port)]);
     world.vmctl(&["apply", "--yes"]).expect(0).says("3 apples for 6 coins");
     assert!(page(port).ends_with("<h1>Fresh from the tree</h1>\n3 apples for 6 coins\n"), "{}", page(port));
     assert_eq!(world.exec("db", "cloud-init status"), "status: done\n");
