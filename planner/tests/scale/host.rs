@@ -10,9 +10,9 @@ use tokio::task::yield_now;
 use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, Hypervisor, Inspect,
-    Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray, Verdict,
-    VmHandle, VmSpec, VmState, Volumes,
+    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor,
+    Inspect, Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray,
+    Verdict, VmHandle, VmSpec, VmState, Volumes,
 };
 
 /// Counts what is done to machines that do not exist.
@@ -121,6 +121,10 @@ impl GuestAccess for NumbersHost {
 
     async fn probe(&self, _vm: &VmHandle, _probe: &Probe, _patience: Duration) -> Result<Verdict> {
         Ok(Verdict::Holds)
+    }
+
+    async fn interfaces(&self, _: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        Ok(None)
     }
 
     async fn provision(
