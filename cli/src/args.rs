@@ -1,6 +1,7 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod everyday;
+mod image;
 mod planning;
 mod state;
 
@@ -11,7 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use image::{ImageArgs, ImageCommand, ImageUpdateArgs};
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
     PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
@@ -121,6 +123,8 @@ pub(crate) enum Command {
     Down(DownArgs),
     /// Make machines anew: destroy, create, start and provision
     Reload(ReloadArgs),
+    /// Run provisioning steps on machines that run, and change nothing else
+    Provision(ProvisionArgs),
     /// Start machines that are off, as they are
     Start(MachinesArgs),
     /// Stop machines, and keep them
@@ -139,6 +143,8 @@ pub(crate) enum Command {
     Output(OutputsArgs),
     /// Draw the VMFile's machines, or a plan's steps
     Graph(GraphArgs),
+    /// Pin images from the network to what their servers have now
+    Image(ImageArgs),
     /// Mark a machine to be made anew by the next `apply`
     Taint(TaintArgs),
     /// Take the mark back

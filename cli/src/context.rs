@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 use vmctl_planner::apply::{NotedAt, note_down};
-use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded};
+use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded, Pins};
 use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{FetchOptions, ImageCache, Proxies};
 use vmctl_providers::qemu::QemuConfig;
-use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
+use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey, Secret};
 use vmctl_state::{Holder, ProjectDir, Record, Repair, Reserve, Snapshot, StoreError, Writer, project};
 
 use crate::args::{GlobalArgs, LockArgs};
@@ -100,15 +100,46 @@ impl Context {
         Ok(ImageCache::new(data_dir.join("images")))
     }
 
+    /// How images are fetched from here.
+    pub(crate) fn fetch_options(&self) -> FetchOptions {
+        let word = |name: &str| self.settings.environment.get(name).filter(|value| !value.is_empty());
+        // Both spellings are in use, the small one goes first (curl(1)); HTTP_PROXY in capitals may be a CGI header.
+        let either = |small: &str, large: &str| word(small).or_else(|| word(large));
+        let all = either("all_proxy", "ALL_PROXY");
+        let secret = |value: Option<&String>| value.map(Secret::new);
+        FetchOptions {
+            proxies: Proxies {
+                http: secret(word("http_proxy").or(all)),
+                https: secret(either("https_proxy", "HTTPS_PROXY").or(all)),
+                except: either("no_proxy", "NO_PROXY").cloned(),
+            },
+            ca_file: word("SSL_CERT_FILE").map(PathBuf::from),
+            docker_config: word("DOCKER_CONFIG")
+                .map(PathBuf::from)
+                .or_else(|| self.settings.home.as_ref().map(|home| home.join(".docker"))),
+            github_token: secret(word("GITHUB_TOKEN")),
+            ..FetchOptions::default()
+        }
+    }
+
     /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
     pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
+        self.examine_with(Pins::Locked)
+    }
+
+    /// Reads the VMFile and everything it names, with a say about its lock file.
+    pub(crate) fn load_with(&self, pins: Pins) -> Result<Loaded, CliError> {
+        Ok(self.examine_with(pins)??)
+    }
+
+    fn examine_with(&self, pins: Pins) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         let path = self.vmfile()?;
         let images = self.images()?;
         let options = LoadOptions {
             project: self.settings.project.clone(),
             home: self.settings.home.clone(),
             images: &images,
-            given: self.given(),
+            given: Given { pins, ..self.given() },
         };
         Ok(vmfile::load(&path, &options))
     }
@@ -121,6 +152,7 @@ impl Context {
             files: files.collect(),
             saved: BTreeMap::new(),
             environment: self.settings.environment.clone(),
+            pins: Pins::Locked,
         }
     }
 

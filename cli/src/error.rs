@@ -305,6 +305,12 @@ impl fmt::Display for Lines {
 
 impl StdError for Lines {}
 
+/// An error and its causes in one line, for a place in a sentence.
+pub(crate) fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause: &&dyn std::error::Error| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

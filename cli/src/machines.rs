@@ -397,6 +397,7 @@ pub(crate) mod samples {
             ready: true,
             taint: None,
             provisioned: vec![ProvisionRecord { digest: "sha256:00".to_owned(), at }],
+            ran_once: Vec::new(),
             interrupted: None,
             provision_failed: None,
             created: at,

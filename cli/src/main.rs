@@ -12,6 +12,7 @@ mod aside;
 mod commands;
 mod context;
 mod descriptors;
+mod download;
 mod env;
 mod error;
 mod facts;
@@ -73,6 +74,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Up(args) => commands::everyday::up(&ctx, args),
         Command::Down(args) => commands::everyday::down(&ctx, args),
         Command::Reload(args) => commands::everyday::reload(&ctx, args),
+        Command::Provision(args) => commands::everyday::provision(&ctx, args),
         Command::Start(args) => commands::everyday::turn(&ctx, args, Turn::Start),
         Command::Stop(args) => commands::everyday::stop(&ctx, args),
         Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Show(args) => commands::show::run(&ctx, &args),
         Command::Output(args) => commands::output::run(&ctx, &args),
         Command::Graph(args) => commands::graph::run(&ctx, &args),
+        Command::Image(args) => commands::image::run(&ctx, &args),
         Command::Taint(args) => commands::taint::taint(&ctx, &args),
         Command::Untaint(args) => commands::taint::untaint(&ctx, &args),
         Command::State(args) => commands::state::run(&ctx, &args),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use vmctl_planner::admission::{size, size_needed};
 use vmctl_planner::apply::{Event, Failure};
 use vmctl_planner::{Plan, Step, StepId};
 
+use crate::download::{Rates, progress_data};
 use crate::error::{CliError, stdout_failed};
 use crate::ui::{self, BAD, DOUBTFUL, GOOD};
 
@@ -28,9 +29,9 @@ const EVENT_FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) enum Progress {
     /// A live line per running step, and what is finished above them.
-    Live(MultiProgress, BTreeMap<StepId, ProgressBar>),
+    Live(MultiProgress, BTreeMap<StepId, ProgressBar>, Rates),
     /// One line per event on stderr, with the time of day.
-    Plain,
+    Plain(Rates),
     /// One JSON object per event on stdout.
     Json,
     /// Failures only.
@@ -45,9 +46,9 @@ impl Progress {
         } else if quiet {
             Self::Quiet
         } else if io::stderr().is_terminal() {
-            Self::Live(MultiProgress::new(), BTreeMap::new())
+            Self::Live(MultiProgress::new(), BTreeMap::new(), Rates::default())
         } else {
-            Self::Plain
+            Self::Plain(Rates::default())
         }
     }
 
@@ -55,11 +56,27 @@ impl Progress {
     pub(crate) fn show(&mut self, plan: &Plan, event: &Event) -> Result<(), CliError> {
         match self {
             Self::Json => json_line(plan, event),
-            Self::Live(lines, bars) => {
+            Self::Live(lines, bars, rates) => {
+                if let Event::Progress { id, progress } = event {
+                    if let Some(bar) = bars.get(id) {
+                        let text = rates.text(*id, progress, Instant::now());
+                        bar.set_message(ui::visible(&format!("{}  {text}", plan.graph.step(*id))));
+                    }
+                    return Ok(());
+                }
                 live(lines, bars, plan, event);
                 Ok(())
             }
-            Self::Plain => {
+            Self::Plain(rates) => {
+                if let Event::Progress { id, progress } = event {
+                    let now = Instant::now();
+                    if rates.is_due(*id, progress, now) {
+                        let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+                        let text = rates.text(*id, progress, now);
+                        tell(&ui::visible(&format!("{time} {} … {text}", plan.graph.step(*id))));
+                    }
+                    return Ok(());
+                }
                 if let Some(text) = plain(plan, event) {
                     let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
                     tell(&format!("{time} {text}"));
@@ -79,7 +96,7 @@ impl Progress {
 
     /// Removes what is still drawn.
     pub(crate) fn finish(&mut self) {
-        if let Self::Live(_, bars) = self {
+        if let Self::Live(_, bars, _) = self {
             for bar in std::mem::take(bars).into_values() {
                 bar.finish_and_clear();
             }
@@ -138,6 +155,7 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
             }
         }
         Event::Skipped { .. }
+        | Event::Progress { .. }
         | Event::Output { .. }
         | Event::Dropped { .. }
         | Event::Throttled { .. }
@@ -167,6 +185,7 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
         Event::Skipped { id, because } => {
             format!("{} {DOUBTFUL}skipped{DOUBTFUL:#}: `{}` failed", name(id), name(because))
         }
+        Event::Progress { .. } => return None,
         Event::Output { address, line, .. } => format!("{} | {}", address.name(), ui::visible(&line.text)),
         Event::Dropped { address, lines, .. } => {
             let name = address.name();
@@ -185,7 +204,8 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
             failure_text(failure)
         ),
         Event::GivenUp(id) => {
-            format!("{} {DOUBTFUL}given up{DOUBTFUL:#}: the next apply waits again", name(id))
+            let next = if plan.is_download(*id) { "goes on with it" } else { "waits again" };
+            format!("{} {DOUBTFUL}given up{DOUBTFUL:#}: the next apply {next}", name(id))
         }
         Event::Draining { awaited } => {
             let head = format!("{DOUBTFUL}interrupted{DOUBTFUL:#}: nothing new is started");
@@ -247,6 +267,7 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         }
         Event::Failed { id, failure } => ("failed", Some(*id), json!({ "failure": failure })),
         Event::Skipped { id, because } => ("skipped", Some(*id), json!({ "because": because })),
+        Event::Progress { id, progress } => ("progress", Some(*id), progress_data(progress)),
         Event::Output { id, line, .. } => {
             ("output", Some(*id), json!({ "stream": line.stream, "text": line.text }))
         }

@@ -245,6 +245,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::format" => "The file cannot be formatted",
         "vmfile::hardware" => "A machine of this kind cannot have what is asked for",
         "vmfile::image" => "An image cannot be used",
+        "vmfile::lock" => "The lock file cannot be used",
         "vmfile::include" => "Another file cannot be included",
         "vmfile::kdl1" => "The file is written in KDL 1",
         "vmfile::kernel" => "A kernel cannot be booted as it is asked for",

@@ -71,7 +71,8 @@ impl<'a> Decisions<'a> {
 
     fn decide(&mut self, address: &Address, wish: Wish<'_>) -> Result<(), RecordError> {
         let inputs = self.inputs;
-        let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
+        let desired =
+            inputs.desired.filter(|_| matches!(inputs.options.mode, Mode::Normal | Mode::Provision));
         let record = inputs.recorded.records.get(address);
         let known = Known {
             desired: desired.and_then(|desired| desired_vm(desired, address)),
@@ -81,6 +82,7 @@ impl<'a> Decisions<'a> {
             interrupted: interrupted(inputs.recorded, address),
             unknown: record.and_then(|record| unknown_step(record, &inputs.recorded.open)),
             rerun: inputs.options.rerun.contains(address.name()),
+            no_provision: inputs.options.no_provision,
             wish,
             secrets: &self.secrets,
             fresh: fresh_instance(inputs.recorded, address),
@@ -97,7 +99,7 @@ impl<'a> Decisions<'a> {
     }
 
     /// What is wanted of a machine besides what the VMFile says of it.
-    fn wish(&self, address: &Address) -> Wish<'static> {
+    fn wish(&self, address: &Address) -> Wish<'a> {
         let options = self.inputs.options;
         let named = |names: &BTreeSet<Name>| names.contains(address.name());
         match options.mode {
@@ -105,6 +107,7 @@ impl<'a> Decisions<'a> {
             Mode::Destroy => Wish::RemoveAll,
             Mode::RefreshOnly => Wish::None,
             Mode::Turn(turn) => Wish::Turn(turn),
+            Mode::Provision => Wish::Provision(&options.provision),
             // What is let go of is never destroyed, whatever else asks for it.
             Mode::Normal if self.inputs.desired.is_some_and(|desired| named(&desired.removed)) => {
                 Wish::Forget
@@ -299,7 +302,7 @@ fn observed_only(change: Change) -> Change {
 }
 
 fn addresses(inputs: Inputs<'_>) -> BTreeSet<Address> {
-    let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
+    let desired = inputs.desired.filter(|_| matches!(inputs.options.mode, Mode::Normal | Mode::Provision));
     let desired = desired.iter().flat_map(|desired| desired.vms.keys());
     desired.map(|name| Address::vm(name.as_str())).chain(inputs.recorded.records.keys().cloned()).collect()
 }

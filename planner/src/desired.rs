@@ -18,6 +18,8 @@ use vmctl_providers::{
     SshConfig,
 };
 
+use crate::pins::Pin;
+
 /// How long a guest may take from start to being ready, unless the VMFile says otherwise. Emulated guests need minutes.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -67,6 +69,13 @@ impl Desired {
         for step in self.vms.values_mut().flat_map(|vm| &mut vm.provision) {
             step.digest = self.secrets.seal_digest(step.digest.clone(), step.texts());
         }
+        for seed in self.vms.values_mut().filter_map(|vm| vm.cloud_init.as_mut()) {
+            let files = seed.more.files.iter_mut().map(|file| &mut file.content);
+            for text in files.chain(&mut seed.more.commands) {
+                text.digest =
+                    self.secrets.seal_digest(text.digest.clone(), std::iter::once(text.text.expose()));
+            }
+        }
     }
 
     /// Takes the sensitive values out of what is only there to be shown, and lets the output of steps be looked through.
@@ -99,7 +108,20 @@ pub struct Subnet {
     pub prefix: u8,
 }
 
+/// The addresses of every user network, which QEMU gives out.
+pub const USER_NETWORK: Subnet = Subnet { network: Ipv4Addr::new(10, 0, 2, 0), prefix: 24 };
+
 impl Subnet {
+    /// Whether a machine can have `address` in it.
+    pub fn is_for_machine(self, address: Ipv4Addr) -> bool {
+        self.contains(address) && address != self.first() && address != self.broadcast()
+    }
+
+    /// How many machines it has addresses for.
+    pub fn machines(self) -> u64 {
+        u64::from(u32::from(self.broadcast()) - u32::from(self.first())).saturating_sub(1)
+    }
+
     /// Whether `address` is in it.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         let head = |address: Ipv4Addr| u32::from(address) & self.mask();
@@ -365,8 +387,12 @@ pub enum DesiredImage {
     Remote {
         /// Where it is.
         url: String,
-        /// The digest that it must have.
+        /// The name that the VMFile gives it, if it does.
+        name: Option<String>,
+        /// The digest that the VMFile asks for.
         sha256: Option<Digest>,
+        /// What is known of it before it is here; with a digest in the VMFile, at least that.
+        pin: Option<Pin>,
     },
 }
 
@@ -379,11 +405,19 @@ impl DesiredImage {
         }
     }
 
-    /// What it was found to be, if it is here.
+    /// What it was found to be, if that is known.
     pub fn identity(&self) -> Option<&ImageIdentity> {
         match self {
             Self::Local { identity, .. } => Some(identity),
-            Self::Remote { .. } => None,
+            Self::Remote { pin, .. } => pin.as_ref()?.image.as_ref(),
+        }
+    }
+
+    /// The digest of the bytes on the server, if they are known.
+    pub fn download(&self) -> Option<&Digest> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Remote { pin, .. } => pin.as_ref().map(|pin| &pin.sha256),
         }
     }
 
@@ -391,7 +425,9 @@ impl DesiredImage {
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Local { identity, .. } => Some(&identity.digest),
-            Self::Remote { sha256, .. } => sha256.as_ref(),
+            Self::Remote { .. } => {
+                self.identity().map(|identity| &identity.digest).or_else(|| self.download())
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::fields::{ALL, Class, FIELDS, Field, PROVISION, disk_size};
 use crate::not_yet;
 use crate::observed::Sight;
 use crate::obstacles::{cannot_be_worked_on, choice, cut_off_text, permission};
+use crate::provisioning::{self, Asked, Due};
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
 use crate::turn::{Turn, turned};
@@ -34,6 +35,8 @@ pub struct Known<'a> {
     pub unknown: Option<Interrupted>,
     /// Whether that step may run again, whatever the VMFile says of it.
     pub rerun: bool,
+    /// Whether no provisioning step is to run.
+    pub no_provision: bool,
     /// What is wanted of the machine besides what the VMFile says.
     pub wish: Wish<'a>,
     /// What no record may hold.
@@ -57,6 +60,8 @@ pub enum Wish<'a> {
     Restart(&'a str),
     /// It is started, stopped, suspended or resumed, and nothing else.
     Turn(Turn),
+    /// Its provisioning steps run, and nothing else happens to it.
+    Provision(&'a Asked),
 }
 
 /// A decision, and what it aims at.
@@ -101,6 +106,9 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
             turned(&mut change, record, known.sight, turn);
             Ok(Decision { change, after: Some(spec_of(record)?), provisioned: record.provisioned.len() })
         }
+        (desired, record) if let Wish::Provision(asked) = known.wish => {
+            provision_alone(change, desired, record, &known, asked)
+        }
         (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
         (None, Some(record)) => {
             part_with(&mut change, record, &known)?;
@@ -109,7 +117,7 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
         (Some(desired), None) => {
             let after = RecordedVm::from(desired).sealed(known.secrets);
             change.fields = fields_between(None, &after);
-            create(&mut change, desired);
+            create(&mut change, desired, &known);
             Ok(Decision { change, after: Some(after), provisioned: 0 })
         }
         (Some(desired), Some(record)) => converge(change, desired, record, &known),
@@ -139,12 +147,28 @@ fn part_with(change: &mut Change, record: &Record, known: &Known<'_>) -> Result<
     Ok(())
 }
 
-fn create(change: &mut Change, desired: &DesiredVm) {
+fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) {
     change.action = Action::Create;
+    if desired.image.as_ref().is_some_and(|image| image.digest().is_none()) {
+        change.known_after_apply.push(Cow::Borrowed("image"));
+    }
     change.up.push(StepKind::Prepare);
     if desired.power != Power::Stopped {
-        run(change, desired, 0);
+        let due = allowed(Due::all(desired), known, change);
+        run(change, desired, &due);
     }
+}
+
+/// What is due, unless no step is to run.
+fn allowed(due: Due, known: &Known<'_>, change: &mut Change) -> Due {
+    if !known.no_provision {
+        return due;
+    }
+    if due.has_changes() {
+        let left_out = "its provisioning is left out, as asked for with `--no-provision`, and stays due";
+        change.reasons.push(left_out.to_owned());
+    }
+    due.left_out()
 }
 
 /// Stop where there may be something to stop, then destroy.
@@ -164,8 +188,8 @@ fn take_down(change: &mut Change, record: &Record, sight: Option<&Sight>) {
     }
 }
 
-/// From a machine that is off to one that is as desired; provisioning goes on after `done` steps.
-fn run(change: &mut Change, desired: &DesiredVm, done: usize) {
+/// From a machine that is off to one that is as desired.
+fn run(change: &mut Change, desired: &DesiredVm, due: &Due) {
     change.up.push(StepKind::Start);
     change.known_after_apply.push(Cow::Borrowed("pid"));
     if desired.ssh.is_some() || desired.forwards.iter().any(|forward| forward.host_port == 0) {
@@ -174,14 +198,14 @@ fn run(change: &mut Change, desired: &DesiredVm, done: usize) {
     if !desired.ready.probes.is_empty() {
         change.up.push(StepKind::Ready);
     }
-    provision(change, desired, done);
+    provision(change, desired, due);
     if desired.power == Power::Suspended {
         change.up.push(StepKind::Suspend);
     }
 }
 
-fn provision(change: &mut Change, desired: &DesiredVm, done: usize) {
-    for step in desired.provision.iter().skip(done) {
+fn provision(change: &mut Change, desired: &DesiredVm, due: &Due) {
+    for step in desired.provision.iter().filter(|step| due.numbers.contains(&step.number)) {
         change.up.push(StepKind::Provision(step.number));
         change.provision.push(ProvisionRun { number: step.number, label: step.label.clone() });
     }
@@ -205,7 +229,7 @@ fn converge(
     };
     let desired = &*desired;
     change.fields = fields_between(Some(&before), &after);
-    let done = provisioned(desired, record);
+    let due = Due::of(desired, record);
     if let Some(from) = change.moved_from.clone() {
         change.reasons.push(format!("moved from `{from}`"));
         keep_moved_hostname(&mut change, &from, &before, &after);
@@ -216,7 +240,7 @@ fn converge(
         change.leave_alone(LeftAloneKind::Damaged, reason);
         return Ok(Decision { change, after: None, provisioned: 0 });
     }
-    if let Some(reasons) = must_replace(&change, desired, record, known, done) {
+    if let Some(reasons) = must_replace(&change, desired, record, known, &due) {
         change.reasons.extend(reasons);
         // Made as the file says: what is ignored on an existing machine has no existing machine any more.
         let desired = known.desired.unwrap_or(desired);
@@ -238,21 +262,28 @@ fn converge(
         } else if before.lifecycle.prevent_destroy {
             change.reasons.push("it was protected until now".to_owned());
         }
-        create(&mut change, desired);
+        create(&mut change, desired, known);
         change.action = Action::Replace;
         return Ok(Decision { change, after: Some(after), provisioned: 0 });
     }
     if record.phase == Phase::Preparing {
         change.reasons.push("an earlier `prepare` did not end; it is finished first".to_owned());
-        create(&mut change, desired);
+        create(&mut change, desired, known);
         return Ok(Decision { change, after: Some(after), provisioned: 0 });
     }
     forget_bare(&mut change, &bare, &before, &after);
     // A machine that cannot be asked is planned for as it is recorded, and then left alone.
     let state = state_now(record, known.sight).unwrap_or_else(|| recorded_state(record.phase));
-    settle(&mut change, desired, record, state, known, done);
+    let due = allowed(due, known, &mut change);
+    settle(&mut change, desired, record, state, known, &due);
     change.action = action_of(&change);
-    if let Some((kind, reason)) = cannot_be_worked_on(&change, known.sight) {
+    mind_obstacles(&mut change, desired, known);
+    Ok(Decision { change, after: Some(after), provisioned: due.kept })
+}
+
+/// Leaves a machine alone that must not be worked on now.
+fn mind_obstacles(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) {
+    if let Some((kind, reason)) = cannot_be_worked_on(change, known.sight) {
         change.leave_alone(kind, reason);
     } else if let Some(unknown) = &known.unknown
         && !change.provision.is_empty()
@@ -265,7 +296,59 @@ fn converge(
             }
         }
     }
-    Ok(Decision { change, after: Some(after), provisioned: done })
+}
+
+/// Steps of a machine that runs, on which nothing else is changed.
+fn provision_alone(
+    mut change: Change,
+    desired: Option<&DesiredVm>,
+    record: Option<&Record>,
+    known: &Known<'_>,
+    asked: &Asked,
+) -> Result<Decision, RecordError> {
+    let after = record.map(spec_of).transpose()?;
+    let nothing = |change, after| Ok(Decision { change, after, provisioned: 0 });
+    let Some(desired) = desired.filter(|desired| desired.provision.iter().any(|step| asked.means(step)))
+    else {
+        return nothing(change, after);
+    };
+    let record =
+        record.filter(|record| record.phase != Phase::Preparing && record.phase != Phase::Destroying);
+    let Some(record) = record else {
+        change.refused = Some(Refusal::state("it is not made yet, or not to its end; `vmctl up` makes it"));
+        return nothing(change, after);
+    };
+    let state = state_now(record, known.sight).unwrap_or_else(|| recorded_state(record.phase));
+    let is_off = match state {
+        _ if record.phase != Phase::Running && desired.power != Power::Running => {
+            return nothing(change, after);
+        }
+        VmState::Running => None,
+        VmState::Suspended => Some("it is suspended; `vmctl resume` lets it go on"),
+        _ => Some("it does not run; `vmctl up` starts it"),
+    };
+    if let Some(why) = is_off {
+        change.refused = Some(Refusal::state(why));
+        return nothing(change, after);
+    }
+    let due = match Due::asked(desired, record, asked) {
+        Ok(due) => due,
+        Err(refusal) => {
+            change.refused = Some(refusal);
+            return nothing(change, after);
+        }
+    };
+    if due.numbers.is_empty() {
+        return nothing(change, after);
+    }
+    if !desired.ready.probes.is_empty() && !record.ready {
+        change.up.push(StepKind::Ready);
+    }
+    provision(&mut change, desired, &due);
+    change.action = Action::Provision;
+    provisioning::explain(&mut change, desired, record, &due, asked.force);
+    mind_obstacles(&mut change, desired, &Known { rerun: known.rerun || asked.force, ..known.clone() });
+    Ok(Decision { change, after, provisioned: due.kept })
 }
 
 /// The machine as desired, but with the recorded value of each field whose changes are ignored.
@@ -366,7 +449,7 @@ fn must_replace(
     desired: &DesiredVm,
     record: &Record,
     known: &Known<'_>,
-    done: usize,
+    due: &Due,
 ) -> Option<Vec<String>> {
     let mut reasons = Vec::new();
     if record.phase == Phase::Destroying {
@@ -394,7 +477,7 @@ fn must_replace(
             reasons.push(format!("{} changed; {why}", forcing.join(", ")));
         }
     }
-    if record.provisioned.len() > done && is_trigger(desired, PROVISION) {
+    if record.provisioned.len() > due.kept && is_trigger(desired, PROVISION) {
         reasons.push("provisioning changed; `replace-when` names it".to_owned());
     }
     if record.phase != Phase::Preparing {
@@ -424,12 +507,12 @@ fn settle(
     record: &Record,
     state: VmState,
     known: &Known<'_>,
-    done: usize,
+    due: &Due,
 ) {
     let all = desired.provision.len();
     // A step that is not asked for any more: what became of it decides nothing.
     let cut_off_and_gone = known.unknown.as_ref().is_some_and(|unknown| unknown.number as usize > all);
-    if (record.provisioned.len() > done || cut_off_and_gone) && done == all {
+    if (record.provisioned.len() > due.kept || cut_off_and_gone) && due.kept == all {
         let cut_off = known.unknown.as_ref().filter(|_| cut_off_and_gone);
         change.fields.push(FieldChange {
             field: Cow::Borrowed(PROVISION),
@@ -437,13 +520,13 @@ fn settle(
                 Some(unknown) => Value::String(format!("step {} was cut off", unknown.number)),
                 None => steps(record.provisioned.len()),
             },
-            after: steps(done),
+            after: steps(due.kept),
             unit: None,
             class: Some(Class::RecordOnly),
         });
     }
     let class = change.fields.iter().filter_map(|field| field.class).max();
-    let pending = done < desired.provision.len();
+    let pending = due.has_changes();
     let live = is_live(state);
     let drifted = |kinds: &[DriftKind]| change.drift.iter().any(|drift| kinds.contains(&drift.kind));
     let crippled = drifted(&[DriftKind::Failed, DriftKind::Vcpus, DriftKind::Memory]);
@@ -475,7 +558,7 @@ fn settle(
                 change.up.push(StepKind::Suspend);
             }
         }
-        Power::Running | Power::Suspended if !live || restart => run(change, desired, done),
+        Power::Running | Power::Suspended if !live || restart => run(change, desired, due),
         Power::Running | Power::Suspended => {
             if state == VmState::Suspended || stalled {
                 change.up.push(StepKind::Resume);
@@ -487,17 +570,17 @@ fn settle(
             if !desired.ready.probes.is_empty() && awaits {
                 change.up.push(StepKind::Ready);
             }
-            provision(change, desired, done);
+            provision(change, desired, due);
             if desired.power == Power::Suspended {
                 change.up.push(StepKind::Suspend);
             }
         }
     }
-    explain(change, desired, record, done);
+    explain(change, desired, record, due);
 }
 
 /// Adds the reasons that the fields do not show.
-fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usize) {
+fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, due: &Due) {
     let was_full = change.drift.iter().any(|drift| drift.kind == DriftKind::DiskFull);
     if change.up.contains(&StepKind::Resume) && was_full {
         change.reasons.push("its disk was full, and there is room again: it goes on where it was".to_owned());
@@ -505,19 +588,14 @@ fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usiz
     if change.up.contains(&StepKind::Resume) && change.up.contains(&StepKind::Suspend) && !was_full {
         change.reasons.push("resumed for its provisioning, then suspended again".to_owned());
     }
-    if desired.power == Power::Stopped && done < desired.provision.len() {
+    if desired.power == Power::Stopped && due.has_changes() {
         change.reasons.push("provisioning waits until it is to run".to_owned());
     }
     let starts = change.up.contains(&StepKind::Start) && !change.down.contains(&StepKind::Stop);
     if starts && change.drift.is_empty() && !change.fields.iter().any(|field| field.field == "state") {
         change.reasons.push("it is to run".to_owned());
     }
-    if let Some(ProvisionRun { number, label }) = change.provision.first()
-        && (change.interrupted.is_none() || record.provisioned.len() > done)
-    {
-        let why = if record.provisioned.len() > done { "changed" } else { "has not succeeded yet" };
-        change.reasons.push(format!("provisioning step {number} (`{label}`) {why}"));
-    }
+    provisioning::explain(change, desired, record, due, false);
     if change.up.contains(&StepKind::Ready) && !change.up.contains(&StepKind::Start) {
         change.reasons.push("waits until it is ready, which it has not been yet".to_owned());
     }
@@ -525,19 +603,6 @@ fn explain(change: &mut Change, desired: &DesiredVm, record: &Record, done: usiz
 
 fn steps(count: usize) -> Value {
     Value::String(if count == 1 { "1 step".to_owned() } else { format!("{count} steps") })
-}
-
-/// Number of provisioning steps, from the first, that need not run again: those that ran with the content that is
-/// desired now, or, where their changes are ignored, all that ran.
-fn provisioned(desired: &DesiredVm, record: &Record) -> usize {
-    let ignored = &desired.lifecycle.ignore_changes;
-    let is_ignored = ignored.contains(PROVISION) || ignored.contains(ALL);
-    desired
-        .provision
-        .iter()
-        .zip(&record.provisioned)
-        .take_while(|(wanted, ran)| is_ignored || wanted.digest.as_str() == ran.digest)
-        .count()
 }
 
 fn action_of(change: &Change) -> Action {

@@ -13,6 +13,7 @@ use crate::checks::CheckResult;
 use crate::desired::InputFile;
 use crate::graph::{StepGraph, StepId};
 use crate::observed::Looked;
+use crate::pins::PlannedPin;
 use crate::plan::{FORMAT_VERSION, Plan, Summary};
 use crate::scope::Options;
 use crate::step::Step;
@@ -58,6 +59,9 @@ pub struct PlanDocument<'a> {
     pub inputs: Cow<'a, [InputFile]>,
     /// Image files, as the VMFile names them.
     pub images: Cow<'a, [InputFile]>,
+    /// Images from the network, and what they are pinned to.
+    #[serde(default)]
+    pub pins: Cow<'a, [PlannedPin]>,
 }
 
 /// A step and what it waits for.
@@ -97,6 +101,7 @@ impl<'a> From<&'a Plan> for PlanDocument<'a> {
             checks: Cow::Borrowed(&plan.checks),
             inputs: Cow::Borrowed(&plan.inputs),
             images: Cow::Borrowed(&plan.image_files),
+            pins: Cow::Borrowed(&plan.pins),
         }
     }
 }

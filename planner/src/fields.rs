@@ -3,9 +3,10 @@
 //! `docs/planning-behaviors.md` and the field reference are made from it.
 
 use serde_json::Value;
+use vmctl_providers::{NetworkConfig, Peer};
 
 use crate::desired::{InputFile, VncTcp};
-use crate::recorded::{RecordedCloudInit, RecordedVm};
+use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
 
 /// What a change of a field needs, from least to most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -124,7 +125,7 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Replace),
         effect: "compared by the digest of its content: another name of the same bytes is no change",
-        value: |vm| json(&vm.image.as_ref().map(|image| &image.digest).or(vm.image_pin.as_ref())),
+        value: image,
         keep: |vm, old| {
             vm.image.clone_from(&old.image);
             vm.image_pin.clone_from(&old.image_pin);
@@ -267,9 +268,17 @@ pub const FIELDS: &[Field] = &[
         name: "network",
         unit: "",
         needs: Needs::Always(Class::Restart),
-        effect: "the guest boots with other network cards",
-        value: |vm| json(&vm.networks),
+        effect: "the guest boots with other network cards, or with another address on one of them; an address that nobody wrote is chosen once and kept",
+        value: |vm| json(&vm.networks.iter().map(network_words).collect::<Vec<_>>()),
         keep: |vm, old| vm.networks.clone_from(&old.networks),
+    },
+    Field {
+        name: "network.names",
+        unit: "",
+        needs: Needs::Always(Class::InPlace),
+        effect: "the guest learns which machines are in its private networks, and their addresses, while it runs",
+        value: |vm| list(&peers(vm).map(ToString::to_string).collect::<Vec<_>>()),
+        keep: keep_peers,
     },
     Field {
         name: "forward",
@@ -308,8 +317,42 @@ pub const FIELDS: &[Field] = &[
         unit: "",
         needs: Needs::Always(Class::Replace),
         effect: "compared by the digest of the file's content; cloud-init reads it once, on the first boot",
-        value: |vm| seed(vm, |seed| json(&seed.user_data)),
-        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.user_data.clone_from(&old.user_data)),
+        value: |vm| {
+            seed(vm, |seed| match (&seed.user_data, seed.merges) {
+                (Some(data), true) => json(&format!("{data} with our keys")),
+                (data, _) => json(data),
+            })
+        },
+        keep: |vm, old| {
+            keep_seed(vm, old, |vm, old| {
+                vm.user_data.clone_from(&old.user_data);
+                vm.merges = old.merges;
+            })
+        },
+    },
+    Field {
+        name: "cloud-init.packages",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init installs packages once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.packages)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.packages.clone_from(&old.packages)),
+    },
+    Field {
+        name: "cloud-init.write-file",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digests of their contents; cloud-init writes files once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.files.iter().map(file_text).collect::<Vec<_>>())),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.files.clone_from(&old.files)),
+    },
+    Field {
+        name: "cloud-init.run",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "compared by the digests of the commands; cloud-init runs them once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.commands)),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.commands.clone_from(&old.commands)),
     },
     Field {
         name: "ssh",
@@ -416,6 +459,19 @@ fn list(items: &[impl serde::Serialize]) -> Value {
     if items.is_empty() { Value::Null } else { json(&items) }
 }
 
+/// What stands for an image whose content is known when it is here.
+pub const UNKNOWN_IMAGE: &str = "known after apply";
+
+/// The content of the image; else the digest of its download, else that nobody knows it yet.
+fn image(vm: &RecordedVm) -> Value {
+    match (&vm.image, &vm.image_pin, &vm.image_source) {
+        (Some(image), ..) => json(&image.digest),
+        (None, Some(pin), _) => json(pin),
+        (None, None, Some(_)) => Value::String(UNKNOWN_IMAGE.to_owned()),
+        (None, None, None) => Value::Null,
+    }
+}
+
 fn kernel_words(kernel: &crate::desired::Kernel) -> Value {
     let file = |what: &str, file: &InputFile| format!("{what} {}", file.digest);
     let mut words = vec![file("kernel", &kernel.kernel)];
@@ -430,6 +486,34 @@ fn volume_text(volume: &crate::desired::VmVolume) -> String {
     format!("{} ({}{protected})", volume.name, crate::admission::size(volume.size_bytes))
 }
 
+/// A network card as it is compared and shown: without the group that carries it and the machines that are in it.
+fn network_words(network: &NetworkConfig) -> Value {
+    let mut words = json(network);
+    if let (Some(link), Value::Object(entries)) = (network.link(), &mut words) {
+        entries.remove("link");
+        entries.insert("prefix".to_owned(), Value::from(link.prefix));
+    }
+    words
+}
+
+fn peers(vm: &RecordedVm) -> impl Iterator<Item = &Peer> {
+    vm.networks.iter().filter_map(NetworkConfig::link).flat_map(|link| &link.peers)
+}
+
+/// Each network of the first machine has the machines that the second one knows in it.
+fn keep_peers(vm: &mut RecordedVm, old: &RecordedVm) {
+    for card in &mut vm.networks {
+        let NetworkConfig::Private { name, link: Some(link), .. } = card else { continue };
+        let known = old.networks.iter().find_map(|card| match card {
+            NetworkConfig::Private { name: other, link, .. } if other == name => link.as_ref(),
+            _ => None,
+        });
+        if let Some(known) = known {
+            link.peers.clone_from(&known.peers);
+        }
+    }
+}
+
 /// A share as shown: `/home/me/src -> /mnt/src, read only`.
 fn share_text(share: &crate::desired::Share) -> String {
     let readonly = if share.readonly { ", read only" } else { "" };
@@ -438,6 +522,13 @@ fn share_text(share: &crate::desired::Share) -> String {
 
 fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {
     vm.cloud_init.as_ref().map_or(Value::Null, value)
+}
+
+/// A file of a seed as shown: `/etc/motd (sha256:…, mode 0644, owner root)`.
+fn file_text(file: &RecordedFile) -> String {
+    let mode = file.mode.map(|mode| format!(", mode {mode:04o}")).unwrap_or_default();
+    let owner = file.owner.as_ref().map(|owner| format!(", owner {owner}")).unwrap_or_default();
+    format!("{} ({}{mode}{owner})", file.path, file.content)
 }
 
 /// Keeps one thing that a seed says; where only one of both has a seed, it is kept or left out as a whole.

@@ -36,6 +36,7 @@ pub fn record_of(stray: &Stray, now: Timestamp) -> Option<Record> {
         ready: false,
         taint: Some(LOST.to_owned()),
         provisioned: Vec::new(),
+        ran_once: Vec::new(),
         interrupted: None,
         provision_failed: None,
         created: now,

@@ -84,12 +84,12 @@ impl StepGraph {
 
     /// For each step, the length of the longest path from it to the end, itself included: the sum of what the steps
     /// on it weigh.
-    pub fn remaining(&self, weight: impl Fn(&Step) -> u64) -> Result<Vec<u64>, CycleError> {
+    pub fn remaining(&self, weight: impl Fn(StepId, &Step) -> u64) -> Result<Vec<u64>, CycleError> {
         let mut remaining = vec![0; self.len()];
         for id in self.sequence()?.into_iter().rev() {
             let after = self.graph.neighbors(NodeIndex::new(id.0));
             let longest = after.map(|next| remaining[next.index()]).max().unwrap_or(0);
-            remaining[id.0] = longest + weight(self.step(id));
+            remaining[id.0] = longest + weight(id, self.step(id));
         }
         Ok(remaining)
     }
@@ -125,7 +125,7 @@ mod tests {
         graph.order(a, b);
         graph.order(b, c);
         graph.order(a, d);
-        assert_eq!(graph.remaining(|_| 2), Ok(vec![6, 4, 2, 2]));
+        assert_eq!(graph.remaining(|_, _| 2), Ok(vec![6, 4, 2, 2]));
         assert_eq!((graph.before(c), graph.after(a)), (vec![b], vec![b, d]));
     }
 

@@ -1,9 +1,8 @@
 //! What a VMFile may ask for and no backend carries out yet. Such machines are planned and shown, and not applied.
 
-use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{BackendTag, NetworkConfig};
 
-use crate::desired::{DesiredImage, DesiredVm, Run};
+use crate::desired::DesiredVm;
 
 /// Something that a VMFile may ask for and no backend carries out yet.
 #[derive(Debug)]
@@ -23,16 +22,6 @@ pub const NOT_YET: &[NotYet] = &[
         is_asked_by: |vm| vm.backend == BackendTag::Propolis,
     },
     NotYet {
-        nodes: &["vm/image-url", "image/url"],
-        what: "an image from the network",
-        is_asked_by: |vm| matches!(vm.image, Some(DesiredImage::Remote { .. })),
-    },
-    NotYet {
-        nodes: &["vm/network", "network"],
-        what: "a private network",
-        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Private { .. })),
-    },
-    NotYet {
         nodes: &["vm/network"],
         what: "a tap network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Tap { .. })),
@@ -41,12 +30,6 @@ pub const NOT_YET: &[NotYet] = &[
         nodes: &["vm/network"],
         what: "a vnic network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
-    },
-    NotYet { nodes: &["vm/network"], what: "several networks", is_asked_by: |vm| vm.networks.len() > 1 },
-    NotYet {
-        nodes: &["vm/provision/run"],
-        what: "`run` of a step",
-        is_asked_by: |vm| has_step(vm, |step| step.options.run != Run::OnChange),
     },
 ];
 
@@ -59,8 +42,4 @@ pub(crate) fn refusal(vm: &DesiredVm) -> Option<String> {
 
 fn has_card(vm: &DesiredVm, is_meant: fn(&NetworkConfig) -> bool) -> bool {
     vm.networks.iter().any(is_meant)
-}
-
-fn has_step(vm: &DesiredVm, is_meant: fn(&ProvisionStep) -> bool) -> bool {
-    vm.provision.iter().any(is_meant)
 }

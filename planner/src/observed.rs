@@ -10,6 +10,7 @@ use vmctl_state::{Address, Snapshot};
 
 use crate::checks::CheckResult;
 use crate::desired::Desired;
+use crate::pins::UpstreamSight;
 use crate::recorded::{RecordError, handle_of};
 
 /// Machines looked at side by side. Each holds up to four file descriptors, which are the bound that matters: a process
@@ -31,6 +32,9 @@ pub struct Observed {
     pub volumes: Option<Vec<FoundVolume>>,
     /// What became of the checks that were asked.
     pub checks: Vec<CheckResult>,
+    /// Whether servers still have the images that are pinned, by URL as it is shown; of those that were asked.
+    #[serde(default)]
+    pub upstream: BTreeMap<String, UpstreamSight>,
     /// What was looked at.
     pub looked: Looked,
 }

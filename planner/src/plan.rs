@@ -1,14 +1,15 @@
 //! A plan: every decision, the steps that carry them out, and what each step needs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
 use uuid::Uuid;
-use vmctl_providers::image::{ImageCache, ImageIdentity};
+use vmctl_providers::image::{ImageCache, ImageIdentity, RemoteImage};
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{FoundVolume, Name, Secrets, Stray, VmSpec};
+use vmctl_providers::{Digest, FoundVolume, Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
@@ -16,12 +17,14 @@ use crate::admission::Shortage;
 use crate::change::{Accepts, Action, Change, LeftAlone, Refusal};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
-use crate::desired::{Desired, DesiredImage, InputFile};
+use crate::desired::{Desired, DesiredImage, InputFile, Subnet};
 use crate::graph::{CycleError, StepGraph, StepId};
 use crate::moves::{moved, moved_sights, moves, renamed};
 use crate::observed::{Looked, Observed};
+use crate::pins::{PlannedPin, RemoteUse, host_of, remote_images, shown_url, with_recorded_pins};
+use crate::private::laid_out;
 use crate::recorded::RecordError;
-use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, scope};
+use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, UnknownStep, scope};
 use crate::step::StepKind;
 use crate::target::Target;
 use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
@@ -72,6 +75,8 @@ pub struct Plan {
     pub kept: Vec<KeptVolume>,
     /// What became of the checks that were asked.
     pub checks: Vec<CheckResult>,
+    /// The images from the network that the VMFile names, by URL, and what they are pinned to.
+    pub pins: Vec<PlannedPin>,
     /// What was looked at when it was made.
     pub looked: Looked,
     /// What the VMFile's author may not have meant, as `validate --json` tells it; put there by whoever read the file.
@@ -91,9 +96,31 @@ pub struct Plan {
     /// The volumes that are removed, by address.
     pub(crate) volumes: BTreeMap<Address, FoundVolume>,
     /// The images that are fetched, by address.
-    pub(crate) images: BTreeMap<Address, LocalImage>,
+    pub(crate) images: BTreeMap<Address, PlannedImage>,
     /// What nothing that is told of carrying it out may show.
     pub(crate) secrets: Secrets,
+}
+
+/// An image that machines wait for.
+#[derive(Debug, Clone)]
+pub(crate) enum PlannedImage {
+    /// It is copied.
+    Local(LocalImage),
+    /// It is downloaded.
+    Remote(RemoteFetch),
+}
+
+/// An image of a server, as it is fetched into the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct RemoteFetch {
+    /// What is asked for.
+    pub(crate) remote: RemoteImage,
+    /// The URL as it may be shown.
+    pub(crate) shown: String,
+    /// The server.
+    pub(crate) host: String,
+    /// How many bytes are downloaded, if that is known.
+    pub(crate) size: Option<u64>,
 }
 
 /// An image of this host, as it is fetched into the cache.
@@ -129,6 +156,9 @@ pub enum PlanError {
     /// An option names a machine that there is not.
     #[error(transparent)]
     Unknown(#[from] UnknownMachine),
+    /// An option names a provisioning step that there is not.
+    #[error(transparent)]
+    Step(#[from] UnknownStep),
     /// Options contradict each other.
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
@@ -141,6 +171,20 @@ pub enum PlanError {
         asked: String,
         /// The size that it has, in words.
         least: String,
+    },
+    /// No subnet is left that could be chosen.
+    #[error("no free subnet is found for the network `{name}`")]
+    NoSubnet {
+        /// The network.
+        name: Name,
+    },
+    /// A network has no address left.
+    #[error("the network `{name}` has no address left in {subnet}")]
+    NetworkFull {
+        /// The network.
+        name: Name,
+        /// Its addresses.
+        subnet: Subnet,
     },
     /// A machine cannot get the name of another.
     #[error("`{from}` cannot be moved to `{to}`: both are recorded")]
@@ -157,6 +201,7 @@ impl From<ScopeError> for PlanError {
         match error {
             ScopeError::Record(error) => Self::Record(error),
             ScopeError::Unknown(error) => Self::Unknown(error),
+            ScopeError::Step(error) => Self::Step(error),
             ScopeError::Contradiction(error) => Self::Contradiction(error),
         }
     }
@@ -194,7 +239,18 @@ impl Plan {
         let observed = moved_sights(inputs.observed, &moves);
         let options = renamed(inputs.options, &moves);
         let scope = scope(&options, inputs.desired, &recorded)?;
-        let inputs = Inputs { recorded: &recorded, observed: &observed, options: &options, ..inputs };
+        let desired = inputs.desired.map(|desired| with_recorded_pins(desired, &recorded)).transpose()?;
+        let desired = match desired.as_deref() {
+            Some(desired) if options.mode == Mode::Normal => Some(laid_out(desired, &recorded)?),
+            desired => desired.map(Cow::Borrowed),
+        };
+        let inputs = Inputs {
+            desired: desired.as_deref(),
+            recorded: &recorded,
+            observed: &observed,
+            options: &options,
+            ..inputs
+        };
         moves.retain(|to, _| scope.as_ref().is_none_or(|scope| scope.contains(to.name())));
         let holders = Holders::new(inputs)?;
         let mut decisions = Decisions::new(inputs, scope.as_ref(), &moves)?;
@@ -206,7 +262,8 @@ impl Plan {
             refuse_shrinking(inputs, decisions.by_address.values())?;
         }
 
-        let desired = inputs.desired.filter(|_| inputs.options.mode == Mode::Normal);
+        let desired =
+            inputs.desired.filter(|_| matches!(inputs.options.mode, Mode::Normal | Mode::Provision));
         let mut plan = Self {
             project: inputs.project.clone(),
             lineage: inputs.recorded.lineage,
@@ -217,6 +274,7 @@ impl Plan {
             kept: Vec::new(),
             volumes: BTreeMap::new(),
             checks: inputs.observed.checks.clone(),
+            pins: inputs.desired.map(|desired| planned_pins(desired, inputs.observed)).unwrap_or_default(),
             looked: inputs.observed.looked,
             warnings: Vec::new(),
             shortages: Vec::new(),
@@ -333,6 +391,42 @@ impl Plan {
         self.bookkeeping.extend(accepted);
     }
 
+    /// Whether the step brings an image from a server.
+    pub fn is_download(&self, id: StepId) -> bool {
+        self.server_of(id).is_some()
+    }
+
+    /// The server that the step brings an image from, if it does.
+    pub(crate) fn server_of(&self, id: StepId) -> Option<String> {
+        let step = self.graph.step(id);
+        match self.images.get(&step.address).filter(|_| step.kind == StepKind::FetchImage)? {
+            PlannedImage::Local(_) => None,
+            PlannedImage::Remote(fetch) => Some(fetch.host.clone()),
+        }
+    }
+
+    /// Plans to bring `image`. One that is on this host is not downloaded.
+    fn wait_for(&mut self, image: &DesiredImage, inputs: Inputs<'_>) {
+        let address = image_address(image);
+        match image {
+            DesiredImage::Local { source, identity } => {
+                let local = LocalImage { source: source.clone(), identity: identity.clone() };
+                self.images.insert(address, PlannedImage::Local(local));
+            }
+            DesiredImage::Remote { url, pin, .. } => {
+                let size = pin.as_ref().and_then(|pin| pin.upstream.size);
+                self.images.entry(address).or_insert_with(|| {
+                    PlannedImage::Remote(RemoteFetch {
+                        remote: RemoteImage { url: url.clone(), sha256: image.download().cloned() },
+                        shown: shown_url(url, &inputs.secrets()),
+                        host: host_of(url),
+                        size,
+                    })
+                });
+            }
+        }
+    }
+
     /// Takes over the decisions, and what their steps need.
     fn take_over(&mut self, decisions: Decisions<'_>, inputs: Inputs<'_>) {
         for (address, decision) in decisions.by_address {
@@ -342,16 +436,37 @@ impl Plan {
                 && let Some(target) = Target::new(vm, &decision, desired, inputs.images)
             {
                 if decision.change.up.contains(&StepKind::Prepare)
-                    && let Some(DesiredImage::Local { source, identity }) = &vm.image
+                    && let Some(image) = &vm.image
                 {
-                    let image = LocalImage { source: source.clone(), identity: identity.clone() };
-                    self.images.insert(Address::image(identity.digest.hex()), image);
+                    self.wait_for(image, inputs);
                 }
                 self.targets.insert(address, target);
             }
             self.changes.push(decision.change);
         }
     }
+}
+
+/// The address of the step that brings `image`: by its content, else by its download, else by its URL.
+pub(crate) fn image_address(image: &DesiredImage) -> Address {
+    let by_url = || Digest::of(image.source());
+    Address::image(image.digest().cloned().unwrap_or_else(by_url).hex())
+}
+
+fn planned_pins(desired: &Desired, observed: &Observed) -> Vec<PlannedPin> {
+    let planned = |image: RemoteUse<'_>| {
+        let url = shown_url(image.url, &desired.secrets);
+        PlannedPin {
+            machines: image.machines.into_iter().cloned().collect(),
+            sha256: image.pin.map(|pin| pin.sha256.clone()),
+            image: image.pin.and_then(|pin| pin.image.clone()),
+            by: image.pin.map(|pin| pin.by),
+            upstream: image.pin.map(|pin| pin.upstream.clone()).unwrap_or_default(),
+            seen: observed.upstream.get(&url).cloned(),
+            url,
+        }
+    };
+    remote_images(desired).into_iter().map(planned).collect()
 }
 
 fn image_files(desired: &Desired) -> Vec<InputFile> {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{
-    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SshConfig, VmHandle, secrets,
+    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SeedFile, SshConfig,
+    VmHandle, secrets,
 };
 use vmctl_state::{Address, Intent, Interrupted, Record, Snapshot};
 
@@ -27,9 +28,9 @@ pub struct RecordedVm {
     /// Path or URL of the image, as the VMFile named it.
     #[serde(default)]
     pub image_source: Option<String>,
-    /// What the image was; absent without an image, or where it is not here yet.
+    /// What the image was; absent without an image, or where that is known when it is here.
     pub image: Option<ImageIdentity>,
-    /// The digest that an image that is not here must have.
+    /// Of an image from the network, the digest of the bytes as they lay on the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pin: Option<Digest>,
     /// What it is besides its processors, memory and disks.
@@ -87,6 +88,33 @@ pub struct RecordedCloudInit {
     pub authorized_keys: Vec<String>,
     /// Digest of the user's own user-data.
     pub user_data: Option<Digest>,
+    /// Whether our part goes beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merges: bool,
+    /// Packages that the guest installs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
+    /// Files that it writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<RecordedFile>,
+    /// Digests of the commands that it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Digest>,
+}
+
+/// A file that cloud-init writes, with a digest for its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFile {
+    /// Its path in the guest.
+    pub path: String,
+    /// Digest of its content.
+    pub content: Digest,
+    /// Its permission bits, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Its owner, if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl From<&DesiredVm> for RecordedVm {
@@ -96,10 +124,7 @@ impl From<&DesiredVm> for RecordedVm {
             backend: vm.backend,
             image_source: vm.image.as_ref().map(DesiredImage::source),
             image: vm.image.as_ref().and_then(DesiredImage::identity).cloned(),
-            image_pin: match &vm.image {
-                Some(DesiredImage::Remote { sha256, .. }) => sha256.clone(),
-                Some(DesiredImage::Local { .. }) | None => None,
-            },
+            image_pin: vm.image.as_ref().and_then(DesiredImage::download).cloned(),
             hardware: vm.hardware.clone(),
             vcpus: vm.vcpus,
             memory_mib: vm.memory_mib,
@@ -114,6 +139,10 @@ impl From<&DesiredVm> for RecordedVm {
                 user: config.user.clone(),
                 authorized_keys: config.authorized_keys.clone(),
                 user_data: config.user_data.as_ref().map(|data| Digest::of(data.expose())),
+                merges: config.more.merges,
+                packages: config.more.packages.clone(),
+                files: config.more.files.iter().map(recorded_file).collect(),
+                commands: config.more.commands.iter().map(|command| command.digest.clone()).collect(),
             }),
             ssh: vm.ssh.clone(),
             power: vm.power,
@@ -143,11 +172,12 @@ impl RecordedVm {
         let texts = self.image_source.iter_mut().chain(cmdline).chain(machine).chain(cpu).chain(qemu_args);
         texts.chain(self.shares.iter_mut().map(|share| &mut share.target)).for_each(seal);
         self.labels.values_mut().for_each(seal);
-        if let Some(RecordedCloudInit { hostname, user: _, authorized_keys, user_data: _ }) =
+        if let Some(RecordedCloudInit { hostname, authorized_keys, packages, files, .. }) =
             &mut self.cloud_init
         {
             seal(hostname);
-            authorized_keys.iter_mut().for_each(seal);
+            authorized_keys.iter_mut().chain(packages).for_each(seal);
+            files.iter_mut().for_each(|file| seal(&mut file.path));
         }
         let asked = self.checks.iter_mut().flat_map(|check| &mut check.probes);
         let asked = asked.chain(self.ready.iter_mut().flat_map(|ready| &mut ready.probes));
@@ -156,6 +186,16 @@ impl RecordedVm {
             Probe::Login | Probe::Tcp(_) => {}
         });
         self
+    }
+}
+
+/// A file of a seed as it is remembered.
+fn recorded_file(file: &SeedFile) -> RecordedFile {
+    RecordedFile {
+        path: file.path.clone(),
+        content: file.content.digest.clone(),
+        mode: file.mode,
+        owner: file.owner.clone(),
     }
 }
 

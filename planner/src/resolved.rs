@@ -137,12 +137,12 @@ impl Form<'_> {
                 "format": identity.format,
                 "virtual_size": identity.virtual_size,
             }),
-            DesiredImage::Remote { url, sha256 } => json!({
+            DesiredImage::Remote { url, .. } => json!({
                 "path": null,
                 "url": self.text(url),
-                "digest": sha256,
-                "format": null,
-                "virtual_size": null,
+                "digest": image.digest(),
+                "format": image.identity().map(|identity| identity.format),
+                "virtual_size": image.identity().map(|identity| identity.virtual_size),
             }),
         }
     }
@@ -156,6 +156,15 @@ impl Form<'_> {
             "authorized_keys": seed.authorized_keys,
             "ssh_key": path(&vm.text_files.ssh_key),
             "user_data": path(&vm.text_files.user_data),
+            "merge_keys": seed.more.merges,
+            "packages": seed.more.packages.iter().map(|package| self.text(package)).collect::<Vec<_>>(),
+            "write_files": seed.more.files.iter().map(|file| json!({
+                "path": self.text(&file.path),
+                "content": self.text(file.content.text.expose()),
+                "mode": file.mode.map(|mode| format!("{mode:04o}")),
+                "owner": file.owner,
+            })).collect::<Vec<_>>(),
+            "run": seed.more.commands.iter().map(|command| self.text(command.text.expose())).collect::<Vec<_>>(),
         }))
     }
 

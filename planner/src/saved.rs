@@ -15,6 +15,7 @@ use vmctl_state::Address;
 use crate::desired::InputFile;
 use crate::document::PlanDocument;
 use crate::observed::Observed;
+use crate::pins::PlannedPin;
 use crate::plan::Plan;
 use crate::values::KeptValues;
 use crate::vmfile::{Images, content_digest};
@@ -23,7 +24,7 @@ use crate::vmfile::{Images, content_digest};
 const KIND: &str = "vmctl-plan";
 
 /// Version of the file's format. A reader takes its own version only: plans are short-lived.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A plan as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,6 +112,9 @@ pub enum Moved {
     /// A variable of the environment that the VMFile names has another value.
     #[error("the environment variable `{0}` has another value than the plan was made with")]
     Environment(String),
+    /// An image from the network is pinned to something else.
+    #[error("`{0}` is pinned to something else than in the plan")]
+    Pin(String),
     /// All inputs are the same, and yet another plan comes of them.
     #[error(
         "another plan comes of the same files and values: vmctl itself differs, or what it found in your home folder"
@@ -198,6 +202,11 @@ impl SavedPlan {
         if let Some(moved) = self.moved_state(again.lineage, again.serial) {
             return Some(moved);
         }
+        let pin_of = |url: &str| again.pins.iter().find(|pin| pin.url == url);
+        let moved = |pin: &&PlannedPin| pin_of(&pin.url).is_some_and(|now| now != *pin);
+        if let Some(pin) = self.plan.pins.iter().find(moved) {
+            return Some(Moved::Pin(pin.url.clone()));
+        }
         let bare = |plan: PlanDocument<'_>| {
             let mut plan = owned(plan);
             // The text that a digest stands for decides nothing, and is forgotten at times; nor does a warning, and
@@ -265,6 +274,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         checks,
         inputs,
         images,
+        pins,
     } = plan;
     let mut changes = changes.into_owned();
     for change in &mut changes {
@@ -297,5 +307,6 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
         checks: Cow::Owned(checks.into_owned()),
         inputs: Cow::Owned(inputs.into_owned()),
         images: Cow::Owned(images.into_owned()),
+        pins: Cow::Owned(pins.into_owned()),
     }
 }

@@ -7,6 +7,7 @@ use vmctl_providers::Name;
 use vmctl_state::Snapshot;
 
 use crate::desired::Desired;
+use crate::provisioning::{Asked, is_called};
 use crate::recorded::{RecordError, spec_of};
 use crate::turn::Turn;
 
@@ -21,6 +22,8 @@ pub enum Mode {
     Destroy,
     /// What is observed: only the record changes.
     RefreshOnly,
+    /// What is recorded, with the provisioning steps of the VMFile.
+    Provision,
     /// What is recorded, but started, stopped, suspended or resumed.
     #[serde(untagged)]
     Turn(Turn),
@@ -44,6 +47,12 @@ pub struct Options {
     /// Volumes that no machine needs any more are removed, with all that is on them.
     #[serde(default)]
     pub volumes: bool,
+    /// No provisioning step runs; what is due stays due.
+    #[serde(default)]
+    pub no_provision: bool,
+    /// What [`Mode::Provision`] runs.
+    #[serde(default)]
+    pub provision: Asked,
 }
 
 /// An option names a machine that is neither desired nor recorded.
@@ -98,6 +107,7 @@ pub(crate) fn scope(
             return Err(UnknownMachine { option, name: name.clone(), known }.into());
         }
     }
+    find_steps(options, desired, |name| options.targets.is_empty() || options.targets.contains(name))?;
     if options.targets.is_empty() && options.excludes.is_empty() {
         return Ok(None);
     }
@@ -117,6 +127,33 @@ pub(crate) fn scope(
     Ok(Some(included))
 }
 
+/// Says of a step that no machine has, that there is none.
+fn find_steps(
+    options: &Options,
+    desired: Option<&Desired>,
+    is_meant: impl Fn(&Name) -> bool,
+) -> Result<(), UnknownStep> {
+    let vms = desired.iter().flat_map(|desired| desired.vms.values()).filter(|vm| is_meant(&vm.name));
+    let steps: Vec<_> = vms.flat_map(|vm| vm.provision.iter().map(move |step| (vm, step))).collect();
+    let Some(name) =
+        options.provision.steps.iter().find(|name| !steps.iter().any(|(_, step)| is_called(step, name)))
+    else {
+        return Ok(());
+    };
+    let known = steps.iter().map(|(vm, step)| format!("{} (`{}`) of {}", step.number, step.label, vm.name));
+    Err(UnknownStep { name: name.clone(), known: known.collect() })
+}
+
+/// An option names a provisioning step that there is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`--step` names `{name}`, which is no provisioning step of these machines")]
+pub struct UnknownStep {
+    /// The step.
+    pub name: String,
+    /// The steps that there are.
+    pub known: Vec<String>,
+}
+
 /// A scope could not be told.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScopeError {
@@ -124,6 +161,8 @@ pub(crate) enum ScopeError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Unknown(#[from] UnknownMachine),
+    #[error(transparent)]
+    Step(#[from] UnknownStep),
     #[error(transparent)]
     Contradiction(#[from] Contradiction),
 }
@@ -155,7 +194,9 @@ fn needs(
             dependants
         }
         // Either nothing is started or stopped, or just what is named.
-        Mode::RefreshOnly | Mode::Turn(_) => needs.into_keys().map(|name| (name, BTreeSet::new())).collect(),
+        Mode::RefreshOnly | Mode::Provision | Mode::Turn(_) => {
+            needs.into_keys().map(|name| (name, BTreeSet::new())).collect()
+        }
     })
 }
 

@@ -10,7 +10,7 @@ use crate::change::Change;
 use crate::decisions::{HandOver, Thing};
 use crate::desired::Until;
 use crate::graph::{StepGraph, StepId};
-use crate::plan::{Inputs, Plan};
+use crate::plan::{Inputs, Plan, PlannedImage};
 use crate::recorded::{RecordError, spec_of};
 use crate::scope::Mode;
 use crate::step::{Step, StepKind};
@@ -26,11 +26,14 @@ impl Plan {
     ) -> Result<(), RecordError> {
         let images: BTreeMap<_, _> = self
             .images
-            .keys()
-            .map(|address| {
+            .iter()
+            .map(|(address, image)| {
                 let instance = InstanceId(Uuid::nil());
-                let step =
-                    Step { kind: StepKind::FetchImage, address: address.clone(), instance, label: None };
+                let label = match image {
+                    PlannedImage::Local(_) => None,
+                    PlannedImage::Remote(fetch) => Some(fetch.shown.clone()),
+                };
+                let step = Step { kind: StepKind::FetchImage, address: address.clone(), instance, label };
                 (address.clone(), self.graph.add(step))
             })
             .collect();
@@ -38,10 +41,15 @@ impl Plan {
         for change in &self.changes {
             let chain = Chain::add(&mut self.graph, change, inputs.recorded);
             let target = self.targets.get(&change.address);
-            if let (Some(prepare), Some(image)) =
-                (chain.prepare(), target.and_then(|target| target.spec.machine.image.as_ref()))
-            {
-                self.graph.order(images[&Address::image(image.digest.hex())], prepare);
+            let image = target.and_then(|target| target.image.as_ref());
+            if let (Some(prepare), Some(image)) = (chain.prepare(), image) {
+                let fetch = images[image];
+                self.graph.order(fetch, prepare);
+                // A machine is not taken down for an image that may never come.
+                if let (PlannedImage::Remote(_), Some((_, down))) = (&self.images[image], chain.down.first())
+                {
+                    self.graph.order(fetch, *down);
+                }
             }
             chains.insert(change.address.clone(), chain);
         }
@@ -68,7 +76,7 @@ impl Plan {
             }
         }
         match inputs.options.mode {
-            Mode::Normal => self.order_up(inputs, &chains),
+            Mode::Normal | Mode::Provision => self.order_up(inputs, &chains),
             Mode::Turn(_) => self.order_up_again(inputs, &chains)?,
             Mode::Destroy | Mode::RefreshOnly => {}
         }

@@ -96,7 +96,7 @@ pub struct Step {
     pub address: Address,
     /// The instance it is done to; nil for an image.
     pub instance: InstanceId,
-    /// For a provisioning step, what it is called.
+    /// For a provisioning step, what it is called; for an image from the network, its URL.
     pub label: Option<String>,
 }
 
@@ -149,7 +149,8 @@ impl fmt::Display for Step {
             (StepKind::Provision(number), Some(label)) => {
                 write!(f, "{}: provision {number} ({label})", self.address)
             }
-            // An image's address is its whole digest; its beginning is enough for people.
+            // An image's address is its whole digest; its beginning is enough for people, and a URL says more.
+            (kind @ StepKind::FetchImage, Some(url)) => write!(f, "{}: {url}", kind.name()),
             (kind @ StepKind::FetchImage, _) => write!(f, "{:.18}…: {}", self.address.as_str(), kind.name()),
             (kind, _) => write!(f, "{}: {}", self.address, kind.name()),
         }

@@ -1,15 +1,17 @@
 //! What the steps of one machine need. Pure.
 
 use sha2::{Digest as _, Sha256};
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{Fetched, ImageCache};
 use vmctl_providers::provision::ProvisionStep;
 use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, Readiness, VmSpec};
+use vmctl_state::Address;
 
 use crate::change::Change;
 use crate::desired::{Desired, DesiredVm};
 use crate::diff::Decision;
 use crate::drift::DriftKind;
 use crate::fields::Class;
+use crate::plan::image_address;
 use crate::recorded::RecordedVm;
 
 /// What the steps of one machine need.
@@ -27,11 +29,12 @@ pub(crate) struct Target {
     pub(crate) provisioned: usize,
     /// Whether an update changes nothing but what is remembered.
     pub(crate) only_remembered: bool,
+    /// The image that its disk is made from, by the address of the step that brings it.
+    pub(crate) image: Option<Address>,
 }
 
 impl Target {
-    /// What the steps of `decision` need to make `vm`; `None` where nothing is desired, or
-    /// no backend can make it yet.
+    /// What the steps of `decision` need to make `vm`; `None` where nothing is desired.
     pub(crate) fn new(
         vm: &DesiredVm,
         decision: &Decision,
@@ -41,13 +44,23 @@ impl Target {
         let after = decision.after.as_ref()?;
         let vmfile = desired.inputs.first().map(|input| input.path.clone());
         Some(Self {
-            spec: spec(vm, after, &desired.project, decision.change.instance, images)?,
+            spec: spec(vm, after, &desired.project, decision.change.instance, images),
             recorded: RecordedVm { vmfile, ..after.clone() },
             provision: vm.provision.clone(),
             ready: vm.ready.clone(),
             provisioned: decision.provisioned,
             only_remembered: is_only_remembered(&decision.change),
+            image: vm.image.as_ref().map(image_address),
         })
+    }
+
+    /// The same, with the image from the network that came for it.
+    pub(crate) fn with_image(&self, fetched: &Fetched) -> Self {
+        let mut target = self.clone();
+        target.spec.machine.image = Some(fetched.image.clone());
+        target.recorded.image = Some(fetched.identity.clone());
+        target.recorded.image_pin = Some(fetched.sha256.clone());
+        target
     }
 }
 
@@ -59,45 +72,55 @@ fn is_only_remembered(change: &Change) -> bool {
         && change.fields.iter().all(|field| field.class == Some(Class::RecordOnly))
 }
 
-/// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.
-fn mac(instance: InstanceId, card: usize) -> MacAddr {
+/// The hardware address of an instance's card on `network`, which stays whatever other cards come and go: it follows
+/// from the instance, and from what the card is connected to.
+///
+/// A user network has no other card, so that QEMU's prefix and three bytes do. Where many cards meet, four bytes of
+/// a locally administered address make it unlikely enough that two are the same. `nth` counts cards on one bridge.
+fn mac(instance: InstanceId, network: &NetworkConfig, nth: usize) -> MacAddr {
     let mut hash = Sha256::new();
     hash.update(instance.0.as_bytes());
-    hash.update(card.to_be_bytes());
+    hash.update(nth.to_be_bytes());
+    if let Some((kind, name)) = match network {
+        NetworkConfig::User | NetworkConfig::Isolated | NetworkConfig::None => None,
+        NetworkConfig::Private { name, .. } => Some(("private", name.as_str())),
+        NetworkConfig::Tap { bridge } => Some(("tap", bridge.as_str())),
+        NetworkConfig::Vnic { name } => Some(("vnic", name.as_str())),
+    } {
+        hash.update(kind);
+        hash.update(name);
+        let tail = hash.finalize();
+        return MacAddr([0x52, 0x54, tail[0], tail[1], tail[2], tail[3]]);
+    }
     let tail = hash.finalize();
     MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
 }
 
-/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does. `None` where its image
-/// is not one of this host.
+/// The provider's view of a machine: hardware and login as `after` says, the rest as `vm` does. Without its image where
+/// nobody knows yet what that is.
 fn spec(
     vm: &DesiredVm,
     after: &RecordedVm,
     project: &Name,
     instance: InstanceId,
     images: &ImageCache,
-) -> Option<VmSpec> {
+) -> VmSpec {
     let mut forwards = after.forwards.clone();
     if after.ssh.is_some() {
         forwards.insert(0, Forward::SSH);
     }
-    let cards = after.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
+    let cards: Vec<_> = after.networks.iter().filter(|network| **network != NetworkConfig::None).collect();
     let nics = cards
-        .map(|(card, network)| Nic {
-            mac: mac(instance, card),
-            network: network.clone(),
-            forwards: if *network == NetworkConfig::User {
-                std::mem::take(&mut forwards)
-            } else {
-                Vec::new()
-            },
+        .iter()
+        .enumerate()
+        .map(|(index, network)| Nic {
+            mac: mac(instance, network, cards[..index].iter().filter(|other| *other == network).count()),
+            network: (*network).clone(),
+            forwards: if network.is_user() { std::mem::take(&mut forwards) } else { Vec::new() },
         })
         .collect();
     let image = after.image.as_ref().map(|image| images.cached(image));
-    if image.is_none() && after.image_source.is_some() {
-        return None;
-    }
-    Some(VmSpec {
+    VmSpec {
         id: instance,
         project: project.clone(),
         name: vm.name.clone(),
@@ -115,5 +138,5 @@ fn spec(
         },
         cloud_init: vm.cloud_init.clone(),
         ssh: after.ssh.clone(),
-    })
+    }
 }

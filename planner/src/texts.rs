@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use similar::{Change as Line, ChangeTag, TextDiff as LineDiff};
-use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
 use vmctl_providers::{Digest, Mask, Secrets};
 use vmctl_state::{Record, Snapshot};
 
@@ -90,7 +90,10 @@ fn diffs(
     let ignored = &vm.lifecycle.ignore_changes;
     let is_ignored = ignored.contains(PROVISION) || ignored.contains(ALL);
     let compares = !is_ignored || change.action == Action::Replace;
-    for (step, ran) in vm.provision.iter().zip(&record.provisioned).filter(|_| compares) {
+    for (step, ran) in vm.provision.iter().zip(&record.provisioned).filter(|(step, _)| {
+        // What is never to run again is not compared either.
+        compares && (step.options.run != Run::Once || change.action == Action::Replace)
+    }) {
         if let Some((digest, after)) = script(step)
             && digest.as_str() != ran.digest
             && let Some(before) = known(&ran.digest)

@@ -167,7 +167,7 @@ pub(crate) fn spare(inputs: Inputs<'_>, is_partial: bool, changes: &[Change], ho
     let is_wanted = |name: &Name| match inputs.options.mode {
         Mode::Normal => inputs.desired.is_none_or(|desired| desired.volumes.contains_key(name)),
         Mode::Destroy => false,
-        Mode::RefreshOnly | Mode::Turn(_) => true,
+        Mode::RefreshOnly | Mode::Provision | Mode::Turn(_) => true,
     };
     for found in inputs.observed.volumes.iter().flatten().filter(|found| !is_wanted(&found.name)) {
         let mut is_held = false;

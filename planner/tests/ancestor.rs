@@ -67,7 +67,10 @@ fn an_image_may_be_a_url_of_a_server_or_a_registry() {
         ["https://example.org/debian.qcow2", "http://example.org/debian.qcow2", "oci://example.org/debian:12"]
     {
         let vm = Site::new(&format!("vm \"web\" {{ image-url {url:?} }}")).vm("web");
-        assert_eq!(vm.image, Some(DesiredImage::Remote { url: url.to_owned(), sha256: None }));
+        assert_eq!(
+            vm.image,
+            Some(DesiredImage::Remote { url: url.to_owned(), name: None, sha256: None, pin: None })
+        );
     }
 }
 

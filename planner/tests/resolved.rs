@@ -146,7 +146,12 @@ vm "db" {
     share "shared" "/mnt/x" readonly
     share "./shared" "/mnt/y"
     media "tools.img"
-    cloud-init { ssh-key "key.pub" }
+    cloud-init {
+        ssh-key "key.pub"
+        packages "git" "curl"
+        write-file "/etc/motd" { content "a\nb"; mode "0600"; owner "root:adm" }
+        run "echo 'x' > /y"
+    }
     ssh { user "deploy"; private-key "key" }
     forward host=8080 guest=80
     forward guest=53 protocol="udp" address="127.0.0.2"
@@ -175,7 +180,7 @@ vm "kernel" {
     network "tap" bridge="br1"
     image-url "https://example.org/x.qcow2" sha256="HEX"
 }
-vm "own" { cloud-init { user-data "seed.yaml" }; network "none"; firmware "uefi" }
+vm "own" { cloud-init { user-data "seed.yaml" merge-keys=#true }; network "none"; firmware "uefi" }
 vm "fake" { backend "propolis"; network "vnic" name="vnic0" }
 output "url" (template)"http://{{ vm.db.host }}:{{ vm.db.port.80 }}/{{ '{{' }}{ {{ var.domain }}" { description "Where\nit is" }
 output "login" (template)"{{ vm.worker-1.user }}@{{ vm.worker-1.host }}:{{ vm.worker-1.ssh-port }}"

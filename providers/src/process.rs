@@ -19,7 +19,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::Access;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
 use crate::error::{Error, Result};
@@ -93,6 +93,88 @@ pub async fn helper<S: AsRef<OsStr>>(program: &Program, args: &[S], deadline: Du
         status: describe(output.status),
         stderr: tail(&output.stderr, STDERR_TAIL),
     }))
+}
+
+/// How a program ended that was asked something.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Whether it ended well.
+    pub(crate) is_success: bool,
+    /// What it printed, at most [`ANSWER_LIMIT`] bytes of it.
+    pub(crate) stdout: Vec<u8>,
+}
+
+/// More than any answer has.
+const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// Asks the program `name` of PATH something by its standard input, and returns what it prints. Nothing that it says
+/// is in an error: it may be secret. It is killed if the deadline passes or the future is dropped.
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+pub(crate) async fn answer<S: AsRef<OsStr>>(
+    name: &str,
+    args: &[S],
+    question: &[u8],
+    deadline: Duration,
+) -> Result<Answer> {
+    let path = find_program(name).ok_or_else(|| Error::Unusable {
+        path: name.into(),
+        reason: "there is no such program in PATH".to_owned(),
+    })?;
+    let mut command = tokio::process::Command::new(&path);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let asked = async {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            match stdin.write_all(question).await {
+                // It may know its answer without reading the question to its end.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+                _ => {}
+            }
+        }
+        let mut stdout = Vec::new();
+        if let Some(output) = child.stdout.take() {
+            output.take(ANSWER_LIMIT).read_to_end(&mut stdout).await?;
+        }
+        let status = child.wait().await?;
+        Ok(Answer { is_success: status.success(), stdout })
+    };
+    tokio::time::timeout(deadline, asked)
+        .await
+        .map_err(|_| Error::Timeout { what: format!("the answer of `{name}`"), after: deadline })?
+        .map_err(Error::io("run", &path))
+}
+
+/// What a helper that reads a stranger's file may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Address space in bytes.
+    pub(crate) memory: u64,
+    /// Seconds of the processor.
+    pub(crate) cpu_seconds: u64,
+    /// Bytes of the largest file that it may write.
+    pub(crate) file: u64,
+}
+
+/// Sets limits and becomes another program.
+const PRLIMIT: Program = Program { name: "prlimit", package: "util-linux" };
+
+/// As [`helper`], within limits that the kernel keeps.
+pub(crate) async fn limited_helper(
+    program: &Program,
+    args: &[OsString],
+    limits: Limits,
+    deadline: Duration,
+) -> Result<Vec<u8>> {
+    let mut all: Vec<OsString> = vec![
+        format!("--as={}", limits.memory).into(),
+        format!("--cpu={}", limits.cpu_seconds).into(),
+        format!("--fsize={}", limits.file).into(),
+        "--core=0".into(),
+        "--".into(),
+        program.locate()?.into(),
+    ];
+    all.extend(args.iter().cloned());
+    helper(&PRLIMIT, &all, deadline).await
 }
 
 /// A machine that was launched just now: still our child, so that the reason of an early end is known.

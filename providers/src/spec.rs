@@ -12,11 +12,13 @@ use crate::name::Name;
 mod hardware;
 mod machine;
 mod network;
+mod seed;
 mod storage;
 
 pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uefi, VncTcp};
 pub use machine::Machine;
-pub use network::{Forward, MacAddr, NetworkConfig, Nic, Protocol};
+pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
+pub use seed::{SeedContent, SeedFile, SeedText};
 pub use storage::{Share, Volume};
 
 /// Names a backend.
@@ -201,6 +203,8 @@ pub struct CloudInitConfig {
     pub authorized_keys: Vec<String>,
     /// The user's own user-data, passed on byte for byte in place of ours.
     pub user_data: Option<Secret>,
+    /// What else the guest is told.
+    pub more: SeedContent,
 }
 
 /// How vmctl logs in.

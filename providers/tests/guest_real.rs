@@ -38,9 +38,10 @@ impl Guest {
             user: "vm".to_owned(),
             authorized_keys: vec![keys::generate("second key").public],
             user_data: None,
+            more: Default::default(),
         };
         let id = InstanceId(uuid::Uuid::from_u128(7));
-        let seed = seed::volume(id, &config, &user, &host).unwrap();
+        let seed = seed::volume(id, &config, &[], &user, &host).unwrap();
         let target = target(folder.path(), &user, &host);
         std::fs::write(folder.path().join("seed.img"), seed).unwrap();
         let qemu = spawn(&images, folder.path());

@@ -67,6 +67,6 @@ pub use memory::MemoryStore;
 pub use project::{Holder, ProjectDir, Repair, Reserve, Unlocked, Writer, projects, read, unlock};
 pub use record::{
     Address, Ended, FailedProvision, Intent, Interrupted, Note, OpId, Outcome, Phase, ProvisionRecord,
-    Record, Run, Snapshot,
+    RanOnce, Record, Run, Snapshot,
 };
 pub use store::{Entry, Store};

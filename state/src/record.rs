@@ -85,6 +85,19 @@ pub struct ProvisionRecord {
     pub at: Timestamp,
 }
 
+/// A provisioning step that ran on a machine and is never to run there again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanOnce {
+    /// Its number, from 1, when it was last seen.
+    pub number: u32,
+    /// What it is called.
+    pub label: String,
+    /// Digest of its content, as last planned.
+    pub digest: String,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
 /// A provisioning step that was cut off: whether it did its work, in part or at all, is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interrupted {
@@ -134,6 +147,9 @@ pub struct Record {
     pub taint: Option<String>,
     /// Provisioning steps that ended well, in order, from the first.
     pub provisioned: Vec<ProvisionRecord>,
+    /// Steps that ran and are never to run again, wherever they stand now and whatever they consist of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran_once: Vec<RanOnce>,
     /// The provisioning step whose outcome is unknown. A step that a dead run left open is not here yet: it is among
     /// [`Snapshot::open`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -151,6 +151,7 @@ mod tests {
             ready: true,
             taint: Some(taint.to_owned()),
             provisioned: Vec::new(),
+            ran_once: Vec::new(),
             interrupted: None,
             provision_failed: None,
             created: Timestamp::UNIX_EPOCH,

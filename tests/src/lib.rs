@@ -16,6 +16,7 @@ pub mod disk;
 pub mod leaks;
 pub mod monitor;
 pub mod process;
+pub mod server;
 pub mod slots;
 pub mod surroundings;
 pub mod vmctl;

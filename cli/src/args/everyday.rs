@@ -30,6 +30,9 @@ pub(crate) struct UpArgs {
     /// Ask nothing, even where a disk is lost
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Run no provisioning step; what is due stays due
+    #[arg(long)]
+    pub(crate) no_provision: bool,
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,
@@ -69,6 +72,30 @@ pub(crate) struct DownArgs {
 pub(crate) struct ReloadArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Run no provisioning step; what is due stays due
+    #[arg(long)]
+    pub(crate) no_provision: bool,
+    #[command(flatten)]
+    pub(crate) carrying: CarryingArgs,
+}
+
+/// Options of `provision`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl provision                       What is due, on all machines that run\n  vmctl provision web --force           All steps again, but those that run once\n  vmctl provision web --step 3 --force  This one, whether or not it ran\n  vmctl provision --step setup.sh\n\nSteps are those of the VMFile; nothing else that it says is applied. Machines must run. With --force on a\nterminal it asks first, unless --yes is given. Exit codes: as those of `vmctl apply`."
+)]
+pub(crate) struct ProvisionArgs {
+    #[command(flatten)]
+    pub(crate) some: SomeArgs,
+    /// Only this step, by its number or by what plans call it; may be repeated
+    #[arg(long, value_name = "N|LABEL")]
+    pub(crate) step: Vec<String>,
+    /// Run steps that ran, too, and one that was cut off
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Ask nothing
     #[arg(short, long)]
     pub(crate) yes: bool,

@@ -33,12 +33,18 @@ pub(crate) struct PlanningArgs {
     /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
     #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
     pub(crate) rerun: Vec<Name>,
+    /// Run no provisioning step; what is due stays due
+    #[arg(long, conflicts_with_all = ["destroy", "refresh_only", "rerun"])]
+    pub(crate) no_provision: bool,
     /// Remove volumes as well that no machine needs any more, with all that is on them
     #[arg(long, conflicts_with = "refresh_only")]
     pub(crate) volumes: bool,
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,
+    /// Take images from the network only as VMFile.lock pins them, and leave that file as it is
+    #[arg(long, conflicts_with_all = ["destroy", "refresh_only"])]
+    pub(crate) locked: bool,
 }
 
 /// How to show a plan.
@@ -115,7 +121,7 @@ pub(crate) struct DriftArgs {
 )]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "volumes", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "no_provision", "volumes", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::runtime::Handle;
-use vmctl_planner::apply::{ApplyError, Control, EventReceiver, Executor, Failure, Limits, Report, events};
+use vmctl_planner::apply::{
+    ApplyError, CacheDownloads, Control, EventReceiver, Executor, Failure, Limits, Report, events,
+};
+use vmctl_planner::pins::{LockFile, named_urls, to_lock};
 use vmctl_planner::vmfile::Loaded;
 use vmctl_planner::{LeftAloneKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
@@ -18,7 +21,7 @@ use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs};
 use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit, can_ask};
+use crate::error::{CliError, Exit, can_ask, in_words};
 use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
@@ -31,6 +34,13 @@ const BOOTS_PER_CORE: usize = 2;
 /// Fewest guests that boot side by side, whatever the host.
 const FEWEST_BOOTS: usize = 4;
 
+/// Images that are downloaded side by side: enough that a slow server does not keep the line empty.
+const DOWNLOADS: usize = 4;
+
+/// Images that are downloaded from one server side by side: as one browser would, so that no mirror takes us for an
+/// attack; more of them share the same line.
+const DOWNLOADS_PER_HOST: usize = 2;
+
 /// Images that are copied side by side: while one is digested, the other one is read. More only make the disk seek.
 const IMAGES: usize = 2;
 
@@ -42,6 +52,7 @@ pub(crate) fn run(ctx: &Context, args: &ApplyArgs) -> Result<Exit, CliError> {
             let asks = if args.yes { Asks::Nothing } else { Asks::Always };
             Order {
                 look: look_of(&args.planning),
+                locked: args.planning.locked,
                 ..Order::new("apply", Goal::of(ctx, &args.planning)?, asks)
             }
         }
@@ -97,6 +108,8 @@ pub(super) struct Order {
     pub(super) asks: Asks,
     /// How long a guest may take to power off; the usual time if absent.
     pub(super) stop_timeout: Option<Duration>,
+    /// Whether images come only as the lock file pins them, and that file stays as it is.
+    pub(super) locked: bool,
 }
 
 /// When a person is asked before anything is done.
@@ -112,14 +125,20 @@ pub(super) enum Asks {
 
 /// How an apply looks at the host: the conditions of machines do not count.
 pub(super) fn look_of(planning: &PlanningArgs) -> Look {
-    Look { refresh: !planning.no_refresh, checks: ChecksWhen::Skip, overcommit: planning.overcommit }
+    Look {
+        refresh: !planning.no_refresh,
+        checks: ChecksWhen::Skip,
+        // What is pinned is what is taken, wherever its server is by now.
+        upstream: false,
+        overcommit: planning.overcommit,
+    }
 }
 
 impl Order {
     /// What a goal leads to now.
     pub(super) fn new(command: &'static str, goal: Goal, asks: Asks) -> Self {
         let look = look_of(&PlanningArgs::default());
-        Self { command, goal, saved: None, look, asks, stop_timeout: None }
+        Self { command, goal, saved: None, look, asks, stop_timeout: None, locked: false }
     }
 
     /// Reads a saved plan, and the VMFile that it was made from. Nothing may have moved since.
@@ -148,7 +167,8 @@ impl Order {
         if !moved.is_empty() {
             return Err(saved::stale(&moved));
         }
-        Ok(Self { saved: Some(saved), look: look_of(planning), ..Self::new("apply", goal, Asks::Nothing) })
+        let (look, locked) = (look_of(planning), planning.locked);
+        Ok(Self { saved: Some(saved), look, locked, ..Self::new("apply", goal, Asks::Nothing) })
     }
 
     /// The plan to carry out. One that was saved is made again from the same inputs, and must be the same.
@@ -184,7 +204,10 @@ async fn with_lock(
     let Some(plan) = unless_asked_to_stop(control, planning).await else { return session.stopped().await };
     let plan = Arc::new(plan?);
     let shown = session.show(&plan).await;
-    if let Err(refused) = plan::refuse(&plan).and_then(|()| plan::refuse_shortages(&plan)) {
+    let locked = plan::refuse_unlocked(&plan, order.locked);
+    if let Err(refused) =
+        locked.and_then(|()| plan::refuse(&plan)).and_then(|()| plan::refuse_shortages(&plan))
+    {
         session.end(&plan, Outcome::Refused, &[]).await?;
         return Err(refused);
     }
@@ -194,10 +217,13 @@ async fn with_lock(
         shown => shown?,
     }
     let (events, incoming) = events();
-    let executor = Executor::new(Arc::clone(&host), ctx.images()?, limits(args), control.clone(), events);
+    let images = ctx.images()?;
+    let downloads = Arc::new(CacheDownloads::new(images.clone(), ctx.fetch_options()));
+    let executor = Executor::new(Arc::clone(&host), images, downloads, limits(args), control.clone(), events);
     if plan.is_empty() {
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
+        session.keep_pins(&plan, &report);
         let (told, mut words) = session.outputs(writer, &host).await;
         words.extend(session.summary(&plan, Outcome::NothingToDo, &report, Duration::ZERO, &[]));
         return exit_after(say(control, words).await.and(told), exit_of(&plan, &report));
@@ -231,6 +257,7 @@ async fn with_lock(
     drop(executor);
     let printed = heard(control, printing).await;
     let report = result.map_err(|error| explain(&error))?;
+    session.keep_pins(&plan, &report);
     let elapsed = started.elapsed();
     let (mut told, mut words) = (Ok(()), Vec::new());
     // Who interrupts wants it to end.
@@ -266,6 +293,24 @@ impl Session<'_> {
             Asks::Nothing => true,
             Asks::ForLosses => plan.effective().all(|change| change.losses.is_empty()),
             Asks::Always => false,
+        }
+    }
+
+    /// Pins the images that came and were not pinned. Where that fails, machines are made all the same, and the next
+    /// apply tries again: their records say what they were made from.
+    fn keep_pins(&self, plan: &Plan, report: &Report) {
+        let makes_machines = self.order.goal.options.mode == Mode::Normal;
+        let desired = self.order.goal.desired.as_ref().filter(|_| makes_machines && !self.order.locked);
+        let Some((desired, vmfile)) = desired.zip(desired.and_then(|desired| desired.inputs.first())) else {
+            return;
+        };
+        let pins = to_lock(&plan.pins, &report.fetched);
+        if pins.is_empty() {
+            return;
+        }
+        let lock = LockFile::of(&vmfile.path);
+        if let Err(error) = lock.write(&pins, &BTreeSet::new(), &named_urls(desired)) {
+            ui::warn(&format!("images are not pinned: {}; {}", in_words(&error), error.help()));
         }
     }
 
@@ -405,7 +450,7 @@ fn limits(args: &CarryingArgs) -> Limits {
             "only {steps} steps run at once: this process may have {descriptors} files open (`ulimit -Hn`)"
         ));
     }
-    Limits { steps, boots, images: IMAGES }
+    Limits { steps, boots, images: IMAGES, downloads: DOWNLOADS, downloads_per_host: DOWNLOADS_PER_HOST }
 }
 
 /// Prints events until there are no more. A stdout that is closed ends the printing, not the apply.
@@ -444,6 +489,7 @@ async fn confirmed(args: &CarryingArgs, mode: Mode) -> Result<bool, CliError> {
         Mode::Normal => "Apply this plan?",
         Mode::Destroy => "Destroy all of this?",
         Mode::RefreshOnly => "Remember what is observed?",
+        Mode::Provision => "Run these steps?",
         Mode::Turn(_) => "Do this?",
     };
     aside(move || stdin::ask(question)).await?

@@ -1,24 +1,25 @@
-//! The short ways: `up`, `down`, `reload`, `start`, `stop`, `suspend`, `resume`, `destroy`. Each is an apply of a plan.
+//! The short ways: `up`, `down`, `reload`, `provision`, `start`, `stop`, `suspend`, `resume`, `destroy`. Each is an apply of a plan.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vmctl_planner::{Mode, Options, Turn, Values};
+use vmctl_planner::{Asked, Mode, Options, Turn, Values};
 use vmctl_providers::Name;
 
 use super::apply::{self, Asks, Order, look_of};
 use super::plan::Goal;
 use crate::args::{
-    CarryingArgs, DestroyArgs, DownArgs, MachinesArgs, PlanningArgs, ReloadArgs, StopArgs, UpArgs,
+    CarryingArgs, DestroyArgs, DownArgs, MachinesArgs, PlanningArgs, ProvisionArgs, ReloadArgs, StopArgs,
+    UpArgs,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit, can_ask};
 
 /// Runs `up`.
 pub(crate) fn up(ctx: &Context, args: UpArgs) -> Result<Exit, CliError> {
-    let UpArgs { some, yes, overcommit, carrying } = args;
+    let UpArgs { some, yes, no_provision, overcommit, carrying } = args;
     let target = [some.vms, some.named].concat();
-    let planning = PlanningArgs { target, overcommit, ..PlanningArgs::default() };
+    let planning = PlanningArgs { target, no_provision, overcommit, ..PlanningArgs::default() };
     let asks = if yes { Asks::Nothing } else { Asks::ForLosses };
     let order = Order::new("up", Goal::of(ctx, &planning)?, asks);
     apply::carry_out(ctx, &carrying, Order { look: look_of(&planning), ..order })
@@ -37,14 +38,27 @@ pub(crate) fn down(ctx: &Context, args: DownArgs) -> Result<Exit, CliError> {
 
 /// Runs `reload`.
 pub(crate) fn reload(ctx: &Context, args: ReloadArgs) -> Result<Exit, CliError> {
-    let ReloadArgs { some, yes, carrying } = args;
+    let ReloadArgs { some, yes, no_provision, carrying } = args;
     let mut replace = [some.vms, some.named].concat();
     let everything = Goal::of(ctx, &PlanningArgs::default())?;
     if replace.is_empty() {
         replace.extend(everything.desired.iter().flat_map(|desired| desired.vms.keys().cloned()));
     }
-    let planning = PlanningArgs { target: replace.clone(), replace, ..PlanningArgs::default() };
+    let planning = PlanningArgs { target: replace.clone(), replace, no_provision, ..PlanningArgs::default() };
     apply::carry_out(ctx, &carrying, Order::new("reload", Goal::of(ctx, &planning)?, on_a_terminal(yes)))
+}
+
+/// Runs `provision`.
+pub(crate) fn provision(ctx: &Context, args: ProvisionArgs) -> Result<Exit, CliError> {
+    let ProvisionArgs { some, step, force, yes, carrying } = args;
+    let options = Options {
+        mode: Mode::Provision,
+        targets: some.vms.into_iter().chain(some.named).collect(),
+        provision: Asked { steps: step.into_iter().collect(), force },
+        ..Options::default()
+    };
+    let asks = if force { on_a_terminal(yes) } else { Asks::Nothing };
+    apply::carry_out(ctx, &carrying, Order::new("provision", Goal::of_vmfile(ctx, options)?, asks))
 }
 
 /// Runs `start`, `suspend` and `resume`.

@@ -15,8 +15,10 @@ pub(crate) fn run(ctx: &Context, args: &GraphArgs) -> Result<Exit, CliError> {
         Some(path) => Picture::from(&saved::read(path)?.plan.graph()),
         None if args.plan => {
             let goal = Goal::of(ctx, &PlanningArgs::default())?;
-            let (plan, _) =
-                goal.plan_now(ctx, Look { refresh: true, checks: ChecksWhen::Skip, overcommit: false })?;
+            let (plan, _) = goal.plan_now(
+                ctx,
+                Look { refresh: true, checks: ChecksWhen::Skip, upstream: false, overcommit: false },
+            )?;
             Picture::from(&PlanDocument::from(&plan).graph())
         }
         None => Picture::from(&ctx.load()?.desired),

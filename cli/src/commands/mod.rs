@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod log;

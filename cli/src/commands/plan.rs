@@ -1,18 +1,22 @@
 //! `plan`: shows what `apply` would do.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use uuid::Uuid;
+use vmctl_planner::pins::{Ask, PinnedBy, ask_upstream};
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
     PlanError, Refusal, RefusalKind, SavedPlan, ShortageKind, Values, checks, observed, refresh, shortages,
 };
+use vmctl_providers::image::{FetchOptions, ImageCache, Upstream};
 use vmctl_providers::{Name, RouterHypervisor, Volumes};
 use vmctl_state::{ProjectDir, Snapshot, project};
 
 use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
 use crate::context::{Context, large_runtime};
-use crate::error::{CliError, Exit};
+use crate::error::{CliError, Exit, in_words};
 use crate::files::Destination;
 use crate::{machines, output, ui};
 
@@ -27,9 +31,11 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
     let look = Look {
         refresh: !args.planning.no_refresh,
         checks: args.checks,
+        upstream: true,
         overcommit: args.planning.overcommit,
     };
     let (plan, observed) = goal.plan_now(ctx, look)?;
+    refuse_unlocked(&plan, args.planning.locked)?;
     let document = PlanDocument::from(&plan);
     let out = args.out.as_deref().map(|path| Destination::of_plan(path, &document)).transpose()?;
     output::plan(&document, &args.output, out.as_ref())?;
@@ -72,6 +78,8 @@ pub(super) struct Goal {
 pub(super) struct Look {
     pub(super) refresh: bool,
     pub(super) checks: ChecksWhen,
+    /// Whether servers are asked if they still have the images that are pinned.
+    pub(super) upstream: bool,
     /// Whether the user goes on where the host has too little room.
     pub(super) overcommit: bool,
 }
@@ -95,9 +103,11 @@ impl Goal {
             replace: planning.replace.iter().cloned().collect(),
             rerun: planning.rerun.iter().cloned().collect(),
             volumes: planning.volumes,
+            no_provision: planning.no_provision,
+            provision: Default::default(),
         };
         match mode {
-            Mode::Normal | Mode::Turn(_) => Self::of_vmfile(ctx, options),
+            Mode::Normal | Mode::Provision | Mode::Turn(_) => Self::of_vmfile(ctx, options),
             Mode::Destroy => match ctx.named_project()? {
                 Some(project) => {
                     options.forget = ctx.removed()?;
@@ -133,7 +143,7 @@ impl Goal {
         }
     }
 
-    fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
+    pub(super) fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
         let Loaded { mut desired, warnings, values } = ctx.load()?;
         ctx.seal(&mut desired)?;
         Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, values, options })
@@ -143,7 +153,7 @@ impl Goal {
     pub(super) fn kept_values(&self, ctx: &Context) -> Result<KeptValues, CliError> {
         match self.options.mode {
             Mode::Normal => self.values.keep(|| ctx.key(&self.project)),
-            Mode::Destroy | Mode::RefreshOnly | Mode::Turn(_) => Ok(KeptValues::default()),
+            Mode::Destroy | Mode::RefreshOnly | Mode::Provision | Mode::Turn(_) => Ok(KeptValues::default()),
         }
     }
 
@@ -169,7 +179,9 @@ impl Goal {
         host: &RouterHypervisor,
         look: Look,
     ) -> Result<(Plan, Observed), CliError> {
-        if let Some(desired) = self.desired.as_ref().filter(|_| self.options.mode == Mode::Normal) {
+        if let Some(desired) =
+            self.desired.as_ref().filter(|_| matches!(self.options.mode, Mode::Normal | Mode::Provision))
+        {
             ctx.refuse_other_copy(
                 &desired.project,
                 desired.inputs.first().map(|input| &*input.path),
@@ -177,7 +189,7 @@ impl Goal {
             )?;
         }
         let mut observed =
-            if look.refresh { self.observe(recorded, host, look.checks).await? } else { Observed::default() };
+            if look.refresh { self.observe(ctx, recorded, host, look).await? } else { Observed::default() };
         // They have no record that could be trusted instead.
         observed.volumes = Some(host.volumes(&self.project).await?);
         let mut plan = self.plan_from(ctx, dir, recorded, &observed)?;
@@ -187,14 +199,24 @@ impl Goal {
 
     async fn observe(
         &self,
+        ctx: &Context,
         recorded: &Snapshot,
         host: &RouterHypervisor,
-        asked: ChecksWhen,
+        look: Look,
     ) -> Result<Observed, CliError> {
         let desired = self.desired.as_ref();
-        let mut observed = refresh(host, recorded).await.map_err(|error| CliError::of(&error))?;
+        let servers = Servers { images: ctx.images()?, options: ctx.fetch_options() };
+        let upstream = async {
+            match desired.filter(|_| look.upstream) {
+                Some(desired) => ask_upstream(&servers, desired).await,
+                None => BTreeMap::new(),
+            }
+        };
+        let (observed, upstream) = tokio::join!(refresh(host, recorded), upstream);
+        let mut observed = observed.map_err(|error| CliError::of(&error))?;
+        observed.upstream = upstream;
         observed.strays = observed::strays(host, &self.project, recorded, desired).await?;
-        if let Some(desired) = desired.filter(|_| asked != ChecksWhen::Skip) {
+        if let Some(desired) = desired.filter(|_| look.checks != ChecksWhen::Skip) {
             observed.checks = checks::ask(host, desired, &observed).await;
             observed.looked.checks_asked = true;
         }
@@ -228,6 +250,31 @@ impl Goal {
         }
         Ok(plan)
     }
+}
+
+/// The servers of images, asked through the cache.
+struct Servers {
+    images: ImageCache,
+    options: FetchOptions,
+}
+
+impl Ask for Servers {
+    async fn ask(&self, url: &str) -> Result<Upstream, String> {
+        self.images.upstream(url, &self.options).await.map_err(|error| in_words(&error))
+    }
+}
+
+/// Ends with the images that the lock file does not pin, where it is to pin all of them.
+pub(super) fn refuse_unlocked(plan: &Plan, locked: bool) -> Result<(), CliError> {
+    let unlocked = plan.pins.iter().filter(|pin| locked && pin.by != Some(PinnedBy::Lock));
+    let urls: Vec<_> = unlocked.map(|pin| format!("\n  {}", pin.url)).collect();
+    if urls.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::new(format!("--locked, and the lock file does not pin every image{}", urls.concat())).help(
+        "`vmctl image update` pins them, and `vmctl apply` without --locked as well; commit the lock file then"
+            .to_owned(),
+    ))
 }
 
 /// Asks the host whether it has room for what the plan starts and makes. A host that does not tell is no reason to stop.
@@ -290,10 +337,21 @@ fn explain(error: &PlanError) -> CliError {
             let names: Vec<_> = unknown.known.iter().map(Name::as_str).collect();
             this.help(machines::suggestion(unknown.name.as_str(), &names))
         }
+        PlanError::Step(unknown) => this.help(match &*unknown.known {
+            [] => "these machines have no provisioning steps".to_owned(),
+            known => format!("there are: {}", known.join(", ")),
+        }),
         PlanError::Contradiction(_) => this.help("leave one of them out".to_owned()).exit(Exit::Usage),
         PlanError::MoveOntoExisting { from, to } => this.help(format!(
             "remove the `moved` node, or let go of one of them first: `vmctl state rm {}`, or destroy `{to}`",
             from.name()
+        )),
+        PlanError::NoSubnet { name } => this.help(format!(
+            "write one that overlaps no other: `network \"{name}\" {{ subnet \"10.77.0.0/24\"; }}`"
+        )),
+        PlanError::NetworkFull { name, .. } => this.help(format!(
+            "write a larger one, `network \"{name}\" {{ subnet \"10.80.0.0/16\"; }}`: that restarts its machines, \
+             which get other addresses"
         )),
         PlanError::VolumeShrinks { name, least, .. } => this.help(format!(
             "give `{name}` {least} or more; or make another volume, and move what is on it from inside a guest"
@@ -324,7 +382,7 @@ pub(super) fn refuse(plan: &Plan) -> Result<(), CliError> {
     let (messages, ways): (Vec<_>, Vec<_>) = why.into_iter().unzip();
     let ways = ways.join("; ");
     Err(CliError::new(messages.join("\n")).help(match plan.options.mode {
-        Mode::Turn(_) => ways,
+        Mode::Provision | Mode::Turn(_) => ways,
         Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {
             format!("{ways}; to go on without it, {out}")
         }
@@ -380,8 +438,12 @@ fn lacking(not_yet: &[(&Change, &Refusal)]) -> Option<(String, String)> {
 
 /// What machines cannot do as they are now, and the way out.
 fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, String)> {
-    let Mode::Turn(turn) = plan.options.mode else { return None };
-    let mut message = format!("cannot {}", turn.as_str());
+    let verb = match plan.options.mode {
+        Mode::Turn(turn) => turn.as_str(),
+        Mode::Provision => "provision",
+        Mode::Normal | Mode::Destroy | Mode::RefreshOnly => return None,
+    };
+    let mut message = format!("cannot {verb}");
     for (change, refusal) in refused {
         message.push_str(&format!("\n  {}: {}", change.address, refusal.text));
     }
@@ -391,8 +453,9 @@ fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, S
 /// Nothing was ever made, so there is nothing to remove.
 pub(super) fn nothing_there(ctx: &Context, mode: Mode) -> Result<Exit, CliError> {
     match mode {
-        Mode::Turn(turn) => {
-            Err(CliError::new(format!("there is nothing to {}: no machine was made yet", turn.as_str()))
+        Mode::Turn(_) | Mode::Provision => {
+            let verb = if let Mode::Turn(turn) = mode { turn.as_str() } else { "provision" };
+            Err(CliError::new(format!("there is nothing to {verb}: no machine was made yet"))
                 .help("`vmctl up` makes and starts what the VMFile asks for".to_owned()))
         }
         Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {

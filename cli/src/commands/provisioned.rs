@@ -49,7 +49,8 @@ fn taken(address: &Address, snapshot: &Snapshot, now: Timestamp) -> Result<Taken
     };
     let again = || format!("`vmctl apply --rerun {}` runs it again", address.name());
     let before = record.provisioned.len();
-    let Some(digest) = step.digest.clone().filter(|_| before + 1 == step.number as usize) else {
+    let place = (step.number as usize).wrapping_sub(1);
+    let Some(digest) = step.digest.clone().filter(|_| place <= before) else {
         return Err(CliError::new(format!(
             "what step {} (`{}`) of `{address}` consisted of is not recorded, so nobody can tell later whether it \
              changed",
@@ -63,7 +64,12 @@ fn taken(address: &Address, snapshot: &Snapshot, now: Timestamp) -> Result<Taken
         .map(|intent| Entry::End { op: intent.op, outcome: Outcome::Abandoned })
         .collect();
     let mut record = Record { interrupted: None, provision_failed: None, updated: now, ..record.clone() };
-    record.provisioned.push(ProvisionRecord { digest, at: now });
+    let ran = ProvisionRecord { digest, at: now };
+    match record.provisioned.get_mut(place) {
+        // It ran by itself, between steps that are done.
+        Some(former) => *former = ran,
+        None => record.provisioned.push(ran),
+    }
     entries.push(Entry::Put(Box::new(record)));
     Ok(Taken { step, entries })
 }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use vmctl_planner::admission::size;
+use vmctl_planner::pins::{PlannedPin, UpstreamState};
 use vmctl_planner::{Accepts, Action, Change, CheckStatus, KeptVolume, Mode, PlanDocument, Refusal};
 use vmctl_providers::Stray;
 
@@ -33,6 +34,7 @@ pub(crate) fn plan(plan: &PlanDocument<'_>, width: usize) -> String {
         page.gap();
     }
     page.kept(plan);
+    page.pins(plan);
     page.checks(plan);
     page.scope(plan);
     page.line(2, &summary(plan));
@@ -99,6 +101,22 @@ pub(crate) fn stray(stray: &Stray) -> String {
     let folder = stray.work_dir.as_ref().map(|folder| format!("folder `{}`", folder.display()));
     let places: Vec<_> = process.into_iter().chain(folder).collect();
     format!("`{}` bears vmctl's mark and is not recorded: {}", stray.name, places.join(", "))
+}
+
+/// What people should know of a pin: that its server moved on, or could not be asked.
+pub(crate) fn pin_note(pin: &PlannedPin) -> Option<String> {
+    let seen = pin.seen.as_ref()?;
+    let detail = seen.detail.as_deref().unwrap_or_default();
+    match seen.state {
+        UpstreamState::Same => None,
+        UpstreamState::Moved => Some(format!(
+            "{} has something else by now ({detail}); `vmctl image update` moves the pin",
+            pin.url
+        )),
+        UpstreamState::Unknown => {
+            Some(format!("{} could not be compared with its server: {detail}", pin.url))
+        }
+    }
 }
 
 /// What a volume is that is kept, in words.
@@ -313,6 +331,19 @@ impl Page {
         self.gap();
     }
 
+    /// Images of which servers have something else than what is pinned, or of which nobody knows.
+    fn pins(&mut self, plan: &PlanDocument<'_>) {
+        let told: Vec<_> = plan.pins.iter().filter_map(pin_note).collect();
+        if told.is_empty() {
+            return;
+        }
+        self.raw(&format!("{LABEL}Images:{LABEL:#} what is pinned is what is used."));
+        for note in told {
+            self.line(6, &format!("  {}", ui::visible(&note)));
+        }
+        self.gap();
+    }
+
     fn checks(&mut self, plan: &PlanDocument<'_>) {
         let told: Vec<_> = plan.checks.iter().filter(|check| check.status != CheckStatus::Pass).collect();
         if plan.checks.is_empty() {
@@ -340,8 +371,11 @@ impl Page {
         let names = |names: &std::collections::BTreeSet<vmctl_providers::Name>| {
             names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
-        if matches!(plan.options.mode, Mode::Turn(_)) {
+        if matches!(plan.options.mode, Mode::Turn(_) | Mode::Provision) {
             return;
+        }
+        if plan.options.no_provision {
+            self.line(2, "No provisioning step runs (--no-provision).");
         }
         if !plan.options.targets.is_empty() {
             let only = names(&plan.options.targets);
@@ -390,6 +424,7 @@ mod tests {
                 user: "vm".to_owned(),
                 authorized_keys: Vec::new(),
                 user_data: Some(Secret::new(text)),
+                more: Default::default(),
             }),
             ..vm
         };
@@ -457,6 +492,7 @@ mod tests {
             detail: detail.map(str::to_owned),
         };
         let observed = Observed {
+            upstream: BTreeMap::new(),
             vms: [(Address::vm("hung"), unreachable)].into(),
             strays: vec![stray],
             volumes: None,
@@ -547,6 +583,7 @@ mod tests {
             ready: true,
             taint: None,
             provisioned: provisioned.collect(),
+            ran_once: Vec::new(),
             interrupted: None,
             provision_failed: None,
             created: Timestamp::UNIX_EPOCH,

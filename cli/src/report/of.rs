@@ -15,6 +15,7 @@ pub(crate) fn of(plan: &PlanDocument<'_>) -> Report {
         Mode::Normal => "plan",
         Mode::Destroy => "destroy",
         Mode::RefreshOnly => "drift",
+        Mode::Provision => "provision",
         Mode::Turn(turn) => turn.as_str(),
     };
     let is_told = |change: &&Change| {

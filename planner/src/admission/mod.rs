@@ -18,9 +18,10 @@ use vmctl_providers::{BackendTag, Error};
 use vmctl_state::{Address, Snapshot};
 
 use crate::change::Change;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedImage, RemoteFetch};
 use crate::recorded::{RecordError, handle_of};
 use crate::step::StepKind;
+use crate::target::Target;
 use disk::DiskUse;
 use memory::MemoryUse;
 
@@ -152,19 +153,23 @@ fn disk_uses<H: Capacity>(
             let bytes = host.footprint(backend, &target.spec.machine)?.disk;
             disks.entry(folder.device).or_insert_with(|| DiskUse::on(folder)).machine(folder, address, bytes);
         }
-        let Some(image) = target.spec.machine.image.as_ref().filter(|image| !images.has(image)) else {
-            continue;
+        let is_here = target.spec.machine.image.as_ref().is_some_and(|image| images.has(image));
+        let Some(image) = target.image.clone().filter(|_| !is_here) else { continue };
+        let bytes = match plan.images.get(&image) {
+            Some(PlannedImage::Local(source)) => allocated(&source.source)?,
+            Some(PlannedImage::Remote(fetch)) => downloaded(fetch, target),
+            None => continue,
         };
-        let image = Address::image(image.digest.hex());
-        if let Some(source) = plan.images.get(&image) {
-            let bytes = allocated(&source.source)?;
-            disks
-                .entry(cache.device)
-                .or_insert_with(|| DiskUse::on(&cache))
-                .image(&cache, image, address, bytes);
-        }
+        disks.entry(cache.device).or_insert_with(|| DiskUse::on(&cache)).image(&cache, image, address, bytes);
     }
     Ok(disks.into_values().collect())
+}
+
+/// What a download takes at least: its own bytes, as far as they are known. What is unpacked of it beside them is never
+/// more than the disk that comes out, and mostly far less, so that it is no reason to refuse.
+fn downloaded(fetch: &RemoteFetch, target: &Target) -> u64 {
+    let disk = target.spec.machine.image.as_ref().map(|image| image.virtual_size);
+    fetch.size.map_or(0, |size| disk.map_or(size, |disk| size.min(disk)))
 }
 
 /// Names of machines, as many as fit into a message.

@@ -8,7 +8,7 @@
 //! `start`, which is short, would let all guests boot at once, however few may.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::graph::{CycleError, StepGraph, StepId};
 use crate::step::StepKind;
@@ -20,8 +20,12 @@ pub struct Limits {
     pub steps: usize,
     /// Guests that boot, from the start until they are ready; at least 1. Boots compete for the host's cores.
     pub boots: usize,
-    /// Images that are fetched; at least 1. They compete for one disk.
+    /// Images of this host that are copied; at least 1. They compete for one disk.
     pub images: usize,
+    /// Images that are downloaded, from all servers together; at least 1. They compete for the network.
+    pub downloads: usize,
+    /// Images that are downloaded from one server; at least 1. Servers slow down or refuse those who ask for more.
+    pub downloads_per_host: usize,
 }
 
 /// What steps weigh on the way to the end of a plan: tenths of a second that they usually take. Only their order of
@@ -29,6 +33,8 @@ pub struct Limits {
 mod weight {
     /// A gigabyte is read, digested and written.
     pub(super) const FETCH_IMAGE: u64 = 50;
+    /// Half a gigabyte comes in a minute over a good line.
+    pub(super) const DOWNLOAD: u64 = 600;
     /// Takes milliseconds, and weighs nothing: so a machine that is prepared starts before the next one is prepared,
     /// and the first boot does not wait until all are.
     pub(super) const PREPARE: u64 = 0;
@@ -78,6 +84,8 @@ pub(super) enum Status {
 enum Class {
     Boot,
     Image,
+    /// A download from the server of this number.
+    Download(usize),
     Other,
 }
 
@@ -130,6 +138,10 @@ pub(super) struct Dispatcher {
     remaining: Vec<u64>,
     boots: Places,
     images: Places,
+    /// One for each server that images come from.
+    hosts: Vec<Places>,
+    /// Downloads that may go on side by side, whatever the servers.
+    downloads: usize,
     others: Places,
     /// Guests that boot and are to be waited for. Each holds its place already, and they go before everything: when
     /// they end, a place comes free. There are never more of them than places.
@@ -140,9 +152,27 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Begins with every step waiting.
-    pub(super) fn new(graph: &StepGraph, limits: Limits) -> Result<Self, CycleError> {
-        let remaining = graph.remaining(|step| weight_of(step.kind))?;
+    /// Begins with every step waiting. `host_of` names the server that a step waits for, if it does.
+    pub(super) fn new(
+        graph: &StepGraph,
+        limits: Limits,
+        host_of: impl Fn(StepId) -> Option<String>,
+    ) -> Result<Self, CycleError> {
+        let mut hosts = BTreeMap::new();
+        let class: Vec<_> = graph
+            .steps()
+            .map(|(id, step)| {
+                let next = hosts.len();
+                host_of(id).map_or_else(
+                    || class_of(step.kind),
+                    |host| Class::Download(*hosts.entry(host).or_insert(next)),
+                )
+            })
+            .collect();
+        let remaining = graph.remaining(|id, step| match class[id.0] {
+            Class::Download(_) => weight::DOWNLOAD,
+            Class::Boot | Class::Image | Class::Other => weight_of(step.kind),
+        })?;
         let after: Vec<_> = graph.steps().map(|(id, _)| graph.after(id)).collect();
         let awaits = graph.steps().map(|(id, step)| {
             let is_its_wait = |next: &StepId| {
@@ -154,12 +184,14 @@ impl Dispatcher {
         let mut dispatcher = Self {
             status: vec![Status::Waiting; graph.len()],
             unmet: graph.steps().map(|(id, _)| graph.before(id).len()).collect(),
-            class: graph.steps().map(|(_, step)| class_of(step.kind)).collect(),
+            class,
             awaits: awaits.collect(),
             after,
             remaining,
             boots: Places::new(limits.boots),
             images: Places::new(limits.images),
+            hosts: hosts.iter().map(|_| Places::new(limits.downloads_per_host)).collect(),
+            downloads: limits.downloads.max(1),
             others: Places::new(usize::MAX),
             booting: Queue::new(),
             limit: limits.steps.max(1),
@@ -255,8 +287,11 @@ impl Dispatcher {
         if let Some((_, Reverse(id))) = self.booting.pop() {
             return Some(id);
         }
-        let classes = [&mut self.boots, &mut self.images, &mut self.others];
-        let places = classes.into_iter().max_by_key(|places| places.first().copied())?;
+        let downloading: usize = self.hosts.iter().map(|host| host.taken).sum();
+        let room = downloading < self.downloads;
+        let classes = [&mut self.boots, &mut self.images, &mut self.others].into_iter();
+        let classes = classes.chain(self.hosts.iter_mut().filter(|_| room));
+        let places = classes.max_by_key(|places| places.first().copied())?;
         places.first()?;
         places.taken += 1;
         places.queue.pop().map(|(_, Reverse(id))| id)
@@ -277,6 +312,7 @@ impl Dispatcher {
         match self.class[id.0] {
             Class::Boot => &mut self.boots,
             Class::Image => &mut self.images,
+            Class::Download(host) => &mut self.hosts[host],
             Class::Other => &mut self.others,
         }
     }
@@ -312,7 +348,13 @@ mod tests {
         graph
     }
 
-    const WIDE: Limits = Limits { steps: 100, boots: 100, images: 100 };
+    const WIDE: Limits =
+        Limits { steps: 100, boots: 100, images: 100, downloads: 100, downloads_per_host: 100 };
+
+    /// A dispatcher of steps that wait for no server.
+    fn dispatcher(graph: &StepGraph, limits: Limits) -> Result<Dispatcher, CycleError> {
+        Dispatcher::new(graph, limits, |_| None)
+    }
 
     fn ids(numbers: &[usize]) -> Vec<StepId> {
         numbers.iter().copied().map(StepId).collect()
@@ -334,7 +376,7 @@ mod tests {
     #[test]
     fn failure_skips_everything_behind_it_and_nothing_else() {
         let graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (1, 2), (3, 4)]);
-        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
+        let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
         assert_eq!(dispatcher.take(), ids(&[0, 3]));
         assert_eq!(dispatcher.failed(StepId(0)), ids(&[1, 2]));
         dispatcher.done(StepId(3));
@@ -345,7 +387,7 @@ mod tests {
     #[test]
     fn longest_way_starts_first() {
         let graph = graph(&[StepKind::Update; 4], &[(3, 2)]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
+        let mut dispatcher = dispatcher(&graph, Limits { steps: 1, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[3]));
     }
 
@@ -353,7 +395,7 @@ mod tests {
     fn way_with_a_boot_is_longer_than_one_with_many_small_steps() {
         use StepKind::{Ready, Update};
         let graph = graph(&[Update, Update, Update, Update, Ready], &[(0, 1), (1, 2), (3, 4)]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 1, ..WIDE }).unwrap();
+        let mut dispatcher = dispatcher(&graph, Limits { steps: 1, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[3]));
     }
 
@@ -364,7 +406,7 @@ mod tests {
             let edges: Vec<_> = chain.clone().zip(chain.skip(1)).collect();
             let graph = graph(&[StepKind::Provision(1); 100], &edges);
             let limits = Limits { steps: 10, ..WIDE };
-            assert_eq!(rounds(Dispatcher::new(&graph, limits).unwrap()), 10);
+            assert_eq!(rounds(dispatcher(&graph, limits).unwrap()), 10);
         }
     }
 
@@ -372,7 +414,7 @@ mod tests {
     fn boots_and_images_have_limits_of_their_own_and_hold_nothing_else_up() {
         use StepKind::{FetchImage, Prepare, Start};
         let graph = graph(&[Start, Start, Prepare, FetchImage, FetchImage], &[]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { steps: 10, boots: 1, images: 1 }).unwrap();
+        let mut dispatcher = dispatcher(&graph, Limits { steps: 10, boots: 1, images: 1, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[3, 0, 2]));
         dispatcher.done(StepId(2));
         assert_eq!(dispatcher.take(), []);
@@ -401,7 +443,7 @@ mod tests {
     #[test]
     fn guest_boots_until_it_is_ready() {
         let graph = two_machines();
-        let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 1, ..WIDE }).unwrap();
+        let mut dispatcher = dispatcher(&graph, Limits { boots: 1, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[0, 3]));
         dispatcher.done(StepId(0));
         dispatcher.done(StepId(3));
@@ -416,7 +458,7 @@ mod tests {
 
     #[test]
     fn machine_that_is_prepared_starts_before_the_next_one_is_prepared() {
-        let mut dispatcher = Dispatcher::new(&two_machines(), Limits { steps: 1, ..WIDE }).unwrap();
+        let mut dispatcher = dispatcher(&two_machines(), Limits { steps: 1, ..WIDE }).unwrap();
         let mut order = Vec::new();
         while let [id] = dispatcher.take()[..] {
             order.push(id);
@@ -428,7 +470,7 @@ mod tests {
     #[test]
     fn fewer_boots_let_those_go_on_that_run() {
         let graph = graph(&[StepKind::Start; 5], &[]);
-        let mut dispatcher = Dispatcher::new(&graph, Limits { boots: 3, ..WIDE }).unwrap();
+        let mut dispatcher = dispatcher(&graph, Limits { boots: 3, ..WIDE }).unwrap();
         assert_eq!(dispatcher.take(), ids(&[0, 1, 2]));
         dispatcher.set_boots(1);
         dispatcher.done(StepId(0));
@@ -448,7 +490,7 @@ mod tests {
     #[test]
     fn draining_hands_out_nothing() {
         let graph = graph(&[StepKind::Prepare; 2], &[(0, 1)]);
-        let mut dispatcher = Dispatcher::new(&graph, WIDE).unwrap();
+        let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
         dispatcher.take();
         dispatcher.drain();
         dispatcher.done(StepId(0));
@@ -478,7 +520,7 @@ mod tests {
                 })
                 .collect();
             let graph = graph_of(&kinds, &edges, machines);
-            let mut dispatcher = Dispatcher::new(&graph, Limits { steps, boots, images }).unwrap();
+            let mut dispatcher = dispatcher(&graph, Limits { steps, boots, images, ..WIDE }).unwrap();
             let mut running: Vec<StepId> = Vec::new();
             loop {
                 running.extend(dispatcher.take());

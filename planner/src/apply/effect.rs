@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use vmctl_providers::capacity::{allocated, tell_full};
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{FetchProgress, Fetched, ImageCache};
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
     Capacity, Custody, Error, FoundVolume, GuestAccess, Hypervisor, Inspect, Preflight, Readiness,
     Reconfigure, VmHandle, VmSpec, Volumes,
 };
 
+use super::downloads::Downloads;
 use crate::failpoints;
-use crate::plan::LocalImage;
+use crate::plan::PlannedImage;
 
 /// Everything that a plan needs of a hypervisor.
 pub trait Host:
@@ -28,7 +30,7 @@ impl<T> Host for T where
 /// One step with all it needs.
 #[derive(Debug)]
 pub(super) enum Effect {
-    FetchImage(LocalImage),
+    FetchImage(PlannedImage),
     Prepare(Box<VmSpec>),
     Update(Box<VmHandle>, Box<VmSpec>),
     /// Only the record changes.
@@ -44,16 +46,38 @@ pub(super) enum Effect {
     RemoveVolume(FoundVolume),
 }
 
-/// Runs the effect to its end. Returns the machine's new handle where there is one.
-pub(super) async fn run<H: Host>(
-    host: &H,
-    images: &ImageCache,
-    effect: Effect,
-    output: &mpsc::Sender<OutputLine>,
-    stop_timeout: Option<Duration>,
-) -> Result<Option<VmHandle>, Error> {
-    match effect {
-        Effect::FetchImage(image) => {
+/// What came of a step, besides its having been done.
+#[derive(Debug)]
+pub(super) enum Product {
+    /// A machine's new handle, where it has one.
+    Machine(Option<VmHandle>),
+    /// An image from the network.
+    Image(Fetched),
+}
+
+/// What a step reaches besides its machine.
+pub(super) struct Reach<'a> {
+    pub(super) images: &'a ImageCache,
+    pub(super) downloads: &'a dyn Downloads,
+    /// Told how far a download is.
+    pub(super) progress: &'a (dyn Fn(FetchProgress) + Send + Sync),
+    /// Ends a download.
+    pub(super) cancel: &'a CancellationToken,
+    pub(super) output: &'a mpsc::Sender<OutputLine>,
+    pub(super) stop_timeout: Option<Duration>,
+}
+
+/// Runs the effect to its end.
+pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> Result<Product, Error> {
+    let Reach { images, downloads, progress, cancel, output, stop_timeout } = reach;
+    let machine = match effect {
+        Effect::FetchImage(PlannedImage::Remote(fetch)) => {
+            let fetched = downloads.fetch(&fetch.remote, progress, cancel).await;
+            return fetched
+                .map(Product::Image)
+                .map_err(|error| tell_full(Error::from(error), images.folder(), fetch.size.unwrap_or(0)));
+        }
+        Effect::FetchImage(PlannedImage::Local(image)) => {
             let images = images.clone();
             let (source, folder) = (image.source.clone(), images.folder().to_owned());
             let import = move || images.import(&image.source, &image.identity);
@@ -83,5 +107,6 @@ pub(super) async fn run<H: Host>(
         Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
         Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
         Effect::RemoveVolume(volume) => host.remove_volume(&volume).await.map(|()| None),
-    }
+    };
+    machine.map(Product::Machine)
 }

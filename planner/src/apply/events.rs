@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use vmctl_providers::image::FetchProgress;
 use vmctl_state::Address;
 
 use super::outcome::Event;
@@ -103,6 +104,8 @@ struct Waiting {
     output: usize,
     /// Of each step with output in the queue.
     steps: BTreeMap<StepId, Backlog>,
+    /// How far each step is that waits to be told of.
+    progress: BTreeMap<StepId, FetchProgress>,
     ended: bool,
     /// Nobody listens any more.
     deaf: bool,
@@ -111,6 +114,8 @@ struct Waiting {
 #[derive(Debug)]
 enum Queued {
     Event(Event),
+    /// How far this step is.
+    Progress(StepId),
     /// Here lines of this step are missing.
     Gap(StepId, Address),
 }
@@ -126,6 +131,13 @@ struct Backlog {
 impl Waiting {
     fn add(&mut self, event: Event) {
         if self.deaf {
+            return;
+        }
+        if let Event::Progress { id, progress } = event {
+            // Only how far it is now: one event a step waits at most.
+            if self.progress.insert(id, progress).is_none() {
+                self.queue.push_back(Queued::Progress(id));
+            }
             return;
         }
         let Event::Output { id, address, line } = &event else {
@@ -160,6 +172,10 @@ impl Waiting {
                     }
                 }
                 Some(event)
+            }
+            Queued::Progress(id) => {
+                let progress = self.progress.remove(&id)?;
+                Some(Event::Progress { id, progress })
             }
             Queued::Gap(id, address) => {
                 // Whatever stood before the gap was received.

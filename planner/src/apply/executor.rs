@@ -10,6 +10,7 @@ use vmctl_providers::image::ImageCache;
 use vmctl_state::{Address, Record, Store};
 
 use super::dispatch::Limits;
+use super::downloads::Downloads;
 use super::effect::Host;
 use super::events::EventSender;
 use super::outcome::{ApplyError, Failure, Report};
@@ -35,6 +36,7 @@ pub struct Control {
 pub struct Executor<H> {
     pub(super) host: Arc<H>,
     pub(super) images: ImageCache,
+    pub(super) downloads: Arc<dyn Downloads>,
     pub(super) limits: Limits,
     pub(super) control: Control,
     pub(super) events: EventSender,
@@ -45,11 +47,12 @@ impl<H: Host> Executor<H> {
     pub fn new(
         host: Arc<H>,
         images: ImageCache,
+        downloads: Arc<dyn Downloads>,
         limits: Limits,
         control: Control,
         events: EventSender,
     ) -> Self {
-        Self { host, images, limits, control, events }
+        Self { host, images, downloads, limits, control, events }
     }
 
     /// Checks what can be checked before anything is made: programs, ports, rights.

@@ -13,6 +13,7 @@
 //! a sync is shared by all steps that move at the same time.
 
 mod dispatch;
+mod downloads;
 mod effect;
 mod events;
 mod executor;
@@ -24,6 +25,7 @@ mod retries;
 mod run;
 
 pub use dispatch::Limits;
+pub use downloads::{CacheDownloads, Downloads};
 pub use effect::Host;
 pub use events::{EventReceiver, EventSender, events};
 pub use executor::{Control, Executor};

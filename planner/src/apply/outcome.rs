@@ -1,13 +1,16 @@
 //! What an apply tells while it runs and when it ends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use vmctl_providers::image::FetchProgress;
 use vmctl_providers::provision::OutputLine;
 use vmctl_providers::{Error, Secrets};
 use vmctl_state::{Address, Outcome, StoreError};
 
 use crate::graph::{CycleError, StepId};
+use crate::pins::Locked;
 use crate::recorded::RecordError;
 use crate::step::{Step, StepKind};
 
@@ -39,6 +42,13 @@ pub enum Event {
         /// The step whose failure is the reason.
         because: StepId,
     },
+    /// An image comes from a server.
+    Progress {
+        /// By which step.
+        id: StepId,
+        /// How far it is.
+        progress: FetchProgress,
+    },
     /// A guest printed a line.
     Output {
         /// During which step.
@@ -61,7 +71,7 @@ pub enum Event {
         /// How long the pause is.
         after: Duration,
     },
-    /// A step only waited, and its waiting was ended because nothing that comes after it will begin.
+    /// A step only waited, or brought an image that it goes on with next time, and was ended because nothing that comes after it will begin.
     GivenUp(StepId),
     /// A start waits until there is memory for it; told once for each.
     Throttled {
@@ -175,7 +185,8 @@ pub struct Report {
     pub skipped: Vec<(StepId, StepId)>,
     /// Steps that were cut off; what became of them is unknown.
     pub abandoned: Vec<StepId>,
-    /// Steps that only waited, and whose waiting was ended. They changed nothing; the next apply waits again.
+    /// Steps that only waited, and whose waiting was ended, and downloads. They changed nothing of any machine; the next
+    /// apply waits again, and goes on with what came already.
     pub given_up: Vec<StepId>,
     /// Steps that were not begun because the user asked to stop, or because of a failure where the first one ends the
     /// apply.
@@ -184,6 +195,8 @@ pub struct Report {
     pub failed_fast: Option<StepId>,
     /// Whether the user asked to stop.
     pub interrupted: bool,
+    /// The images that came from servers, by URL as it is shown.
+    pub fetched: BTreeMap<String, Locked>,
 }
 
 impl Report {

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use vmctl_providers::VmHandle;
+use vmctl_providers::provision::Run;
 use vmctl_state::{FailedProvision, Interrupted, Phase, ProvisionRecord, Record};
 
+use crate::provisioning::{remember_once, truncate_for};
 use crate::step::{Step, StepKind};
 use crate::target::Target;
 
@@ -28,6 +30,7 @@ pub(super) fn before(
             ready: false,
             taint: None,
             provisioned: Vec::new(),
+            ran_once: Vec::new(),
             interrupted: None,
             provision_failed: None,
             created: record.map_or(now, |record| record.created),
@@ -40,7 +43,10 @@ pub(super) fn before(
         StepKind::Prepare => {}
         StepKind::Start | StepKind::Stop => record.ready = false,
         StepKind::Provision(number) => {
-            record.provisioned.truncate(number - 1);
+            // A step that runs by itself changes nothing about those behind it.
+            if let Some(target) = target.filter(|target| number > target.provisioned) {
+                truncate_for(&mut record, &target.provision, number);
+            }
             // What became of the step is open from here on: if the run dies, the journal says so.
             record.interrupted = None;
             record.provision_failed = None;
@@ -77,6 +83,7 @@ pub(super) fn after(
         StepKind::Update => {
             if let Some(target) = target {
                 record.spec = json(&target.recorded);
+                remember_once(&mut record, &target.provision);
                 record.provisioned.truncate(target.provisioned);
                 let is_asked_for = |number: u32| number as usize <= target.provision.len();
                 record.interrupted = record.interrupted.filter(|step| is_asked_for(step.number));
@@ -86,9 +93,16 @@ pub(super) fn after(
         StepKind::Start | StepKind::Resume => record.phase = Phase::Running,
         StepKind::Ready => record.ready = true,
         StepKind::Provision(number) => {
-            let digest = target.and_then(|target| target.provision.get(number - 1)).map(|step| &step.digest);
-            if let Some(digest) = digest {
-                record.provisioned.push(ProvisionRecord { digest: digest.to_string(), at: now });
+            let planned = target.and_then(|target| Some((target, target.provision.get(number - 1)?)));
+            if let Some((target, planned)) = planned {
+                let ran = ProvisionRecord { digest: planned.digest.to_string(), at: now };
+                match record.provisioned.get_mut(number - 1) {
+                    Some(before) => *before = ran,
+                    None => record.provisioned.push(ran),
+                }
+                if planned.options.run == Run::Once {
+                    remember_once(&mut record, &target.provision);
+                }
             }
         }
         StepKind::Suspend => record.phase = Phase::Suspended,

@@ -11,12 +11,14 @@ use tokio::task::{JoinError, JoinSet, block_in_place};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use vmctl_providers::image::{FetchPhase, FetchProgress, Fetched};
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{BackendTag, ErrorKind, Machine, VmHandle};
+use vmctl_providers::{BackendTag, ErrorKind, Machine, Secrets, VmHandle};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Snapshot, Store};
 
 use super::dispatch::{Dispatcher, Status};
-use super::effect::{self, Effect, Host};
+use super::downloads::Throttle;
+use super::effect::{self, Effect, Host, Product, Reach};
 use super::executor::{Control, Executor};
 use super::gate::{Gate, Held, Moment};
 use super::notes::{NotedAt, Notes};
@@ -25,9 +27,11 @@ use super::records;
 use super::retries::{Pause, Retries};
 use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
-use crate::plan::{Bookkeeping, Plan};
+use crate::pins::Locked;
+use crate::plan::{Bookkeeping, Plan, PlannedImage};
 use crate::recorded::{cut_off, handle_of};
 use crate::step::{Step, StepKind};
+use crate::target::Target;
 
 /// How long readers in other processes may see an old state: well within the promised second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
@@ -53,7 +57,8 @@ pub(super) async fn carry_out<H: Host>(
         records: snapshot.records,
         pending: Vec::new(),
         untold: Vec::new(),
-        dispatcher: Dispatcher::new(&plan.graph, executor.limits)?,
+        dispatcher: Dispatcher::new(&plan.graph, executor.limits, |id| plan.server_of(id))?,
+        completed: BTreeMap::new(),
         gate: Gate::default(),
         held: Vec::new(),
         tasks: JoinSet::new(),
@@ -75,7 +80,7 @@ type Ended = (StepId, Duration, End);
 
 /// How the work of a step came to its end.
 enum End {
-    Done(Option<Box<VmHandle>>),
+    Done(Box<Product>),
     Failed(Box<Failure>),
     /// It only waited, and was told not to.
     GivenUp,
@@ -92,6 +97,8 @@ struct Run<'a, H> {
     notes: Notes,
     ops: BTreeMap<StepId, OpId>,
     records: BTreeMap<Address, Record>,
+    /// Targets whose images came from servers, with those images.
+    completed: BTreeMap<Address, Target>,
     /// What the next commit will hold.
     pending: Vec<Entry>,
     /// What is told once that commit is durable.
@@ -277,7 +284,7 @@ impl<H: Host> Run<'_, H> {
     fn interrupt(&mut self) {
         self.report.interrupted = true;
         self.begin_nothing_new();
-        let is_awaited = |id: &StepId| self.plan.graph.step(*id).kind != StepKind::Ready;
+        let is_awaited = |id: &StepId| !self.may_be_given_up(*id);
         let awaited = self.task_steps.values().copied().filter(is_awaited).collect();
         self.tell(Event::Draining { awaited });
     }
@@ -295,7 +302,7 @@ impl<H: Host> Run<'_, H> {
         let step = self.plan.graph.step(id).clone();
         failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
         let now = Timestamp::now();
-        let target = self.plan.targets.get(&step.address);
+        let target = self.target(&step.address);
         let record = self.records.get(&step.address);
         let expected = match (step.kind, target) {
             (StepKind::Prepare, Some(target)) => Some(
@@ -314,6 +321,17 @@ impl<H: Host> Run<'_, H> {
                 unknown: false,
             })
         })?;
+        let detail = match step.kind {
+            StepKind::Provision(number) => {
+                let planned = target.and_then(|target| target.provision.get(number - 1));
+                json!({
+                    "number": number,
+                    "label": step.label,
+                    "digest": planned.map(|step| step.digest.to_string()),
+                })
+            }
+            _ => json!({}),
+        };
         let op = OpId(self.next_op);
         self.next_op += 1;
         self.ops.insert(id, op);
@@ -324,17 +342,7 @@ impl<H: Host> Run<'_, H> {
             address: step.address.clone(),
             instance: step.instance.0,
             at: now,
-            detail: match step.kind {
-                StepKind::Provision(number) => {
-                    let planned = target.and_then(|target| target.provision.get(number - 1));
-                    json!({
-                        "number": number,
-                        "label": step.label,
-                        "digest": planned.map(|step| step.digest.to_string()),
-                    })
-                }
-                _ => json!({}),
-            },
+            detail,
         }));
         if let Some(record) = changed {
             self.put(record);
@@ -344,7 +352,7 @@ impl<H: Host> Run<'_, H> {
 
     fn effect(&self, step: &Step) -> Result<Effect, ApplyError> {
         let unknown = || ApplyError::Unknown(step.clone());
-        let target = || self.plan.targets.get(&step.address).ok_or_else(unknown);
+        let target = || self.target(&step.address).ok_or_else(unknown);
         let handle = || -> Result<Box<VmHandle>, ApplyError> {
             let record = self.records.get(&step.address).ok_or_else(unknown)?;
             handle_of(record)?.map(Box::new).ok_or_else(unknown)
@@ -377,6 +385,9 @@ impl<H: Host> Run<'_, H> {
         self.tell(Event::Started(id));
         let host = Arc::clone(&self.executor.host);
         let images = self.executor.images.clone();
+        let downloads = Arc::clone(&self.executor.downloads);
+        let may_be_given_up = self.may_be_given_up(id);
+        let secrets = self.plan.secrets.clone();
         let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
         let events = self.executor.events.clone();
         let Step { address, kind, .. } = self.plan.graph.step(id).clone();
@@ -384,9 +395,23 @@ impl<H: Host> Run<'_, H> {
         let stop_timeout = self.executor.control.stop_timeout;
         let task = self.tasks.spawn(async move {
             let started = Instant::now();
+            let throttle = Throttle::default();
+            let progress = |progress: FetchProgress| {
+                if throttle.lets_through(&progress, Instant::now()) {
+                    events.send(Event::Progress { id, progress: hidden(progress, &secrets) });
+                }
+            };
             let work = async {
                 failpoints::pass(kind, Edge::AfterIntent).map_err(|error| Failure::from(&*error))?;
-                let result = effect::run(&*host, &images, effect, &output, stop_timeout).await;
+                let reach = Reach {
+                    images: &images,
+                    downloads: &*downloads,
+                    progress: &progress,
+                    cancel: &waiting,
+                    output: &output,
+                    stop_timeout,
+                };
+                let result = effect::run(&*host, effect, reach).await;
                 drop(output);
                 failpoints::pass(kind, Edge::AfterEffect).map_err(|error| Failure::of_begun(kind, &error))?;
                 result.map_err(|error| Failure::from(&error))
@@ -394,7 +419,9 @@ impl<H: Host> Run<'_, H> {
             let work = async {
                 tokio::select! {
                     result = work => match result {
-                        Ok(handle) => End::Done(handle.map(Box::new)),
+                        Ok(product) => End::Done(Box::new(product)),
+                        // It was told to end; why it says that it did is of no interest.
+                        Err(_) if may_be_given_up && waiting.is_cancelled() => End::GivenUp,
                         Err(failure) => End::Failed(Box::new(failure)),
                     },
                     () = waiting.cancelled(), if kind == StepKind::Ready => End::GivenUp,
@@ -416,7 +443,7 @@ impl<H: Host> Run<'_, H> {
             Ok((task, (id, elapsed, end))) => {
                 self.task_steps.remove(&task);
                 match end {
-                    End::Done(handle) => self.succeed(id, elapsed, handle.map(|handle| *handle)),
+                    End::Done(product) => self.succeed(id, elapsed, *product),
                     End::Failed(failure) => self.fail(id, *failure),
                     End::GivenUp => self.wait_no_more(id),
                 }
@@ -429,13 +456,20 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
-    fn succeed(&mut self, id: StepId, elapsed: Duration, handle: Option<VmHandle>) {
+    fn succeed(&mut self, id: StepId, elapsed: Duration, product: Product) {
         let step = self.plan.graph.step(id);
         if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
             return self.fail(id, Failure::of_begun(step.kind, &error));
         }
         self.retries.forget(id);
-        let target = self.plan.targets.get(&step.address);
+        let handle = match product {
+            Product::Machine(handle) => handle,
+            Product::Image(fetched) => {
+                self.take_in(id, fetched);
+                None
+            }
+        };
+        let target = self.target(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
                 Some(record) => self.put(record),
@@ -453,6 +487,28 @@ impl<H: Host> Run<'_, H> {
         let note = note.map(|how| format!("the guest did not power down; ended by {how}"));
         // What is told to be done is durable.
         self.untold.push(Event::Done { id, elapsed, note });
+    }
+
+    /// What a step aims at, with its image if that came from a server.
+    fn target(&self, address: &Address) -> Option<&Target> {
+        self.completed.get(address).or_else(|| self.plan.targets.get(address))
+    }
+
+    /// Whether ending the step in the middle changes nothing: it only waits, or what it brought so far is kept.
+    fn may_be_given_up(&self, id: StepId) -> bool {
+        self.plan.graph.step(id).kind == StepKind::Ready || self.plan.is_download(id)
+    }
+
+    /// An image came: from here on it is known what machines of it are made from.
+    fn take_in(&mut self, id: StepId, fetched: Fetched) {
+        let address = &self.plan.graph.step(id).address;
+        let waiting = self.plan.targets.iter().filter(|(_, target)| target.image.as_ref() == Some(address));
+        let completed = waiting.map(|(machine, target)| (machine.clone(), target.with_image(&fetched)));
+        self.completed.extend(completed);
+        if let Some(PlannedImage::Remote(fetch)) = self.plan.images.get(address) {
+            let Fetched { sha256, upstream, identity: image, .. } = fetched;
+            self.report.fetched.insert(fetch.shown.clone(), Locked { sha256, upstream, image });
+        }
     }
 
     fn fail(&mut self, id: StepId, failure: Failure) {
@@ -517,7 +573,7 @@ impl<H: Host> Run<'_, H> {
         self.report.interrupted = true;
         self.begin_nothing_new();
         for id in std::mem::take(&mut self.task_steps).into_values() {
-            if self.plan.graph.step(id).kind == StepKind::Ready {
+            if self.may_be_given_up(id) {
                 self.wait_no_more(id);
                 continue;
             }
@@ -580,6 +636,17 @@ impl<H: Host> Run<'_, H> {
     fn tell(&self, event: Event) {
         self.executor.events.send(event);
     }
+}
+
+/// The same without what nobody may see.
+fn hidden(progress: FetchProgress, secrets: &Secrets) -> FetchProgress {
+    let phase = match progress.phase {
+        FetchPhase::Retrying { attempt, of, after, why } => {
+            FetchPhase::Retrying { attempt, of, after, why: secrets.hide(&why) }
+        }
+        phase => phase,
+    };
+    FetchProgress { phase, ..progress }
 }
 
 /// What a step's machine is to have.

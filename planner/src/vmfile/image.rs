@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
 use vmctl_providers::Digest;
-use vmctl_providers::image::ImageIdentity;
+use vmctl_providers::image::{ImageIdentity, Upstream};
 
 use super::ast::{Node, Spanned, Value};
 use super::decode::in_text_order;
@@ -20,6 +20,7 @@ use super::suggest::nearest;
 use super::typed::{File, Image, NamedImage, Vm};
 use super::words::file_url_path;
 use crate::desired::DesiredImage;
+use crate::pins::{Lock, LockFile, Locked, Pin, PinnedBy, shown_url};
 
 impl Fields {
     pub(super) fn named_image(&mut self, node: &Node) -> Option<NamedImage> {
@@ -195,10 +196,7 @@ impl Resolver<'_> {
                 (written, self.path(&Spanned { value: written.clone(), span: image.span }))
             }
             Image::FileUrl(path) => (path, Ok(PathBuf::from(path))),
-            Image::Url(url) => {
-                let sha256 = sha256.map(|digits| Digest::from_hex(&digits.value));
-                return Some(DesiredImage::Remote { url: url.clone(), sha256 });
-            }
+            Image::Url(url) => return self.remote(url, image.span, sha256),
             Image::Named(name) => {
                 let Some(definition) = named.get(name.as_str()) else {
                     let known = named.keys().copied();
@@ -213,7 +211,11 @@ impl Resolver<'_> {
                 };
                 // Without one, its definition has a fault of its own.
                 let image = definition.image.as_ref()?;
-                return self.image(image, definition.sha256.as_ref(), &NamedImages::new());
+                let mut desired = self.image(image, definition.sha256.as_ref(), &NamedImages::new())?;
+                if let DesiredImage::Remote { name: named, .. } = &mut desired {
+                    *named = Some(name.clone());
+                }
+                return Some(desired);
             }
         };
         let source = match path {
@@ -239,6 +241,69 @@ impl Resolver<'_> {
             return None;
         }
         Some(DesiredImage::Local { source, identity })
+    }
+
+    /// An image from the network, with what is known of it; told where the lock file says something else than the VMFile.
+    fn remote(
+        &mut self,
+        url: &str,
+        span: SourceSpan,
+        asked: Option<&Spanned<String>>,
+    ) -> Option<DesiredImage> {
+        let sha256 = asked.map(|digits| Digest::from_hex(&digits.value));
+        let locked = self.locked(url, span).ok()?;
+        if let (Some(locked), Some(asked)) = (&locked, asked)
+            && locked.sha256.hex() != asked.value
+        {
+            let lock = self.lock_file.as_ref().map_or(Path::new(""), LockFile::path);
+            let message = format!("`{}` pins another image than the one that is asked for", whole_path(lock));
+            self.tell(
+                Fault::error("vmfile::image", message)
+                    .at(asked.span, format!("the lock file has {}", locked.sha256.hex()))
+                    .at(span, "for this URL")
+                    .help("`vmctl image update` moves the pin to the digest of the VMFile; or take that one back"),
+            );
+            return None;
+        }
+        let pin = match (locked, &sha256) {
+            (Some(Locked { sha256, upstream, image }), _) => {
+                Some(Pin { sha256, image: Some(image), upstream, by: PinnedBy::Lock })
+            }
+            (None, Some(sha256)) => Some(Pin {
+                sha256: sha256.clone(),
+                image: self.images.known(sha256),
+                upstream: Upstream::default(),
+                by: PinnedBy::Vmfile,
+            }),
+            (None, None) => None,
+        };
+        Some(DesiredImage::Remote { url: url.to_owned(), name: None, sha256, pin })
+    }
+
+    /// What the lock file says of `url`; told where it cannot be used. It is read when the first URL asks for it.
+    fn locked(&mut self, url: &str, span: SourceSpan) -> Result<Option<Locked>, ()> {
+        let Some(file) = &self.lock_file else { return Ok(None) };
+        if self.locked.is_none() {
+            let read = match file.read() {
+                Ok(Some((lock, text))) => {
+                    self.files.note(file.path(), Digest::of(text));
+                    Ok(lock)
+                }
+                Ok(None) => Ok(Lock::default()),
+                Err(error) => {
+                    let fault = Fault::error("vmfile::lock", with_causes(&error));
+                    self.faults
+                        .push(fault.at(span, "what this URL is pinned to stands there").help(error.help()));
+                    Err(self.faults.len() - 1)
+                }
+            };
+            self.locked = Some(read);
+        }
+        match &self.locked {
+            Some(Ok(lock)) => Ok(lock.images.get(&shown_url(url, self.secrets)).cloned()),
+            Some(Err(_)) => Err(()),
+            None => Ok(None),
+        }
     }
 
     /// What the image at `source` is; told where it cannot be used. `reference` is a named image that may be meant.

@@ -23,6 +23,7 @@ use super::sources::Sources;
 use super::typed::File;
 use super::{decode, resolve, sensitive};
 use crate::desired::Desired;
+use crate::pins::LockFile;
 use crate::values::Values;
 
 /// Name of the file that is looked for.
@@ -37,11 +38,21 @@ pub fn discover(start: &Path) -> Option<PathBuf> {
 pub trait Images: fmt::Debug {
     /// See [`ImageCache::identify`].
     fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError>;
+
+    /// What a download with the digest `sha256` became, if it is here. See [`ImageCache::known`].
+    fn known(&self, sha256: &Digest) -> Option<ImageIdentity> {
+        let _ = sha256;
+        None
+    }
 }
 
 impl Images for ImageCache {
     fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError> {
         Self::identify(self, source)
+    }
+
+    fn known(&self, sha256: &Digest) -> Option<ImageIdentity> {
+        Self::known(self, sha256).map(|(identity, _)| identity)
     }
 }
 
@@ -56,6 +67,16 @@ pub struct LoadOptions<'a> {
     pub images: &'a dyn Images,
     /// What is given for the VMFile's variables.
     pub given: Given,
+}
+
+/// What the lock file of a VMFile is good for while it is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pins {
+    /// It says which bytes images are.
+    #[default]
+    Locked,
+    /// It is about to be moved and says nothing.
+    Ignored,
 }
 
 /// A VMFile that can be used.
@@ -96,7 +117,11 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     if faults.is_empty() && is_empty(&nodes) {
         faults.push(decode::nothing_described());
     }
-    let around = Surroundings { project, sources: &sources, files, images: options.images, secrets };
+    let lock = match options.given.pins {
+        Pins::Locked => Some(LockFile::of(&itself(path, &folder))),
+        Pins::Ignored => None,
+    };
+    let around = Surroundings { project, sources: &sources, files, images: options.images, secrets, lock };
     let (desired, resolved) = resolve::resolve(&file, around);
     faults.extend(resolved);
     let censor = Censor::new(&expanded.secrets);
@@ -182,9 +207,13 @@ fn written_project(nodes: &[Node], faults: &mut Vec<Fault>) -> Option<Spanned<Na
 fn read(path: &Path, shown: &str, files: &mut Files) -> Result<(Document, PathBuf), Report> {
     let text = read_source(path, shown)?;
     let folder = folder_of(path).map_err(|error| unreadable(shown, &FileError::from(error)))?;
-    let itself = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
-    files.note(&itself, Digest::of(&text));
+    files.note(&itself(path, &folder), Digest::of(&text));
     Ok((Document::read(path, shown, folder.clone(), text, files), folder))
+}
+
+/// Where the VMFile is, in the folder that was found to be its own.
+fn itself(path: &Path, folder: &Path) -> PathBuf {
+    path.file_name().map_or_else(|| folder.to_owned(), |name| folder.join(name))
 }
 
 /// The folder that paths are relative to; links in it are followed, the VMFile itself may be one.

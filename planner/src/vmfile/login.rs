@@ -8,11 +8,13 @@
 //! | `cloud-init` | ours | user `vm`, generated key |
 //! | `cloud-init`, `ssh { private-key }` | ours, with the public half of the key | user, that key |
 //! | `cloud-init { user-data }` | the user's own | none |
+//! | `cloud-init { user-data … merge-keys=#true }` | both, as one MIME document | user, generated key |
+//! | a private network, whatever else | as above; ours where that is none | as above |
 //! | `cloud-init { user-data }`, `ssh` | the user's own | user, that key or a key of the home folder |
 
 use std::path::PathBuf;
 
-use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
+use vmctl_providers::{CloudInitConfig, Digest, NetworkConfig, Secret, SshConfig, keys};
 
 use super::ast::{Node, Spanned};
 use super::fields::{Fields, Parts, shorten};
@@ -55,6 +57,10 @@ impl Fields {
             hostname,
             ssh_key: parts.child("ssh-key").and_then(|node| self.leaf_text(node, &SSH_KEY)),
             user_data: parts.child("user-data").and_then(|node| self.leaf_text(node, &USER_DATA)),
+            merges: self.merges_keys(&parts),
+            packages: self.packages(&parts),
+            files: self.written_files(&parts),
+            commands: self.seed_commands(&parts),
         }
     }
 
@@ -81,15 +87,19 @@ impl Fields {
 
 impl Resolver<'_> {
     /// `None` where a fault was told.
-    pub(super) fn login(&mut self, vm: &Vm, no_network: bool) -> Option<Login> {
+    pub(super) fn login(&mut self, vm: &Vm, networks: &[NetworkConfig]) -> Option<Login> {
+        let in_reach = networks.iter().any(NetworkConfig::reaches_guest);
+        // Its addresses are told by the seed.
+        let is_private = networks.iter().any(|network| matches!(network, NetworkConfig::Private { .. }));
         let faults = self.faults.len();
         let user = vm.ssh.as_ref().and_then(|ssh| ssh.user.as_ref());
         let user = user.map_or_else(|| DEFAULT_USER.to_owned(), |user| user.value.clone());
         let written_key = vm.ssh.as_ref().and_then(|ssh| ssh.private_key.as_ref());
         let key = written_key.and_then(|written| self.private_key(written));
-        let raw = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
+        // Merged with ours, the user's own user-data takes nothing away.
+        let raw = vm.cloud_init.as_ref().filter(|seed| !seed.merges).and_then(|seed| seed.user_data.as_ref());
 
-        let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none());
+        let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none()) || is_private;
         let public_half = key.as_ref().map(|key| key.public.clone());
         let cloud_init = seeded.then(|| self.cloud_init(vm, &user, public_half)).flatten();
         let step = vm.provision.first().map(|step| Spanned { value: "provisioning", span: step.span });
@@ -97,7 +107,7 @@ impl Resolver<'_> {
             self.needs_a_login(vm, &need, raw.is_some());
         }
 
-        let logs_in = !no_network && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
+        let logs_in = in_reach && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
         let private_key = match key {
             Some(key) => Some(key.path),
             None if raw.is_some() && vm.ssh.is_some() && written_key.is_none() => self.home_key(vm),
@@ -119,7 +129,8 @@ impl Resolver<'_> {
             Some(written) => self.public_keys(written)?,
             None => Vec::new(),
         };
-        if user_data.is_none() {
+        let more = self.seed_content(vm)?;
+        if user_data.is_none() || more.merges {
             authorized_keys.extend(public_half.filter(|key| !authorized_keys.contains(key)));
         }
         Some(CloudInitConfig {
@@ -127,17 +138,19 @@ impl Resolver<'_> {
             user: user.to_owned(),
             authorized_keys,
             user_data,
+            more,
         })
     }
 
     /// The user's own user-data replaces ours, and with it what only ours would say.
     fn user_data(&mut self, vm: &Vm, written: &Spanned<String>) -> Option<Secret> {
-        if let Some(key) = vm.cloud_init.as_ref().and_then(|seed| seed.ssh_key.as_ref()) {
+        let seed = vm.cloud_init.as_ref().filter(|seed| !seed.merges);
+        if let Some(key) = seed.and_then(|seed| seed.ssh_key.as_ref()) {
             self.tell(
                 Fault::warning("vmfile::unused", "`ssh-key` has no effect beside `user-data`")
                     .at(key.span, "not used")
                     .at(written.span, "passed on as it is")
-                    .help("write the key into the user-data, or leave `user-data` out"),
+                    .help("write the key into the user-data, or add `merge-keys=#true` to `user-data`"),
             );
         }
         self.read("user-data", written).map(Secret::new)

@@ -40,6 +40,7 @@ mod report;
 mod resolve;
 mod scan;
 mod secrets;
+mod seed;
 mod sensitive;
 mod shape;
 mod size;
@@ -56,7 +57,7 @@ pub use expand::Given;
 pub(crate) use files::content_digest;
 pub use format::format;
 pub use load::{
-    FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, discover, load, parse, project, removed, text,
+    FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, Pins, discover, load, parse, project, removed, text,
 };
 pub use report::{Place, Problem, Related, Report, Severity};
 pub use scan::MAX_BYTES;

@@ -44,17 +44,7 @@ impl Fields {
             .child("mode")
             .and_then(|node| self.leaf_text(node, &MODE))
             .and_then(|text| self.mode(&text));
-        let owner = parts.child("owner").and_then(|node| self.leaf_text(node, &OWNER)).filter(|text| {
-            let is_owner = is_owner(&text.value);
-            if !is_owner {
-                self.tell(
-                    Fault::error("vmfile::bad-name", format!("`{}` is no owner", shorten(&text.value)))
-                        .at(text.span, "not an owner")
-                        .help("write a user, or a user and a group: `owner \"www-data:www-data\"`"),
-                );
-            }
-            is_owner
-        });
+        let owner = self.owner(parts);
         let rerun =
             self.leaf_choice(parts, &RERUN, "word for `rerun`", &RERUNS).map_or(usual, |rerun| rerun.value);
         StepOptions {
@@ -67,8 +57,24 @@ impl Fields {
             user: parts.child("user").and_then(|node| self.user(node, &STEP_USER)).map(|user| user.value),
             timeout: timeout.map(|timeout| timeout.value),
             mode,
-            owner: owner.map(|owner| owner.value),
+            owner,
         }
+    }
+
+    /// The owner that a node names.
+    pub(super) fn owner(&mut self, parts: &Parts<'_>) -> Option<String> {
+        let owner = parts.child("owner").and_then(|node| self.leaf_text(node, &OWNER)).filter(|text| {
+            let is_owner = is_owner(&text.value);
+            if !is_owner {
+                self.tell(
+                    Fault::error("vmfile::bad-name", format!("`{}` is no owner", shorten(&text.value)))
+                        .at(text.span, "not an owner")
+                        .help("write a user, or a user and a group: `owner \"www-data:www-data\"`"),
+                );
+            }
+            is_owner
+        });
+        owner.map(|owner| owner.value)
     }
 
     /// Trying a step again is running it again after it did part of its work.
@@ -89,7 +95,7 @@ impl Fields {
         u8::try_from(retries.value).unwrap_or(0)
     }
 
-    fn mode(&mut self, text: &Spanned<String>) -> Option<u32> {
+    pub(super) fn mode(&mut self, text: &Spanned<String>) -> Option<u32> {
         let mode = mode(&text.value);
         if mode.is_none() {
             let message = format!("`{}` is no file mode", shorten(&text.value));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Secrets};
+use vmctl_providers::{BackendTag, Name, Secrets};
 
 use super::ast::Spanned;
 use super::fields::shorten;
@@ -21,6 +21,7 @@ use super::typed::{Action, File, Vm};
 use super::volume::vm_volumes;
 use super::{depend, lifecycle, readiness, renames};
 use crate::desired::{Desired, DesiredVm, Lifecycle, Power, TextFiles, Until, Volume};
+use crate::pins::{Lock, LockFile};
 
 const DEFAULT_VCPUS: u16 = 1;
 const DEFAULT_MEMORY_MIB: u64 = 1024;
@@ -33,6 +34,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) images: &'a dyn Images,
     /// Values that nothing printed or kept may show.
     pub(super) secrets: Secrets,
+    /// The file that pins images, unless it is not to be used.
+    pub(super) lock: Option<LockFile>,
 }
 
 /// Resolves as much as can be; the result is `None`, or not to be used, where an error is among the faults.
@@ -42,6 +45,9 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
         sources: around.sources,
         images: around.images,
         identified: HashMap::new(),
+        secrets: &around.secrets,
+        lock_file: around.lock,
+        locked: None,
         faults: Vec::new(),
     };
     let (dependencies, faults) = depend::resolve(file);
@@ -95,6 +101,10 @@ pub(super) struct Resolver<'a> {
     pub(super) images: &'a dyn Images,
     /// What each path was found to be; else the number of the fault that says why not.
     pub(super) identified: HashMap<PathBuf, Result<ImageIdentity, usize>>,
+    pub(super) secrets: &'a Secrets,
+    pub(super) lock_file: Option<LockFile>,
+    /// What the lock file says, once it was needed; else the number of the fault that says why it cannot be used.
+    pub(super) locked: Option<Result<Lock, usize>>,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -126,7 +136,7 @@ impl Resolver<'_> {
         let hardware = self.hardware(vm, backend);
         let shares = self.shares(vm);
         let media = self.media(vm);
-        let login = self.login(vm, networks == [NetworkConfig::None]);
+        let login = self.login(vm, &networks);
         let provision: Vec<_> =
             vm.provision.iter().enumerate().map(|(index, step)| self.step(index + 1, step)).collect();
         let provision: Option<Vec<_>> = provision.into_iter().collect();

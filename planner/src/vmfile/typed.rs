@@ -190,6 +190,27 @@ pub struct CloudInit {
     pub ssh_key: Option<Spanned<String>>,
     /// `user-data`: path of a file that is passed on as it is.
     pub user_data: Option<Spanned<String>>,
+    /// `merge-keys` of `user-data`.
+    pub merges: bool,
+    /// `packages`, in order.
+    pub packages: Vec<Spanned<String>>,
+    /// `write-file`, in order; one that cannot be read is absent.
+    pub files: Vec<WriteFile>,
+    /// `run`, in order.
+    pub commands: Vec<Spanned<String>>,
+}
+
+/// `write-file "…" { … }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteFile {
+    /// Its path in the guest; validated.
+    pub path: Spanned<String>,
+    /// `content`, or else the path of `source`.
+    pub content: Result<String, Spanned<String>>,
+    /// `mode`.
+    pub mode: Option<u32>,
+    /// `owner`; validated.
+    pub owner: Option<String>,
 }
 
 /// `ssh { … }`.

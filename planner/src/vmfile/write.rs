@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::{Forward, Name, NetworkConfig, Probe};
+use vmctl_providers::{Forward, Name, NetworkConfig, Probe, SeedFile};
 
 use super::duration;
 use super::grammar::{
@@ -252,7 +252,7 @@ impl Author<'_> {
     fn image(&mut self, image: &DesiredImage) -> Node {
         match image {
             DesiredImage::Local { source, .. } => self.path_leaf("image", source),
-            DesiredImage::Remote { url, sha256 } => {
+            DesiredImage::Remote { url, sha256, .. } => {
                 let node = self.leaf("image-url", url);
                 match sha256 {
                     Some(digest) => node.prop("sha256", word(digest.hex())),
@@ -276,8 +276,31 @@ impl Author<'_> {
             Node::new("cloud-init")
                 .with([self.leaf("hostname", &seed.hostname)])
                 .with(files.ssh_key.as_ref().map(|path| self.path_leaf("ssh-key", path)))
-                .with(files.user_data.as_ref().map(|path| self.path_leaf("user-data", path))),
+                .with(self.words("packages", &seed.more.packages))
+                .with(seed.more.files.iter().map(|file| self.written_file(file)).collect::<Vec<_>>())
+                .with(
+                    seed.more
+                        .commands
+                        .iter()
+                        .map(|command| self.leaf("run", command.text.expose()))
+                        .collect::<Vec<_>>(),
+                )
+                .with(files.user_data.as_ref().map(|path| {
+                    let node = self.path_leaf("user-data", path);
+                    if seed.more.merges {
+                        node.prop("merge-keys", Value::Word("#true".to_owned()))
+                    } else {
+                        node
+                    }
+                })),
         )
+    }
+
+    fn written_file(&mut self, file: &SeedFile) -> Node {
+        let node = Node::new("write-file").value(self.text(&file.path));
+        node.with([self.leaf("content", file.content.text.expose())])
+            .with(file.mode.map(|mode| Node::new("mode").value(word(format!("{mode:04o}")))))
+            .with(file.owner.as_ref().map(|owner| self.leaf("owner", owner)))
     }
 
     fn ready(&mut self, vm: &DesiredVm) -> Option<Node> {
@@ -332,10 +355,11 @@ fn network(network: &NetworkConfig) -> Node {
     let node = Node::new(NETWORK.name);
     match network {
         NetworkConfig::User => node.value(word("user")),
+        NetworkConfig::Isolated => node.value(word("user")).value(word("isolated")),
         NetworkConfig::None => node.value(word("none")),
         NetworkConfig::Tap { bridge } => node.value(word("tap")).prop("bridge", word(bridge)),
         NetworkConfig::Vnic { name } => node.value(word("vnic")).prop("name", word(name)),
-        NetworkConfig::Private { name, address } => {
+        NetworkConfig::Private { name, address, link: _ } => {
             let node = node.value(word("private")).prop("name", word(name));
             match address {
                 Some(address) => node.prop("address", word(address)),

@@ -16,7 +16,7 @@ use vmctl_planner::vmfile::{Given, LoadOptions, Report, format, load, parse};
 use crate::common::FakeImages;
 use crate::path;
 
-const PAGES: [&str; 2] = ["docs/vmfile.md", "README.md"];
+const PAGES: [&str; 3] = ["docs/vmfile.md", "docs/provisioning.md", "README.md"];
 
 /// Files that snippets name.
 const FILES: [&str; 13] = [

@@ -231,7 +231,13 @@ async fn renamed_machine_goes_on_and_its_old_name_is_free() {
     let seeded = |world: &World, vm: &str| {
         let hostname = name(vm).to_hostname();
         let user = "vm".to_owned();
-        let seed = CloudInitConfig { hostname, user, authorized_keys: Vec::new(), user_data: None };
+        let seed = CloudInitConfig {
+            hostname,
+            user,
+            authorized_keys: Vec::new(),
+            user_data: None,
+            more: Default::default(),
+        };
         DesiredVm { cloud_init: Some(seed), ..world.vm(vm) }
     };
     world.converge(Some(&desired([seeded(&world, "a")]))).await;

@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod downloads;
 mod drift;
 mod failures;
 mod lifecycle;
 mod properties;
+mod runs;
 mod secrets;
 mod sequences;
 mod unknown;

@@ -17,6 +17,7 @@ fn vm(world: &World, secret: &str) -> DesiredVm {
             user: "vm".to_owned(),
             authorized_keys: Vec::new(),
             user_data: None,
+            more: Default::default(),
         }),
         provision: vec![step(1, "one"), step(2, &format!("echo {secret}"))],
         checks: vec![Check { name: "it".to_owned(), probes: vec![Probe::Exec(format!("ask {secret}"))] }],

@@ -123,7 +123,7 @@ impl GuestAccess for NumbersHost {
         Ok(Verdict::Holds)
     }
 
-    async fn interfaces(&self, _: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+    async fn interfaces(&self, _vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
         Ok(None)
     }
 

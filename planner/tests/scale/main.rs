@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use uuid::Uuid;
-use vmctl_planner::apply::{Control, EventReceiver, Executor, Limits, Report, events};
+use vmctl_planner::apply::{CacheDownloads, Control, EventReceiver, Executor, Limits, Report, events};
 use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, ready_at_login};
 use vmctl_planner::{Inputs, Observed, Options, Plan};
-use vmctl_providers::image::ImageCache;
+use vmctl_providers::image::{FetchOptions, ImageCache};
 use vmctl_providers::{BackendTag, Name, SshConfig};
 use vmctl_state::{MemoryStore, Store};
 
@@ -22,7 +22,7 @@ use host::NumbersHost;
 /// Machines that come to 10,000 steps: each is prepared, started and awaited.
 const MACHINES: usize = 3_333;
 
-const LIMITS: Limits = Limits { steps: 10, boots: 4, images: 2 };
+const LIMITS: Limits = Limits { steps: 10, boots: 4, images: 2, downloads: 3, downloads_per_host: 2 };
 
 /// A state, a host, and an image for all machines.
 struct World {
@@ -78,7 +78,9 @@ impl World {
     async fn apply(&mut self, plan: &Plan) -> (Report, EventReceiver) {
         let (sender, receiver) = events();
         let host = Arc::clone(&self.host);
-        let executor = Executor::new(host, self.images.clone(), LIMITS, Control::default(), sender);
+        let images = self.images.clone();
+        let downloads = Arc::new(CacheDownloads::new(images.clone(), FetchOptions::default()));
+        let executor = Executor::new(host, images, downloads, LIMITS, Control::default(), sender);
         (executor.apply(plan, &mut self.store).await.unwrap(), receiver)
     }
 }

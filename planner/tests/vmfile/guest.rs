@@ -112,3 +112,48 @@ fn retries_are_for_steps_that_are_safe_to_run_again() {
         assert_eq!(codes, [code], "{options}");
     }
 }
+
+#[test]
+fn seed_has_packages_files_and_commands_of_all_layers() {
+    let site = Site::new(
+        "defaults { cloud-init { packages \"git\"; run \"first\"; }; }
+        vm \"a\" {
+            image \"disk.img\"
+            cloud-init {
+                packages \"nginx\" \"curl\"
+                write-file \"/etc/a\" { content \"x\\nruncmd: [y]\"; mode \"0600\"; owner \"www-data\"; }
+                write-file \"/etc/b\" { source \"motd\"; }
+                run \"second\"
+            }
+        }",
+    );
+    site.file("motd", "hello\n");
+    let more = site.only().cloud_init.unwrap().more;
+    assert_eq!(more.packages, ["git", "nginx", "curl"]);
+    let commands: Vec<_> = more.commands.iter().map(|command| command.text.expose()).collect();
+    assert_eq!(commands, ["first", "second"]);
+    assert_eq!((more.files[0].content.text.expose(), more.files[0].mode), ("x\nruncmd: [y]", Some(0o600)));
+    assert_eq!((&*more.files[1].path, more.files[1].content.text.expose()), ("/etc/b", "hello\n"));
+    for (inside, code) in [
+        ("write-file \"etc\" { content \"x\"; }", "vmfile::bad-value"),
+        ("write-file \"/etc/x\"", "vmfile::missing"),
+        ("write-file \"/etc/x\" { content \"x\"; source \"motd\"; }", "vmfile::contradiction"),
+        ("user-data \"motd\"; run \"x\"", "vmfile::contradiction"),
+        ("packages \"a\\nb\"", "vmfile::bad-value"),
+    ] {
+        let site = Site::new(&format!("vm \"a\" {{\n image \"disk.img\"\n cloud-init {{ {inside}; }}\n}}"));
+        site.file("motd", "hello\n");
+        assert_eq!(site.codes(), [code], "{inside}");
+    }
+}
+
+#[test]
+fn own_user_data_that_is_merged_is_entered_with_the_machines_own_key() {
+    let text = "vm \"web\" {\n image \"disk.img\"\n cloud-init { user-data \"seed.yaml\" merge-keys=#true; run \"x\"; }\n provision { inline \"true\"; }\n}";
+    let site = Site::new(text);
+    site.file("seed.yaml", "#cloud-config\n");
+    let vm = site.only();
+    assert_eq!(vm.ssh, Some(SshConfig { user: "vm".to_owned(), private_key: None }));
+    let seed = vm.cloud_init.unwrap();
+    assert!(seed.more.merges && seed.user_data.is_some() && seed.more.commands.len() == 1);
+}

@@ -8,7 +8,9 @@ use std::time::Duration;
 use vmctl_planner::desired::{
     Check, DesiredImage, DesiredVm, Power, READY_TIMEOUT, TextFiles, Until, ready_at_login,
 };
+use vmctl_planner::pins::{Pin, PinnedBy};
 use vmctl_planner::vmfile::{FILE_NAME, Severity};
+use vmctl_providers::image::Upstream;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, StepOptions};
 use vmctl_providers::{
     CloudInitConfig, Digest, Forward, NetworkConfig, Probe, Protocol, Readiness, Secret, SshConfig,
@@ -84,6 +86,7 @@ fn everything_that_can_be_written_arrives() {
             user: "deploy".to_owned(),
             authorized_keys: vec![],
             user_data: None,
+            more: Default::default(),
         }),
         ready: ready_at_login(Some(&SshConfig { user: "deploy".to_owned(), private_key: None })),
         ssh: Some(SshConfig { user: "deploy".to_owned(), private_key: None }),
@@ -140,6 +143,7 @@ fn a_seed_and_a_login_follow_from_the_blocks_that_are_there() {
         user: user.to_owned(),
         authorized_keys: vec![],
         user_data: None,
+        more: Default::default(),
     };
     let ssh = |user: &str| SshConfig { user: user.to_owned(), private_key: None };
     for (text, cloud_init, login) in [
@@ -282,8 +286,15 @@ fn an_image_has_the_digest_that_is_asked_for() {
     let vms = site.vms();
     let image = |vm: &str| vms[&name(vm)].image.clone().unwrap();
     assert_eq!(image("a"), image("b"));
+    let pin =
+        Pin { sha256: Digest::of("disk"), image: None, upstream: Upstream::default(), by: PinnedBy::Vmfile };
     assert_eq!(
         image("c"),
-        DesiredImage::Remote { url: "https://example.org/c".to_owned(), sha256: Some(Digest::of("disk")) }
+        DesiredImage::Remote {
+            url: "https://example.org/c".to_owned(),
+            name: None,
+            sha256: Some(Digest::of("disk")),
+            pin: Some(pin),
+        }
     );
 }

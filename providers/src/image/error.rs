@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::header::HeaderError;
+use super::remote::FetchError;
 use crate::error::ErrorKind;
 
 /// Why a file cannot serve as a disk image.
@@ -47,6 +48,24 @@ pub enum ImageError {
         /// What is wrong with it.
         problem: HeaderError,
     },
+    /// The image could not be fetched.
+    #[error("cannot fetch `{url}`")]
+    Fetch {
+        /// Where from, without login and query.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<FetchError>,
+    },
+    /// The file is packed, or of another program, and cannot be made an image.
+    #[error("`{path}` cannot be made a disk image", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<FetchError>,
+    },
     /// It is not what it was when it was identified.
     #[error("`{path}` changed while it was in use", path = path.display())]
     Changed {
@@ -61,6 +80,7 @@ impl ImageError {
         match self {
             Self::Io { .. } | Self::NotAFile { .. } | Self::Refused { .. } => ErrorKind::InvalidInput,
             Self::Changed { .. } => ErrorKind::InUse,
+            Self::Fetch { source, .. } | Self::Unusable { source, .. } => source.kind(),
             Self::Cache { .. } => ErrorKind::Host,
         }
     }
@@ -78,6 +98,7 @@ impl ImageError {
             Self::Cache { .. } => "the data folder must be writable; --data-dir chooses another one",
             Self::NotAFile { .. } => "name the image file itself",
             Self::Refused { problem, .. } => problem.help(),
+            Self::Fetch { source, .. } | Self::Unusable { source, .. } => return source.help(),
             Self::Changed { .. } => "run vmctl again when nothing writes to the image any more",
         };
         Some(text.to_owned())

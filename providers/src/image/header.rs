@@ -5,7 +5,8 @@
 //!
 //! The qcow2 format: <https://www.qemu.org/docs/master/interop/qcow2.html>.
 
-use crate::spec::ImageFormat;
+use super::ImageIdentity;
+use crate::spec::{Digest, ImageFormat};
 
 /// How many bytes of a file [`parse`] wants to see: the largest qcow2 cluster, which holds all of the header.
 pub const HEAD: usize = 1 << MAX_CLUSTER_BITS;
@@ -30,6 +31,13 @@ pub struct Header {
     pub format: ImageFormat,
     /// Size of the disk that the guest sees, in bytes.
     pub virtual_size: u64,
+}
+
+impl Header {
+    /// The identity of a file whose bytes have this digest.
+    pub(super) fn identity(self, digest: Digest) -> ImageIdentity {
+        ImageIdentity { digest, format: self.format, virtual_size: self.virtual_size }
+    }
 }
 
 /// Why a file is no image that may be used.

@@ -194,7 +194,9 @@ impl QemuBackend {
             state => return Err(Error::InvalidState { action: "resume", state }),
         }
         failpoint!("resume.qemu.unpaused", &vm.work_dir);
-        self.handle_of_live(vm, &process, &mut monitor).await
+        let handle = self.handle_of_live(vm, &process, &mut monitor).await?;
+        self.tell_names(&handle).await?;
+        Ok(handle)
     }
 
     async fn awake(&self, vm: &VmHandle, action: &'static str) -> Result<(Process, VmState, Monitor)> {

@@ -78,7 +78,8 @@ fn beyond_its_kind(machine: &Machine) -> Option<String> {
 fn check_networks(machine: &Machine) -> Result<()> {
     for nic in &machine.nics {
         match nic.network {
-            NetworkConfig::User | NetworkConfig::None => {}
+            NetworkConfig::User | NetworkConfig::Isolated | NetworkConfig::None => {}
+            NetworkConfig::Private { link: Some(_), .. } => {}
             NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
                 return Err(unsupported(&nic.network));
             }

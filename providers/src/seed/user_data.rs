@@ -4,18 +4,70 @@ use serde::Serialize;
 
 use super::{SeedError, yaml};
 use crate::keys::KeyPair;
-use crate::spec::CloudInitConfig;
+use crate::spec::{CloudInitConfig, Nic};
 
-/// The part of cloud-config that logging in needs.
+/// What of cloud-config ours says.
 #[derive(Serialize)]
 struct CloudConfig<'a> {
+    #[serde(flatten)]
+    host: Option<Host<'a>>,
+    users: Vec<Login<'a>>,
+    ssh_keys: HostKeys<'a>,
+    updates: Updates,
+    /// cloud-init keeps its hands off the other lines of `/etc/hosts`, among which are those that vmctl writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manage_etc_hosts: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    packages: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    write_files: Vec<WrittenFile<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runcmd: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merge_how: Option<&'static str>,
+}
+
+/// What is said of the host as a whole where nobody else does.
+#[derive(Serialize)]
+struct Host<'a> {
     hostname: &'a str,
     preserve_hostname: bool,
     ssh_pwauth: bool,
     disable_root: bool,
-    users: [User<'a>; 1],
-    ssh_keys: HostKeys<'a>,
 }
+
+/// A machine may get other cards later: `network-config` is looked at on every boot.
+#[derive(Serialize)]
+struct Updates {
+    network: When,
+}
+
+#[derive(Serialize)]
+struct When {
+    when: [&'static str; 2],
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Login<'a> {
+    /// The user that the image brings.
+    Default(&'static str),
+    Ours(User<'a>),
+}
+
+#[derive(Serialize)]
+struct WrittenFile<'a> {
+    path: &'a str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
+}
+
+/// How cloud-init joins ours with the user's own part, which comes first: lists grow, and what that part says stands
+/// (cloud-init's documentation, "Merging user data sections").
+const MERGE: &str = "dict(no_replace,recurse_list)+list(append)+str()";
 
 #[derive(Serialize)]
 struct User<'a> {
@@ -37,24 +89,39 @@ struct HostKeys<'a> {
 /// The text of our cloud-config.
 pub(super) fn cloud_config(
     config: &CloudInitConfig,
+    nics: &[Nic],
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<String, SeedError> {
     let given = config.authorized_keys.iter().map(String::as_str);
+    let login = Login::Ours(User {
+        name: &config.user,
+        groups: "sudo",
+        shell: "/bin/bash",
+        sudo: "ALL=(ALL) NOPASSWD:ALL",
+        lock_passwd: true,
+        ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
+    });
+    let more = &config.more;
+    let is_part = config.user_data.is_some() && more.merges;
+    let host_wide =
+        Host { hostname: &config.hostname, preserve_hostname: false, ssh_pwauth: false, disable_root: true };
+    let files = more.files.iter().map(|file| WrittenFile {
+        path: &file.path,
+        content: file.content.text.expose(),
+        permissions: file.mode.map(|mode| format!("{mode:04o}")),
+        owner: file.owner.as_deref(),
+    });
     let content = CloudConfig {
-        hostname: &config.hostname,
-        preserve_hostname: false,
-        ssh_pwauth: false,
-        disable_root: true,
-        users: [User {
-            name: &config.user,
-            groups: "sudo",
-            shell: "/bin/bash",
-            sudo: "ALL=(ALL) NOPASSWD:ALL",
-            lock_passwd: true,
-            ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
-        }],
+        host: (!is_part).then_some(host_wide),
+        users: is_part.then_some(Login::Default("default")).into_iter().chain([login]).collect(),
         ssh_keys: HostKeys { ed25519_private: host.private.expose(), ed25519_public: &host.public },
+        updates: Updates { network: When { when: ["boot-new-instance", "boot"] } },
+        manage_etc_hosts: nics.iter().any(Nic::is_private).then_some("localhost"),
+        packages: &more.packages,
+        write_files: files.collect(),
+        runcmd: more.commands.iter().map(|command| command.text.expose()).collect(),
+        merge_how: is_part.then_some(MERGE),
     };
     Ok(format!("#cloud-config\n{}", yaml("cloud-config", &content)?))
 }

@@ -211,6 +211,7 @@ pub(crate) fn with_login(mut spec: VmSpec) -> VmSpec {
         user: "admin".to_owned(),
         authorized_keys: Vec::new(),
         user_data: None,
+        more: Default::default(),
     });
     spec.ssh = Some(SshConfig { user: "admin".to_owned(), private_key: None });
     spec

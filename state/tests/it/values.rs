@@ -48,6 +48,7 @@ pub(crate) fn record(name: &str, spec: Value) -> Record {
         ready: true,
         taint: None,
         provisioned: Vec::new(),
+        ran_once: Vec::new(),
         interrupted: None,
         provision_failed: None,
         created: Timestamp::UNIX_EPOCH,

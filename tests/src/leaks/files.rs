@@ -93,7 +93,8 @@ fn is_cached(parts: &[&str]) -> bool {
         stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     match parts {
-        [] | [".identities"] => true,
+        [] | [".identities" | ".fetched" | ".downloads"] => true,
+        [".fetched", fetched] => is_digest(fetched.strip_prefix("url-").unwrap_or(fetched)),
         [image] | [".identities", image] => is_digest(image),
         _ => false,
     }

@@ -89,6 +89,42 @@ fn disks_are_lost_only_where_that_was_said() {
 }
 
 #[test]
+fn steps_run_by_name_by_force_and_not_at_all() {
+    let world = World::new(0);
+    world.blank_image();
+    world.vmfile(
+        "defaults { backend \"noop\"; image \"blank.qcow2\"; ssh }
+vm \"db\" { provision { inline \"a\" }; provision { script \"seed.sh\"; run \"once\" }; provision { inline \"c\"; run \"always\" } }
+vm \"web\" { depends-on \"db\"; provision { inline \"d\" } }",
+    );
+    world.write("seed.sh", "b\n");
+    let steps = |arguments: &[&str]| {
+        let run = world.vmctl(&[arguments, &["--json"]].concat()).expect(0);
+        let events = run.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let ended = events.filter(|event| event["event"] == "done" && event["kind"] == "provision");
+        ended
+            .map(|event| format!("{} {}", event["address"].as_str().unwrap(), event["number"]))
+            .collect::<Vec<_>>()
+    };
+    world.vmctl(&["provision"]).expect(1).says("no machine was made yet");
+    assert_eq!(steps(&["up", "--no-provision"]), [""; 0]);
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(2).says("has not succeeded yet");
+    world.vmctl(&["plan", "--no-provision", "--detailed-exitcode"]).expect(0).says("(--no-provision)");
+    assert_eq!(steps(&["provision"]), ["vm.db 1", "vm.db 2", "vm.db 3", "vm.web 1"]);
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(2).says("runs with every apply");
+    assert_eq!(steps(&["up"]), ["vm.db 3"]);
+    world.write("seed.sh", "other\n");
+    assert_eq!(steps(&["provision", "--name", "db", "--force"]), ["vm.db 1", "vm.db 3"]);
+    assert_eq!(steps(&["provision", "--step", "seed.sh", "--force"]), ["vm.db 2"]);
+    assert_eq!(steps(&["provision", "web", "--step", "1"]), [""; 0]);
+    world.vmctl(&["provision", "web", "--step", "2"]).expect(1).says("`2`").says("1 (`inline`) of web");
+    world.vmctl(&["stop", "web"]).expect(0);
+    world.vmctl(&["provision"]).expect(1).says("vm.web: it does not run; `vmctl up` starts it");
+    assert_eq!(steps(&["reload", "db", "--no-provision", "--yes"]), [""; 0]);
+    world.vmctl(&["down", "--destroy"]).expect(0);
+}
+
+#[test]
 fn guest_that_ignores_the_power_button_is_ended_after_the_timeout_that_was_given() {
     let world = World::new(1);
     world.blank_image();

@@ -1,8 +1,10 @@
 //! Provisioning that fails, and how it goes on.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::Duration;
 
-use vmctl_tests::{World, leaks};
+use vmctl_tests::{World, leaks, process};
 
 /// Three steps; each leaves a line in `ran`. The second one ends with `status`.
 fn vmfile(world: &World, status: u8) {
@@ -49,9 +51,21 @@ fn failed_provisioning_keeps_the_machine_and_goes_on_there() {
     assert_eq!(world.exec("one", "cat ran"), "first\nsecond\nsecond\nsecond\nthird\n");
     assert_eq!(world.vm("after")["state"], "running");
 
+    // One step again, by its name, and the others stay done.
+    world.vmctl(&["provision", "one", "--step", "second.sh", "--force", "--yes"]).expect(0).says("> vm.one");
+    assert_eq!(world.exec("one", "tail -n 2 ran"), "third\nsecond\n");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+
     let held = leaks::held(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
     leaks::check(&world, &held);
+}
+
+/// The most memory that a process had so far, in KiB.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// One guest with a second user, whose steps use every option.
@@ -61,6 +75,10 @@ vm "box" {
     image "TINY"
     memory 192
     ssh { user "vm" }
+    cloud-init {
+        write-file "/etc/seeded.conf" { content "a: 'b'\n- c\nruncmd: [x]\n"; mode "0640"; owner "vm:vm" }
+        run "echo it is $(id -u): 'yes' > /var/seeded"
+    }
     provision "shell" { script "add-user.sh"; user "root" }
     provision "shell" {
         inline "printf '%s|' \"$GREETING\" \"$TOKEN\" \"$(id -un)\" \"$HOME\" \"$PWD\" > /home/app/said"
@@ -103,6 +121,11 @@ chown app:app /home/app
     let ended = world.vmctl(&["apply", "--yes"]).expect(5);
     let ended = ended.says("step 6").says("timeout after 2s");
     assert!(!ended.text().contains("s3cret"), "{}", ended.text());
+    assert_eq!(world.exec("box", "cat /etc/seeded.conf"), "a: 'b'\n- c\nruncmd: [x]\n");
+    assert_eq!(
+        world.exec("box", "stat -c '%a %U' /etc/seeded.conf; cat /var/seeded"),
+        "640 vm\nit is 0: yes\n"
+    );
     let said = world.exec("box", "sudo cat /home/app/said");
     assert_eq!(said, "it's\n\"two\" lines; $(date) `id`|s3cret-token-value|app|/home/app|/home/app|");
     assert_eq!(world.exec("box", "stat -c '%a %U %G' /etc/app.conf"), "640 app app\n");
@@ -122,6 +145,26 @@ chown app:app /home/app
     world.vmctl(&["apply", "--yes"]).expect(0);
     assert_eq!(world.exec("box", "cat mine/more"), "new\n");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0);
+
+    // A guest that floods costs no memory, its log is capped, and the end of it is shown all the same.
+    world.vmfile(&more.replace(
+        "echo done",
+        "head -c 100000000 /dev/zero | tr '\\\\0' x; echo; echo 'the flood is over'; exit 7",
+    ));
+    let mut command = world.command(&["apply", "--yes"]);
+    let flooded = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut flooded = flooded.expect("vmctl starts");
+    let mut peak = 0;
+    while !process::await_end(flooded.id(), Duration::from_millis(20)) {
+        peak = peak.max(peak_memory(flooded.id()).unwrap_or(0));
+    }
+    let ended = flooded.wait().expect("a child can be waited for");
+    assert_eq!(ended.code(), Some(5));
+    assert!((1..128 << 10).contains(&peak), "{peak} KiB for a flood of 100 MB");
+    let log = world.vmctl(&["log", "box", "--provision", "-n", "3"]).expect(0);
+    log.says("bytes dropped, this log is full").says("ended with exit code 7");
+    let log = world.data().join("projects/shop/vms/box/provision.log");
+    assert!(std::fs::metadata(log).expect("a log").len() < 65 << 20);
 
     // A user that there is not is told, and nothing runs as somebody else.
     world.vmfile(

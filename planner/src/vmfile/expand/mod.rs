@@ -32,6 +32,8 @@ pub struct Given {
     pub saved: BTreeMap<String, String>,
     /// The environment, as far as it is text.
     pub environment: BTreeMap<String, String>,
+    /// What the lock file is good for.
+    pub pins: crate::vmfile::Pins,
 }
 
 /// A VMFile with nothing left to substitute.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::misplaced::{in_check, in_lifecycle};
-use super::{Args, Layers, Shape, TCP_PORT, Type, words};
+use super::{Args, Layers, Prop, Shape, TCP_PORT, Type, words};
 use vmctl_providers::provision::Rerun;
 
 use crate::desired::Run;
@@ -15,7 +15,7 @@ pub(in super::super) static CLOUD_INIT: Shape = Shape {
     default: "see [logins](#logins)",
     ..Shape::branch(
         "cloud-init",
-        &[&HOSTNAME, &SSH_KEY, &USER_DATA],
+        &[&HOSTNAME, &SSH_KEY, &PACKAGES, &WRITE_FILE, &SEED_RUN, &USER_DATA],
         "`cloud-init { hostname \"web\" }`",
         "What the guest is told at its [first boot](#logins)",
     )
@@ -33,8 +33,58 @@ pub(in super::super) static SSH_KEY: Shape = Shape {
         "A file of public keys that may log in too, besides vmctl's",
     )
 };
+pub(in super::super) static PACKAGES: Shape = Shape {
+    args: Args::Many(Type::Text),
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "packages",
+        Type::Text,
+        "`packages \"nginx\" \"git\"`",
+        "Packages that the guest installs at its first boot",
+    )
+};
+pub(in super::super) static WRITE_FILE: Shape = Shape {
+    block: &[&FILE_CONTENT, &FILE_SOURCE, &MODE, &OWNER],
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "write-file",
+        Type::Text,
+        "`write-file \"/etc/motd\" { content \"hello\\n\" }`",
+        "A file that cloud-init writes before anything of the block runs: its absolute path in the guest. Without an `owner` it is root's, without a `mode` it has 0644",
+    )
+};
+pub(in super::super) static FILE_CONTENT: Shape = Shape {
+    default: "this or `source` is required",
+    ..Shape::leaf("content", Type::Scalar, "`content \"hello\\n\"`", "What is in the file")
+};
+pub(in super::super) static FILE_SOURCE: Shape = Shape {
+    default: "this or `content` is required",
+    ..Shape::leaf("source", Type::Path, "`source \"motd\"`", "A text file of the host that is copied")
+};
+pub(in super::super) static SEED_RUN: Shape = Shape {
+    repeats: true,
+    layers: Layers::Added,
+    default: "none",
+    ..Shape::leaf(
+        "run",
+        Type::Text,
+        "`run \"systemctl enable --now nginx\"`",
+        "A command for the guest's shell, run as root at the end of the first boot, in the order of the text (cloud-init's `runcmd`)",
+    )
+};
+pub(in super::super) static MERGE_KEYS: Prop = Prop::new(
+    "merge-keys",
+    Type::Truth,
+    "`#false`",
+    "`#true`: the login's key and the guest's host key, and what else the block says, go beside it as a part of one MIME document",
+);
 pub(in super::super) static USER_DATA: Shape = Shape {
     default: "vmctl's",
+    props: std::slice::from_ref(&MERGE_KEYS),
     ..Shape::leaf(
         "user-data",
         Type::Path,
