@@ -53,7 +53,7 @@ const PLANNED_ONLY: &str = "\
 network \"lan\" { subnet \"10.77.0.0/24\" }
 volume \"data\" size=\"1.5G\"
 vm \"planned\" {
-    kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; accel \"tcg\"; qemu-arg \"-S\"
+    kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; vnc \"tcp\" port=5999; accel \"tcg\"; qemu-arg \"-S\"
     disk \"1.5G\"; volume \"data\"; share \".\" \"/mnt\" readonly; media \"setup.sh\"
     network \"private\" name=\"lan\" address=\"10.77.0.2\"; network \"private\" name=\"wan\"; network \"tap\"
 }
@@ -174,8 +174,8 @@ pub(super) fn drifted() -> World {
     edit(&world, "forward-extra", |machine| {
         machine["machine"]["nics"][0]["forwards"][0]["guest_port"] = json!(81);
     });
-    let damage =
-        ["disk-missing", "seed-missing", "folder-missing"].map(|kind| json!({ "kind": kind, "path": "/x" }));
+    let damage = ["disk-missing", "seed-missing", "firmware-missing", "folder-missing"]
+        .map(|kind| json!({ "kind": kind, "path": "/x" }));
     edit(&world, "files", |machine| machine["damage"] = json!(damage));
     edit(&world, "foreign", |machine| {
         machine["damage"] = json!([
