@@ -7,6 +7,8 @@ FUZZ   := $(abspath .cache/fuzz)
 SECONDS ?= 60
 DEMO   := examples/two-tier
 VMCTL  := $(TARGET)/debug/vmctl
+# A whole Debian can only be installed by root.
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup images images-debian build demo demo-down check test bench fuzz install clean
@@ -21,9 +23,9 @@ images: setup ## build the tiny guest's images into .cache/images
 	@tests/images/build-tiny-guest "$(IMAGES)"
 	@tests/images/build-tiny-guest "$(IMAGES)/generic" --kernel generic
 
-images-debian: ## build a Debian 12 cloud image too (root, a few minutes)
+images-debian: ## build a Debian 12 cloud image (root, two minutes)
 	@tests/setup --debian
-	@tests/images/build-debian-cloud "$(IMAGES)"
+	@$(SUDO) tests/images/build-debian-cloud "$(IMAGES)"
 
 build: setup ## build vmctl
 	cargo build --locked --package vmctl
@@ -39,7 +41,7 @@ check: setup ## formatting and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package vmctl --features failpoints --bin vmctl-failpoints -- -D warnings
 
-test: setup images check ## everything: lints, unit tests, end-to-end tests with real guests
+test: images images-debian check ## everything: lints, unit tests, end-to-end tests with real guests
 	cargo build --locked --package vmctl
 	cargo build --locked --package vmctl --features failpoints --bin vmctl-failpoints
 	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_FAILPOINTS_BIN="$(abspath $(VMCTL)-failpoints)" \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vmctl_providers::{Forward, Inspection, Name, NetworkConfig, Nic, VmHandle, VmState};
+use vmctl_providers::{Forward, Inspection, Name, Nic, VmHandle, VmState};
 use vmctl_state::{Phase, Record};
 
 use crate::drift::{drift, match_forwards};
@@ -74,7 +74,7 @@ fn accept(record: &Record, seen: &Inspection) -> Result<Option<Record>, RecordEr
 /// Forwards of the kernel's choice stay so; one that somebody added is remembered with its port. The one to sshd comes
 /// with the login and is not among those asked for.
 fn accept_forwards(spec: &mut RecordedVm, handle: &mut VmHandle, bound: &[Forward]) {
-    let user = |nic: &&mut Nic| nic.network == NetworkConfig::User;
+    let user = |nic: &&mut Nic| nic.network.is_user();
     let Some(nic) = handle.machine.nics.iter_mut().find(user) else { return };
     let matched = match_forwards(&nic.forwards, bound);
     spec.forwards.retain(|forward| !matched.missing.contains(forward));

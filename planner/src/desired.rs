@@ -97,7 +97,20 @@ pub struct Subnet {
     pub prefix: u8,
 }
 
+/// The addresses of every user network, which QEMU gives out.
+pub const USER_NETWORK: Subnet = Subnet { network: Ipv4Addr::new(10, 0, 2, 0), prefix: 24 };
+
 impl Subnet {
+    /// Whether a machine can have `address` in it.
+    pub fn is_for_machine(self, address: Ipv4Addr) -> bool {
+        self.contains(address) && address != self.first() && address != self.broadcast()
+    }
+
+    /// How many machines it has addresses for.
+    pub fn machines(self) -> u64 {
+        u64::from(u32::from(self.broadcast()) - u32::from(self.first())).saturating_sub(1)
+    }
+
     /// Whether `address` is in it.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         let head = |address: Ipv4Addr| u32::from(address) & self.mask();

@@ -3,6 +3,7 @@
 //! `docs/planning-behaviors.md` and the field reference are made from it.
 
 use serde_json::Value;
+use vmctl_providers::{NetworkConfig, Peer};
 
 use crate::desired::InputFile;
 use crate::recorded::{RecordedCloudInit, RecordedVm};
@@ -246,9 +247,17 @@ pub const FIELDS: &[Field] = &[
         name: "network",
         unit: "",
         needs: Needs::Always(Class::Restart),
-        effect: "the guest boots with other network cards",
-        value: |vm| json(&vm.networks),
+        effect: "the guest boots with other network cards, or with another address on one of them; an address that nobody wrote is chosen once and kept",
+        value: |vm| json(&vm.networks.iter().map(network_words).collect::<Vec<_>>()),
         keep: |vm, old| vm.networks.clone_from(&old.networks),
+    },
+    Field {
+        name: "network.names",
+        unit: "",
+        needs: Needs::Always(Class::InPlace),
+        effect: "the guest learns which machines are in its private networks, and their addresses, while it runs",
+        value: |vm| list(&peers(vm).map(ToString::to_string).collect::<Vec<_>>()),
+        keep: keep_peers,
     },
     Field {
         name: "forward",
@@ -407,6 +416,34 @@ fn kernel_words(kernel: &crate::desired::Kernel) -> Value {
 fn volume_text(volume: &crate::desired::VmVolume) -> String {
     let protected = if volume.prevent_destroy { ", prevent-destroy" } else { "" };
     format!("{} ({}{protected})", volume.name, crate::admission::size(volume.size_bytes))
+}
+
+/// A network card as it is compared and shown: without the group that carries it and the machines that are in it.
+fn network_words(network: &NetworkConfig) -> Value {
+    let mut words = json(network);
+    if let (Some(link), Value::Object(entries)) = (network.link(), &mut words) {
+        entries.remove("link");
+        entries.insert("prefix".to_owned(), Value::from(link.prefix));
+    }
+    words
+}
+
+fn peers(vm: &RecordedVm) -> impl Iterator<Item = &Peer> {
+    vm.networks.iter().filter_map(NetworkConfig::link).flat_map(|link| &link.peers)
+}
+
+/// Each network of the first machine has the machines that the second one knows in it.
+fn keep_peers(vm: &mut RecordedVm, old: &RecordedVm) {
+    for card in &mut vm.networks {
+        let NetworkConfig::Private { name, link: Some(link), .. } = card else { continue };
+        let known = old.networks.iter().find_map(|card| match card {
+            NetworkConfig::Private { name: other, link, .. } if other == name => link.as_ref(),
+            _ => None,
+        });
+        if let Some(known) = known {
+            link.peers.clone_from(&known.peers);
+        }
+    }
 }
 
 /// A share as shown: `/home/me/src -> /mnt/src, read only`.

@@ -29,6 +29,7 @@ mod obstacles;
 pub mod outputs;
 pub mod picture;
 pub mod plan;
+mod private;
 pub mod recorded;
 pub mod resolved;
 pub mod saved;

@@ -40,11 +40,6 @@ pub const NOT_YET: &[NotYet] = &[
         },
     },
     NotYet {
-        nodes: &["vm/network", "network"],
-        what: "a private network",
-        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Private { .. })),
-    },
-    NotYet {
         nodes: &["vm/network"],
         what: "a tap network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Tap { .. })),
@@ -54,7 +49,6 @@ pub const NOT_YET: &[NotYet] = &[
         what: "a vnic network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
     },
-    NotYet { nodes: &["vm/network"], what: "several networks", is_asked_by: |vm| vm.networks.len() > 1 },
     NotYet {
         nodes: &["vm/provision/run"],
         what: "`run` of a step",

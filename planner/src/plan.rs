@@ -1,5 +1,6 @@
 //! A plan: every decision, the steps that carry them out, and what each step needs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +17,11 @@ use crate::admission::Shortage;
 use crate::change::{Accepts, Action, Change, LeftAlone, Refusal};
 use crate::checks::CheckResult;
 use crate::decisions::Decisions;
-use crate::desired::{Desired, DesiredImage, InputFile};
+use crate::desired::{Desired, DesiredImage, InputFile, Subnet};
 use crate::graph::{CycleError, StepGraph, StepId};
 use crate::moves::{moved, moved_sights, moves, renamed};
 use crate::observed::{Looked, Observed};
+use crate::private::laid_out;
 use crate::recorded::RecordError;
 use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, scope};
 use crate::step::StepKind;
@@ -142,6 +144,20 @@ pub enum PlanError {
         /// The size that it has, in words.
         least: String,
     },
+    /// No subnet is left that could be chosen.
+    #[error("no free subnet is found for the network `{name}`")]
+    NoSubnet {
+        /// The network.
+        name: Name,
+    },
+    /// A network has no address left.
+    #[error("the network `{name}` has no address left in {subnet}")]
+    NetworkFull {
+        /// The network.
+        name: Name,
+        /// Its addresses.
+        subnet: Subnet,
+    },
     /// A machine cannot get the name of another.
     #[error("`{from}` cannot be moved to `{to}`: both are recorded")]
     MoveOntoExisting {
@@ -194,7 +210,17 @@ impl Plan {
         let observed = moved_sights(inputs.observed, &moves);
         let options = renamed(inputs.options, &moves);
         let scope = scope(&options, inputs.desired, &recorded)?;
-        let inputs = Inputs { recorded: &recorded, observed: &observed, options: &options, ..inputs };
+        let desired = match inputs.desired {
+            Some(desired) if options.mode == Mode::Normal => Some(laid_out(desired, &recorded)?),
+            desired => desired.map(Cow::Borrowed),
+        };
+        let inputs = Inputs {
+            desired: desired.as_deref(),
+            recorded: &recorded,
+            observed: &observed,
+            options: &options,
+            ..inputs
+        };
         moves.retain(|to, _| scope.as_ref().is_none_or(|scope| scope.contains(to.name())));
         let holders = Holders::new(inputs)?;
         let mut decisions = Decisions::new(inputs, scope.as_ref(), &moves)?;

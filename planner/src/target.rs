@@ -61,11 +61,26 @@ fn is_only_remembered(change: &Change) -> bool {
         && change.fields.iter().all(|field| field.class == Some(Class::RecordOnly))
 }
 
-/// The hardware address of an instance's card: QEMU's prefix, then bytes that follow from the instance.
-fn mac(instance: InstanceId, card: usize) -> MacAddr {
+/// The hardware address of an instance's card on `network`, which stays whatever other cards come and go: it follows
+/// from the instance, and from what the card is connected to.
+///
+/// A user network has no other card, so that QEMU's prefix and three bytes do. Where many cards meet, four bytes of
+/// a locally administered address make it unlikely enough that two are the same. `nth` counts cards on one bridge.
+fn mac(instance: InstanceId, network: &NetworkConfig, nth: usize) -> MacAddr {
     let mut hash = Sha256::new();
     hash.update(instance.0.as_bytes());
-    hash.update(card.to_be_bytes());
+    hash.update(nth.to_be_bytes());
+    if let Some((kind, name)) = match network {
+        NetworkConfig::User | NetworkConfig::Isolated | NetworkConfig::None => None,
+        NetworkConfig::Private { name, .. } => Some(("private", name.as_str())),
+        NetworkConfig::Tap { bridge } => Some(("tap", bridge.as_str())),
+        NetworkConfig::Vnic { name } => Some(("vnic", name.as_str())),
+    } {
+        hash.update(kind);
+        hash.update(name);
+        let tail = hash.finalize();
+        return MacAddr([0x52, 0x54, tail[0], tail[1], tail[2], tail[3]]);
+    }
     let tail = hash.finalize();
     MacAddr([0x52, 0x54, 0x00, tail[0], tail[1], tail[2]])
 }
@@ -83,16 +98,14 @@ fn spec(
     if after.ssh.is_some() {
         forwards.insert(0, Forward::SSH);
     }
-    let cards = after.networks.iter().filter(|network| **network != NetworkConfig::None).enumerate();
+    let cards: Vec<_> = after.networks.iter().filter(|network| **network != NetworkConfig::None).collect();
     let nics = cards
-        .map(|(card, network)| Nic {
-            mac: mac(instance, card),
-            network: network.clone(),
-            forwards: if *network == NetworkConfig::User {
-                std::mem::take(&mut forwards)
-            } else {
-                Vec::new()
-            },
+        .iter()
+        .enumerate()
+        .map(|(index, network)| Nic {
+            mac: mac(instance, network, cards[..index].iter().filter(|other| *other == network).count()),
+            network: (*network).clone(),
+            forwards: if network.is_user() { std::mem::take(&mut forwards) } else { Vec::new() },
         })
         .collect();
     let image = after.image.as_ref().map(|image| images.cached(image));

@@ -267,6 +267,14 @@ pub enum Error {
         /// Whether it said so before the time was up.
         in_time: bool,
     },
+    /// The guest did not take note of the machines of its private networks.
+    #[error("the guest cannot note the names of the machines of its networks in `/etc/hosts`: {said}")]
+    Names {
+        /// What it said.
+        said: String,
+        /// Whether it said so before the time was up.
+        in_time: bool,
+    },
     /// cloud-init ended with a failure in the guest.
     #[error("cloud-init failed in the guest: {report}")]
     CloudInit {
@@ -363,10 +371,12 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
-            Self::Mount { in_time: false, .. } => ErrorKind::Timeout,
-            Self::Mount { .. } | Self::CloudInit { .. } | Self::Provision { .. } | Self::Scripted(_) => {
-                ErrorKind::Guest
-            }
+            Self::Mount { in_time: false, .. } | Self::Names { in_time: false, .. } => ErrorKind::Timeout,
+            Self::Names { .. }
+            | Self::Mount { .. }
+            | Self::CloudInit { .. }
+            | Self::Provision { .. }
+            | Self::Scripted(_) => ErrorKind::Guest,
         }
     }
 
@@ -402,6 +412,11 @@ impl Error {
             Self::Mount { .. } => Some(
                 "it needs the 9p file system in the guest's kernel (Debian's `cloud` kernel has none, the one of \
                  `linux-image-amd64` has) and a login as root or with a sudo that asks for no password"
+                    .to_owned(),
+            ),
+            Self::Names { .. } => Some(
+                "it needs a login as root or with a sudo that asks for no password, and a file system that can be \
+                 written to"
                     .to_owned(),
             ),
             Self::CloudInit { .. } => Some(

@@ -48,7 +48,7 @@ pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware, ImageFormat,
-    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Protocol, Runtime, Secret, Share,
-    SshConfig, VmHandle, VmSpec, VmState, Volume,
+    InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Peer, PrivateLink, Protocol,
+    Runtime, Secret, Share, SshConfig, VmHandle, VmSpec, VmState, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};

@@ -16,7 +16,7 @@ mod storage;
 
 pub use hardware::{AccelChoice, Firmware, Hardware, InputFile, Kernel};
 pub use machine::Machine;
-pub use network::{Forward, MacAddr, NetworkConfig, Nic, Protocol};
+pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
 pub use storage::{Share, Volume};
 
 /// Names a backend.

@@ -40,7 +40,7 @@ impl Guest {
             user_data: None,
         };
         let id = InstanceId(uuid::Uuid::from_u128(7));
-        let seed = seed::volume(id, &config, &user, &host).unwrap();
+        let seed = seed::volume(id, &config, &[], &user, &host).unwrap();
         let target = target(folder.path(), &user, &host);
         std::fs::write(folder.path().join("seed.img"), seed).unwrap();
         let qemu = spawn(&images, folder.path());

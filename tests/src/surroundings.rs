@@ -63,10 +63,15 @@ pub fn generic_image() -> PathBuf {
     image("generic/tiny.qcow2")
 }
 
+/// A genuine Debian with cloud-init. Panics with advice if it is not there.
+pub fn debian_image() -> PathBuf {
+    image("debian.qcow2")
+}
+
 fn image(name: &str) -> PathBuf {
     let folder = std::env::var_os(IMAGES).map_or_else(|| repository().join(".cache/images"), PathBuf::from);
     let image = folder.join(name);
-    assert!(image.is_file(), "there is no image at `{}`: run `make images`", image.display());
+    assert!(image.is_file(), "there is no image at `{}`: run `make images images-debian`", image.display());
     image
 }
 

@@ -295,6 +295,13 @@ fn explain(error: &PlanError) -> CliError {
             "remove the `moved` node, or let go of one of them first: `vmctl state rm {}`, or destroy `{to}`",
             from.name()
         )),
+        PlanError::NoSubnet { name } => this.help(format!(
+            "write one that overlaps no other: `network \"{name}\" {{ subnet \"10.77.0.0/24\"; }}`"
+        )),
+        PlanError::NetworkFull { name, .. } => this.help(format!(
+            "write a larger one, `network \"{name}\" {{ subnet \"10.80.0.0/16\"; }}`: that restarts its machines, \
+             which get other addresses"
+        )),
         PlanError::VolumeShrinks { name, least, .. } => this.help(format!(
             "give `{name}` {least} or more; or make another volume, and move what is on it from inside a guest"
         )),

@@ -99,10 +99,11 @@ fn provisioning(facts: &Facts) -> Option<String> {
 fn network(nic: &Nic) -> String {
     let kind = match &nic.network {
         NetworkConfig::User => "user".to_owned(),
+        NetworkConfig::Isolated => "user, isolated".to_owned(),
         NetworkConfig::Tap { bridge } => format!("tap on bridge {bridge}"),
         NetworkConfig::Vnic { name } => format!("vnic {name}"),
-        NetworkConfig::Private { name, address: None } => format!("private {name}"),
-        NetworkConfig::Private { name, address: Some(address) } => format!("private {name}, {address}"),
+        NetworkConfig::Private { name, address: None, .. } => format!("private {name}"),
+        NetworkConfig::Private { name, address: Some(address), .. } => format!("private {name}, {address}"),
         NetworkConfig::None => "none".to_owned(),
     };
     format!("{kind}, MAC {}", nic.mac)

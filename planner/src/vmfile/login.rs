@@ -8,11 +8,12 @@
 //! | `cloud-init` | ours | user `vm`, generated key |
 //! | `cloud-init`, `ssh { private-key }` | ours, with the public half of the key | user, that key |
 //! | `cloud-init { user-data }` | the user's own | none |
+//! | a private network, whatever else | as above; ours where that is none | as above |
 //! | `cloud-init { user-data }`, `ssh` | the user's own | user, that key or a key of the home folder |
 
 use std::path::PathBuf;
 
-use vmctl_providers::{CloudInitConfig, Digest, Secret, SshConfig, keys};
+use vmctl_providers::{CloudInitConfig, Digest, NetworkConfig, Secret, SshConfig, keys};
 
 use super::ast::{Node, Spanned};
 use super::fields::{Fields, Parts, shorten};
@@ -81,7 +82,10 @@ impl Fields {
 
 impl Resolver<'_> {
     /// `None` where a fault was told.
-    pub(super) fn login(&mut self, vm: &Vm, no_network: bool) -> Option<Login> {
+    pub(super) fn login(&mut self, vm: &Vm, networks: &[NetworkConfig]) -> Option<Login> {
+        let in_reach = networks.iter().any(NetworkConfig::reaches_guest);
+        // Its addresses are told by the seed.
+        let is_private = networks.iter().any(|network| matches!(network, NetworkConfig::Private { .. }));
         let faults = self.faults.len();
         let user = vm.ssh.as_ref().and_then(|ssh| ssh.user.as_ref());
         let user = user.map_or_else(|| DEFAULT_USER.to_owned(), |user| user.value.clone());
@@ -89,7 +93,7 @@ impl Resolver<'_> {
         let key = written_key.and_then(|written| self.private_key(written));
         let raw = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
 
-        let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none());
+        let seeded = vm.cloud_init.is_some() || (vm.ssh.is_some() && written_key.is_none()) || is_private;
         let public_half = key.as_ref().map(|key| key.public.clone());
         let cloud_init = seeded.then(|| self.cloud_init(vm, &user, public_half)).flatten();
         let step = vm.provision.first().map(|step| Spanned { value: "provisioning", span: step.span });
@@ -97,7 +101,7 @@ impl Resolver<'_> {
             self.needs_a_login(vm, &need, raw.is_some());
         }
 
-        let logs_in = !no_network && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
+        let logs_in = in_reach && (vm.ssh.is_some() || (vm.cloud_init.is_some() && raw.is_none()));
         let private_key = match key {
             Some(key) => Some(key.path),
             None if raw.is_some() && vm.ssh.is_some() && written_key.is_none() => self.home_key(vm),

@@ -9,13 +9,15 @@ use vmctl_providers::{BackendTag, Name, NetworkConfig};
 use super::ast::{Node, Spanned, Value};
 use super::expand::unused;
 use super::fields::{Fields, Parts, shorten};
-use super::grammar::{BRIDGE, NETWORK, NETWORK_NAME, NETWORKS, NetworkKind, PRIVATE_NETWORK, SUBNET, Shape};
+use super::grammar::{
+    BRIDGE, ISOLATED, NETWORK, NETWORK_NAME, NETWORKS, NetworkKind, PRIVATE_NETWORK, SUBNET, Shape,
+};
 use super::readiness;
 use super::report::Fault;
 use super::resolve::{Resolver, unknown};
 use super::typed::{File, Network, Vm};
 use super::words::{MAX_INTERFACE, is_interface, subnet};
-use crate::desired::{PrivateNetwork, Subnet};
+use crate::desired::{PrivateNetwork, Subnet, USER_NETWORK};
 
 impl Fields {
     pub(super) fn private_network(&mut self, node: &Node) -> Option<Network> {
@@ -53,6 +55,7 @@ impl Fields {
             }
         };
         let told = self.faults.len();
+        let isolated = self.isolated(&parts, &kind);
         let option = |name| written(&parts, name);
         let (bridge, name, address) = (option("bridge"), option("name"), option("address"));
         for (given, owners) in [
@@ -107,13 +110,32 @@ impl Fields {
             return None;
         }
         let value = match kind.value {
+            NetworkKind::User if isolated => NetworkConfig::Isolated,
             NetworkKind::User => NetworkConfig::User,
             NetworkKind::None => NetworkConfig::None,
             NetworkKind::Tap => NetworkConfig::Tap { bridge: bridge.unwrap_or_else(|| "br0".to_owned()) },
             NetworkKind::Vnic => NetworkConfig::Vnic { name: vnic? },
-            NetworkKind::Private => NetworkConfig::Private { name: private?.value, address },
+            NetworkKind::Private => NetworkConfig::Private { name: private?.value, address, link: None },
         };
         Some(Spanned { value, span: kind.span })
+    }
+
+    /// Whether a network is `isolated`, which only a user network can be.
+    fn isolated(&mut self, parts: &Parts<'_>, kind: &Spanned<NetworkKind>) -> bool {
+        let Some(value) = parts.args.get(1) else { return false };
+        let word = self.text("network", value, NETWORK.usage);
+        let Some(word) = word.and_then(|text| self.choice("option of `network`", &text, &[(ISOLATED, ())]))
+        else {
+            return false;
+        };
+        if kind.value != NetworkKind::User {
+            self.tell(
+                Fault::error("vmfile::network", "`isolated` belongs to `network \"user\"`")
+                    .at(word.span, "has no meaning here")
+                    .help("remove it: only a user network has a way out that could be closed"),
+            );
+        }
+        true
     }
 
     /// The name of an interface.
@@ -165,7 +187,7 @@ impl Resolver<'_> {
                     .help("keep one of them"),
             );
         }
-        let mut users = written.iter().filter(|network| network.value == NetworkConfig::User);
+        let mut users = written.iter().filter(|network| network.value.is_user());
         if let (Some(first), Some(second)) = (users.next(), users.next()) {
             self.tell(
                 Fault::error("vmfile::duplicate", "a machine has one user network")
@@ -182,8 +204,7 @@ impl Resolver<'_> {
                     .help("use another network, or `backend \"propolis\"`"),
             );
         }
-        let is_user =
-            written.is_empty() || written.iter().any(|network| network.value == NetworkConfig::User);
+        let is_user = written.is_empty() || written.iter().any(|network| network.value.is_user());
         if let Some(forward) = vm.forwards.first().filter(|_| !is_user)
             && let Some(network) = written.first()
         {
@@ -195,17 +216,27 @@ impl Resolver<'_> {
                     .help("use `network \"user\"`, or remove the forward"),
             );
         }
-        if let Some(none) = none {
+        let first = written.first().filter(|_| !written.iter().any(|network| network.value.reaches_guest()));
+        if let Some(out_of_reach) = first {
             let ssh = vm.ssh.as_ref().map(|ssh| (ssh.span, "ssh"));
             let steps = vm.provision.first().map(|step| (step.span, "provisioning"));
             let probes = readiness::first_in_need_of_a_login(vm).map(|probe| (probe.span, probe.value));
             for (span, what) in ssh.into_iter().chain(steps).chain(probes) {
-                self.tell(
+                self.tell(if none.is_some() {
                     Fault::error("vmfile::network", format!("{what} needs a network, and there is none"))
                         .at(span, "cannot work")
-                        .at(none.span, "no network")
-                        .help("use `network \"user\"`, or remove it"),
-                );
+                        .at(out_of_reach.span, "no network")
+                        .help("use `network \"user\"`, or remove it")
+                } else {
+                    let message = format!(
+                        "{what} needs a network through which this host reaches the machine; a private one leads to \
+                         other machines only"
+                    );
+                    Fault::error("vmfile::network", message)
+                        .at(span, "cannot work")
+                        .at(out_of_reach.span, "this host is not part of it")
+                        .help("add `network \"user\"`, or `network \"user\" isolated` to give it no way out")
+                });
             }
         }
         if written.is_empty() {
@@ -223,14 +254,18 @@ impl Resolver<'_> {
         let mut members: HashMap<(&Name, &Name), SourceSpan> = HashMap::new();
         let mut taken: HashMap<(&Name, Ipv4Addr), SourceSpan> = HashMap::new();
         let mut used: HashSet<&Name> = HashSet::new();
+        let mut unstated: HashMap<&Name, (Ipv4Addr, SourceSpan)> = HashMap::new();
+        let mut sizes: HashMap<&Name, u64> = HashMap::new();
         for (vm, card) in file.vms.iter().flat_map(|vm| vm.networks.iter().map(move |card| (vm, card))) {
-            let NetworkConfig::Private { name, address } = &card.value else { continue };
+            let NetworkConfig::Private { name, address, .. } = &card.value else { continue };
             let Some(network) = known.get(name) else {
                 let names = file.networks.iter().map(|network| network.name.value.as_str());
                 self.tell(unknown("network", name.as_str(), card.span, names, "`network \"lan\"`"));
                 continue;
             };
             used.insert(name);
+            self.faults.extend(beside_user_network(vm, network, card.span));
+            *sizes.entry(name).or_insert(0_u64) += 1;
             if let Some(first) = members.insert((name, &vm.name.value), card.span) {
                 let message = format!("`{}` is in the network `{name}` twice", vm.name.value);
                 self.tell(
@@ -242,6 +277,10 @@ impl Resolver<'_> {
             }
             let Some(address) = *address else { continue };
             self.faults.extend(unfit(address, network, card.span));
+            if network.subnet.is_none() {
+                let first = *unstated.entry(name).or_insert((address, card.span));
+                self.faults.extend(adrift(address, card.span, first, network));
+            }
             if let Some(first) = taken.insert((name, address), card.span) {
                 let message = format!("the address {address} is given twice in the network `{name}`");
                 self.tell(
@@ -255,6 +294,20 @@ impl Resolver<'_> {
         for network in file.networks.iter().filter(|network| !used.contains(&network.name.value)) {
             let name = Spanned { value: network.name.value.as_str(), span: network.name.span };
             self.tell(unused("network", &name, &format!("`network \"private\" name=\"{}\"`", name.value)));
+        }
+        for network in &file.networks {
+            let (members, subnet) = (sizes.get(&network.name.value), network.subnet.as_ref());
+            if let (Some(members), Some(subnet)) = (members, subnet)
+                && *members > subnet.value.machines()
+            {
+                let (most, name) = (subnet.value.machines(), &network.name.value);
+                let message = format!("the network `{name}` has {members} machines and addresses for {most}");
+                self.tell(
+                    Fault::error("vmfile::network", message)
+                        .at(subnet.span, "too small")
+                        .help("write a smaller number behind the `/`: one less doubles the addresses"),
+                );
+            }
         }
         let network = |network: &Network| {
             let subnet = network.subnet.as_ref().map(|subnet| subnet.value);
@@ -280,6 +333,23 @@ impl Resolver<'_> {
     }
 }
 
+/// A guest cannot tell apart two of its networks that have the same addresses.
+fn beside_user_network(vm: &Vm, network: &Network, card: SourceSpan) -> Option<Fault> {
+    let subnet = network.subnet.as_ref().filter(|subnet| subnet.value.overlaps(USER_NETWORK))?;
+    let user = vm.networks.iter().find(|network| network.value.is_user())?;
+    let message = format!(
+        "the network `{}`, {}, overlaps {USER_NETWORK}, the user network of `{}`",
+        network.name.value, subnet.value, vm.name.value
+    );
+    Some(
+        Fault::error("vmfile::network", message)
+            .at(card, "in this one")
+            .at(user.span, "and in a user network")
+            .at(subnet.span, "overlaps")
+            .help("choose another subnet, such as `10.77.0.0/24`, or leave it out"),
+    )
+}
+
 /// An address that no machine of `network` can have.
 fn unfit(address: Ipv4Addr, network: &Network, card: SourceSpan) -> Option<Fault> {
     let subnet = network.subnet.as_ref()?;
@@ -297,6 +367,28 @@ fn unfit(address: Ipv4Addr, network: &Network, card: SourceSpan) -> Option<Fault
             .at(subnet.span, "its network")
             .help("choose another address, or leave it out"),
     )
+}
+
+/// An address that cannot be in the network around the `first` one that is written for it.
+fn adrift(
+    address: Ipv4Addr,
+    card: SourceSpan,
+    first: (Ipv4Addr, SourceSpan),
+    network: &Network,
+) -> Option<Fault> {
+    let around = Subnet { network: first.0, prefix: 24 };
+    if address.is_private() && around.is_for_machine(address) {
+        return None;
+    }
+    let name = &network.name.value;
+    let message = format!("which addresses the network `{name}` has does not follow from {address}");
+    let mut fault = Fault::error("vmfile::network", message).at(card, "this card");
+    if first.1 != card {
+        fault = fault.at(first.1, format!("{} is in another range", first.0));
+    }
+    Some(fault.at(network.name.span, "its network says nothing").help(format!(
+        "give it a subnet, such as `network \"{name}\" {{ subnet \"10.77.0.0/24\"; }}`, and the machine an address in it"
+    )))
 }
 
 /// An option of a network, as a property or as a child node; both mean the same.
@@ -321,7 +413,7 @@ fn written<'n>(parts: &Parts<'n>, name: &'n str) -> Vec<Given<'n>> {
 /// The kind of a network as written.
 fn kind(network: &NetworkConfig) -> &'static str {
     match network {
-        NetworkConfig::User => "user",
+        NetworkConfig::User | NetworkConfig::Isolated => "user",
         NetworkConfig::Private { .. } => "private",
         NetworkConfig::Tap { .. } => "tap",
         NetworkConfig::Vnic { .. } => "vnic",

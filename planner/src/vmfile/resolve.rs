@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Secrets};
+use vmctl_providers::{BackendTag, Name, Secrets};
 
 use super::ast::Spanned;
 use super::fields::shorten;
@@ -126,7 +126,7 @@ impl Resolver<'_> {
         let hardware = self.hardware(vm, backend);
         let shares = self.shares(vm);
         let media = self.media(vm);
-        let login = self.login(vm, networks == [NetworkConfig::None]);
+        let login = self.login(vm, &networks);
         let provision: Vec<_> =
             vm.provision.iter().enumerate().map(|(index, step)| self.step(index + 1, step)).collect();
         let provision: Option<Vec<_>> = provision.into_iter().collect();

@@ -323,10 +323,11 @@ fn network(network: &NetworkConfig) -> Node {
     let node = Node::new(NETWORK.name);
     match network {
         NetworkConfig::User => node.value(word("user")),
+        NetworkConfig::Isolated => node.value(word("user")).value(word("isolated")),
         NetworkConfig::None => node.value(word("none")),
         NetworkConfig::Tap { bridge } => node.value(word("tap")).prop("bridge", word(bridge)),
         NetworkConfig::Vnic { name } => node.value(word("vnic")).prop("name", word(name)),
-        NetworkConfig::Private { name, address } => {
+        NetworkConfig::Private { name, address, link: _ } => {
             let node = node.value(word("private")).prop("name", word(name));
             match address {
                 Some(address) => node.prop("address", word(address)),

@@ -67,6 +67,7 @@ fn networks_of_the_nearest_layer_win_whole() {
         "#,
     );
     let lan = |address: Option<&str>| NetworkConfig::Private {
+        link: None,
         name: name("lan"),
         address: address.map(|address| address.parse().unwrap()),
     };

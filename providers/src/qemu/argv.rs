@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub(crate) use disks::ROOT;
 pub(crate) use network::{netdev_id, rule, unsupported};
 pub(crate) use shares::tag;
 

@@ -20,7 +20,7 @@ use crate::ssh::{Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
-const LOGIN: Duration = Duration::from_secs(60);
+pub(super) const LOGIN: Duration = Duration::from_secs(60);
 
 /// How long a process may take from closing its connections to its end.
 const DYING: Duration = Duration::from_millis(500);

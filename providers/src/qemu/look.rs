@@ -1,21 +1,23 @@
 //! Questions about a machine, and the two small commands that pause it and let it go on.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::argv::ROOT;
 use super::backend::QemuBackend;
 use super::ending;
 use super::manifest::{Manifest, Owner};
 use super::qmp::Monitor;
 use super::usernet::{self, Rule};
+use super::volumes;
 use crate::abilities::{Damage, Inspection};
 use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
-use crate::volume;
+use crate::volume::{self, VolumeDir};
 use crate::workdir::WorkDir;
 
 /// How long a monitor may take to greet. Other vmctl processes hold it for milliseconds at a time.
@@ -87,7 +89,7 @@ impl QemuBackend {
                 curb(vm);
                 let mut monitor = self.monitor(vm.id, &process).await?;
                 if state == VmState::Failed {
-                    seen.stall = monitor.stall(&WorkDir::new(&vm.work_dir).overlay()).await?;
+                    seen.stall = monitor.stall(|node| disk_of(vm, node)).await?;
                 }
                 seen.vcpus = u16::try_from(monitor.vcpus().await?).ok();
                 seen.memory_mib = Some(monitor.memory().await? >> 20);
@@ -181,7 +183,9 @@ impl QemuBackend {
             state => return Err(Error::InvalidState { action: "resume", state }),
         }
         failpoint!("resume.qemu.unpaused", &vm.work_dir);
-        self.handle_of_live(vm, &process, &mut monitor).await
+        let handle = self.handle_of_live(vm, &process, &mut monitor).await?;
+        self.tell_names(&handle).await?;
+        Ok(handle)
     }
 
     async fn awake(&self, vm: &VmHandle, action: &'static str) -> Result<(Process, VmState, Monitor)> {
@@ -216,6 +220,16 @@ impl QemuBackend {
         let what = "reaching a machine without a user network".to_owned();
         Err(Error::Unsupported { backend: BackendTag::Qemu, what })
     }
+}
+
+/// The file of one of the machine's disks, by the name of its block node.
+fn disk_of(vm: &VmHandle, node: &str) -> Option<PathBuf> {
+    if node == ROOT {
+        return Some(WorkDir::new(&vm.work_dir).overlay());
+    }
+    let mut volumes = vm.machine.volumes.iter().enumerate();
+    let (_, volume) = volumes.find(|(index, _)| volumes::node(*index) == node)?;
+    Some(VolumeDir::of_machine(&vm.work_dir, &volume.name).disk())
 }
 
 /// Keeps the console's log of a running machine within its bounds. That is no reason for a look to fail.

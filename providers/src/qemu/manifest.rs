@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::places::{sync_dir, unfinished, write_private};
 use crate::error::{Error, Result};
 use crate::name::Name;
-use crate::spec::{BackendTag, InstanceId, Machine, Runtime, SshConfig, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
 
 /// Version of the manifest's format that this code reads and writes.
@@ -79,6 +79,9 @@ pub struct Manifest {
     /// Whether it was let go of on purpose.
     #[serde(default)]
     pub released: bool,
+    /// The machines of its private networks that the guest was told of last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Peer>,
 }
 
 /// To whom a folder belongs, seen from one instance.
@@ -110,6 +113,7 @@ impl Manifest {
             prepared: false,
             started: false,
             released: false,
+            told: Vec::new(),
         }
     }
 

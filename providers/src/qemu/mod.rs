@@ -56,6 +56,7 @@ mod forwards;
 mod guest;
 mod home;
 mod look;
+mod names;
 mod placement;
 mod ports;
 mod preflight;

@@ -57,7 +57,8 @@ fn check_hardware(machine: &Machine) -> Result<()> {
 fn check_networks(machine: &Machine) -> Result<()> {
     for nic in &machine.nics {
         match nic.network {
-            NetworkConfig::User | NetworkConfig::None => {}
+            NetworkConfig::User | NetworkConfig::Isolated | NetworkConfig::None => {}
+            NetworkConfig::Private { link: Some(_), .. } => {}
             NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
                 return Err(unsupported(&nic.network));
             }

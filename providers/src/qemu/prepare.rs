@@ -20,7 +20,7 @@ use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
-use crate::spec::{CloudInitConfig, InstanceId, Machine, VmHandle, VmSpec, VmState};
+use crate::spec::{CloudInitConfig, InstanceId, Machine, Nic, VmHandle, VmSpec, VmState};
 use crate::ssh::{SshError, SshTarget};
 use crate::workdir::WorkDir;
 
@@ -51,7 +51,7 @@ impl QemuBackend {
             remove_file(&work.seed())?;
         }
         if let Some(config) = &spec.cloud_init {
-            ensure_seed(&work, &manifest, config).await?;
+            ensure_seed(&work, &manifest, &manifest.machine, config).await?;
         }
         if !manifest.prepared {
             manifest.prepared = true;
@@ -115,19 +115,32 @@ pub(super) async fn ensure_disk(work: &WorkDir, machine: &Machine) -> Result<()>
 }
 
 /// Makes the seed if it is not there, with the keys that the machine has; what is missing of them is made anew.
-pub(super) async fn ensure_seed(work: &WorkDir, manifest: &Manifest, config: &CloudInitConfig) -> Result<()> {
+/// `machine` is what it is to be, which is not always what the manifest says yet.
+pub(super) async fn ensure_seed(
+    work: &WorkDir,
+    manifest: &Manifest,
+    machine: &Machine,
+    config: &CloudInitConfig,
+) -> Result<()> {
     if work.seed().exists() {
         return Ok(());
     }
     let path = work.path().to_owned();
     let (work, id, fresh, config) = (work.clone(), manifest.id, !manifest.started, config.clone());
+    let nics = machine.nics.clone();
     // Syncing files may take as long as the disk likes; other machines' steps go on meanwhile.
-    let written = tokio::task::spawn_blocking(move || write_seed(&work, id, fresh, &config)).await;
+    let written = tokio::task::spawn_blocking(move || write_seed(&work, id, fresh, &config, &nics)).await;
     written.map_err(|error| Error::io("write the seed in", path)(io::Error::other(error)))?
 }
 
 /// Writes the keys and the seed, the seed last: where it is, all of them are. A guest that is `fresh` never ran.
-fn write_seed(work: &WorkDir, id: InstanceId, fresh: bool, config: &CloudInitConfig) -> Result<()> {
+fn write_seed(
+    work: &WorkDir,
+    id: InstanceId,
+    fresh: bool,
+    config: &CloudInitConfig,
+    nics: &[Nic],
+) -> Result<()> {
     // The name by which ssh knows this guest, whatever its address and port.
     let alias = format!("vmctl-{}", id.short());
     let user = ensure_key(&work.user_key(), &alias)?;
@@ -139,7 +152,7 @@ fn write_seed(work: &WorkDir, id: InstanceId, fresh: bool, config: &CloudInitCon
         write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
     failpoint!("prepare.qemu.keys-written", work.path());
-    write_private(&work.seed(), &seed::volume(id, config, &user, &host)?)?;
+    write_private(&work.seed(), &seed::volume(id, config, nics, &user, &host)?)?;
     failpoint!("prepare.qemu.seed-written", work.seed());
     Ok(())
 }
@@ -175,11 +188,11 @@ mod tests {
         for user_data in [None, Some("#!/bin/sh\n")] {
             let folder = tempfile::tempdir().unwrap();
             let work = WorkDir::new(folder.path());
-            write_seed(&work, ID, true, &config(user_data)).unwrap();
+            write_seed(&work, ID, true, &config(user_data), &[]).unwrap();
             assert_eq!(work.known_hosts().exists(), user_data.is_none());
             let first = std::fs::read(work.seed()).unwrap();
             std::fs::remove_file(work.seed()).unwrap();
-            write_seed(&work, ID, false, &config(user_data)).unwrap();
+            write_seed(&work, ID, false, &config(user_data), &[]).unwrap();
             assert!(std::fs::read(work.seed()).unwrap() == first);
         }
     }
@@ -189,15 +202,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let work = WorkDir::new(folder.path());
         let read = |path: &Path| std::fs::read(path).unwrap();
-        write_seed(&work, ID, true, &config(None)).unwrap();
+        write_seed(&work, ID, true, &config(None), &[]).unwrap();
         let (user, host, known) = (read(&work.user_key()), read(&work.host_key()), read(&work.known_hosts()));
         std::fs::remove_file(work.host_key()).unwrap();
-        write_seed(&work, ID, false, &config(None)).unwrap();
+        write_seed(&work, ID, false, &config(None), &[]).unwrap();
         assert_eq!((read(&work.user_key()), read(&work.known_hosts())), (user, known));
         assert_ne!(read(&work.host_key()), host);
 
         std::fs::write(work.user_key(), "torn").unwrap();
-        let error = write_seed(&work, ID, false, &config(None)).unwrap_err().to_string();
+        let error = write_seed(&work, ID, false, &config(None), &[]).unwrap_err().to_string();
         assert!(error.contains("id_ed25519` is no private key"), "{error}");
     }
 }

@@ -13,6 +13,7 @@ use super::argv::marks;
 use super::backend::QemuBackend;
 use super::console::Search;
 use super::guest::{console_tail, while_alive};
+use super::names;
 use super::shares::mount;
 use super::standstill::Standstill;
 use crate::abilities::{Probe, Readiness, Verdict};
@@ -66,6 +67,12 @@ impl Asked<'_> {
     }
 }
 
+/// Whether there is anything to [furnish](QemuBackend::furnish) it with. Where nobody can log in, the guest sees to its
+/// shares and its neighbours' names itself, or nobody does.
+fn needs_furnishing(vm: &VmHandle) -> Result<bool> {
+    Ok(vm.ssh.is_some() && (!vm.machine.shares.is_empty() || names::are_to_be_told(vm)?))
+}
+
 /// Why a probe does not hold.
 struct Unmet {
     said: String,
@@ -91,11 +98,17 @@ impl QemuBackend {
             loop {
                 let asked = Asked { vm, process: &process, deadline: Instant::now() + left };
                 let asking = async {
+                    let mut bare = needs_furnishing(vm)?;
                     for (number, probe) in readiness.probes.iter().enumerate() {
                         current.store(number, Ordering::Relaxed);
+                        // What is asked inside the guest may be about a share, or about a neighbour.
+                        if matches!(probe, Probe::Tcp(_) | Probe::Exec(_)) && std::mem::take(&mut bare) {
+                            self.wait_for(&asked, &Probe::Login, readiness.timeout).await?;
+                            self.furnish(&asked).await?;
+                        }
                         self.wait_for(&asked, probe, readiness.timeout).await?;
                     }
-                    self.mount_shares(&asked).await
+                    if bare { self.furnish(&asked).await } else { Ok(()) }
                 };
                 let result: Result<()> = standstill.watch(asking).await;
                 left = standstill.take();
@@ -207,14 +220,16 @@ impl QemuBackend {
         }
     }
 
-    /// Mounts the folders of the host where somebody can log in; elsewhere the guest does so itself, or nobody.
-    async fn mount_shares(&self, asked: &Asked<'_>) -> Result<()> {
-        let Asked { vm, deadline, .. } = asked;
-        if vm.ssh.is_none() || vm.machine.shares.is_empty() {
-            return Ok(());
-        }
+    /// Gives a guest what it has from vmctl and not from its disk: the names of its neighbours, the host's folders.
+    async fn furnish(&self, asked: &Asked<'_>) -> Result<()> {
         let session = self.login(asked).await?;
-        mount(&session, &vm.machine.shares, *deadline).await
+        if names::are_to_be_told(asked.vm)? {
+            names::tell(asked.vm, &session, asked.deadline).await?;
+        }
+        match &*asked.vm.machine.shares {
+            [] => Ok(()),
+            shares => mount(&session, shares, asked.deadline).await,
+        }
     }
 
     /// See [`crate::GuestAccess::probe`].

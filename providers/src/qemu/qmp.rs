@@ -105,18 +105,23 @@ impl Monitor {
         Ok(vm_state(self.execute(qmp::query_status {}).await?.status))
     }
 
-    /// Why QEMU paused it by itself, if it did because a disk could not be read or written; the disk is `path`.
+    /// Why QEMU paused it by itself, if it did because a disk could not be read or written. `file_of` tells the file of
+    /// a block node by the node's name; of a node that it does not know, QEMU's own word for the file is taken.
     ///
     /// Such a request is tried again when the machine goes on (`werror=enospc`, QEMU's default, pauses for want of
     /// space only and passes everything else to the guest).
-    pub(crate) async fn stall(&mut self, path: &Path) -> Result<Option<Stall>> {
+    pub(crate) async fn stall(&mut self, file_of: impl Fn(&str) -> Option<PathBuf>) -> Result<Option<Stall>> {
         if self.execute(qmp::query_status {}).await?.status != qmp::RunState::io_error {
             return Ok(None);
         }
         let disks = self.execute(qmp::query_block {}).await?;
-        let is_full = disks.iter().any(|disk| disk.io_status == Some(qmp::BlockDeviceIoStatus::nospace));
-        let path = path.to_owned();
-        Ok(Some(if is_full {
+        let full = disks.iter().find(|disk| disk.io_status == Some(qmp::BlockDeviceIoStatus::nospace));
+        let failed = disks.iter().find(|disk| disk.io_status == Some(qmp::BlockDeviceIoStatus::failed));
+        // By the time of the second question the disk may be well again: somebody let the machine go on.
+        let Some(node) = full.or(failed).and_then(|disk| disk.inserted.as_ref()) else { return Ok(None) };
+        let known = node.node_name.as_deref().and_then(file_of);
+        let path = known.unwrap_or_else(|| PathBuf::from(&node.file));
+        Ok(Some(if full.is_some() {
             Stall::DiskFull { free_bytes: space(path.parent().unwrap_or(&path))?.free, path }
         } else {
             Stall::DiskFailed { path }

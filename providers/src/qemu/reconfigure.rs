@@ -6,10 +6,12 @@ use super::argv::{list, text};
 use super::backend::{QEMU_IMG, QemuBackend};
 use super::forwards;
 use super::manifest::{Manifest, Owner};
+use super::places::remove_file;
 use super::prepare::{QEMU_IMG_DEADLINE, ensure_disk, ensure_seed};
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
+use crate::seed;
 use crate::spec::{BackendTag, DiskImage, Machine, VmHandle, VmSpec, VmState};
 use crate::workdir::WorkDir;
 
@@ -40,7 +42,10 @@ impl QemuBackend {
         if manifest.seed
             && let Some(config) = &spec.cloud_init
         {
-            ensure_seed(&work, &manifest, config).await?;
+            if live.is_none() && !seed::same_network(&manifest.machine.nics, &wanted.nics)? {
+                remove_file(&work.seed())?;
+            }
+            ensure_seed(&work, &manifest, &wanted, config).await?;
         }
         if live.is_none()
             && let Some(bytes) = disk_growth(&manifest.machine, &wanted)?
@@ -61,6 +66,7 @@ impl QemuBackend {
         changed.name = spec.name.clone();
         changed.machine = wanted;
         changed.ssh = spec.ssh.clone();
+        let tells = live.as_ref().is_some_and(|(_, state)| *state == VmState::Running);
         let handle = match live {
             Some((process, _)) => self.take_over_live(vm, &process, &work, (&manifest, &changed)).await?,
             None => VmHandle {
@@ -71,6 +77,10 @@ impl QemuBackend {
         failpoint!("update.qemu.brought", work.path());
         if changed != manifest {
             changed.store(&work)?;
+        }
+        // A guest that is paused learns it when it goes on, one that is off when it is waited for.
+        if tells {
+            self.tell_names(&handle).await?;
         }
         Ok(handle)
     }

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::argv::netdev_id;
-use crate::spec::{Forward, Machine, NetworkConfig, Protocol};
+use crate::spec::{Forward, Machine, Protocol};
 
 /// The guest's address in a user network whose addresses are QEMU's own choice: the first that its DHCP server gives.
 /// A forward without an address of the guest leads there.
@@ -58,7 +58,7 @@ pub(crate) fn is_gone(text: &str) -> bool {
 
 /// The forwards that `machine` asks for, in its order.
 pub(crate) fn wanted(machine: &Machine) -> Vec<Rule> {
-    let user = machine.nics.iter().enumerate().filter(|(_, nic)| nic.network == NetworkConfig::User);
+    let user = machine.nics.iter().enumerate().filter(|(_, nic)| nic.network.is_user());
     user.flat_map(|(index, nic)| {
         nic.forwards.iter().map(move |forward| Rule {
             netdev: netdev_id(index),
@@ -149,7 +149,7 @@ pub(crate) fn compare(wanted: &[Rule], mut bound: Vec<Rule>) -> Comparison {
 mod tests {
     use super::super::manifest::tests::spec;
     use super::*;
-    use crate::spec::{MacAddr, Nic};
+    use crate::spec::{MacAddr, NetworkConfig, Nic};
 
     /// The form in which QEMU 7.2 prints it, for two cards, with one ssh connection and a name look-up under way.
     const CAPTURED: &str = "Hub -1 (net0):\r

@@ -7,15 +7,18 @@
 //! |---|---|
 //! | `meta-data` | instance id, host name |
 //! | `user-data` | our cloud-config, or the user's own text byte for byte |
+//! | `network-config` | the addresses of its cards, where there is more than one or one has a fixed address |
 //! | `vendor-data` | our cloud-config if `user-data` is the user's own; cloud-init merges the two |
 
+mod network_config;
 mod user_data;
 mod volume;
 
 use serde::Serialize;
 
 use crate::keys::KeyPair;
-use crate::spec::{CloudInitConfig, InstanceId};
+use crate::spec::{CloudInitConfig, InstanceId, Nic};
+use network_config::network_config;
 use user_data::cloud_config;
 use volume::fat_volume;
 
@@ -54,14 +57,22 @@ struct MetaData<'a> {
 /// Builds the seed volume: the bytes of the disk that the guest sees. Same input, same bytes.
 ///
 /// `user` is the machine's own login key (its public half is authorised), `host` the host key that the guest's
-/// sshd is to present.
+/// sshd is to present; `nics` are the machine's cards.
 pub fn volume(
     id: InstanceId,
     config: &CloudInitConfig,
+    nics: &[Nic],
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<Vec<u8>, SeedError> {
-    fat_volume(&files(id, config, user, host)?).map_err(SeedError::Volume)
+    let mut files = files(id, config, nics, user, host)?;
+    files.extend(network_config(nics)?.map(|text| ("network-config", text.into_bytes())));
+    fat_volume(&files).map_err(SeedError::Volume)
+}
+
+/// Whether both sets of cards are told to a guest in the same words.
+pub fn same_network(one: &[Nic], other: &[Nic]) -> Result<bool, SeedError> {
+    Ok(network_config(one)? == network_config(other)?)
 }
 
 type SeedFile = (&'static str, Vec<u8>);
@@ -70,6 +81,7 @@ type SeedFile = (&'static str, Vec<u8>);
 fn files(
     id: InstanceId,
     config: &CloudInitConfig,
+    nics: &[Nic],
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<Vec<SeedFile>, SeedError> {
@@ -80,7 +92,7 @@ fn files(
     }
     let meta = MetaData { instance_id: id.to_string(), local_hostname: &config.hostname };
     let meta = yaml("meta-data", &meta)?.into_bytes();
-    let ours = cloud_config(config, user, host)?.into_bytes();
+    let ours = cloud_config(config, nics, user, host)?.into_bytes();
     Ok(match &config.user_data {
         None => vec![("meta-data", meta), ("user-data", ours)],
         Some(text) => {
@@ -162,13 +174,13 @@ mod tests {
         ssh_authorized_keys: Vec<String>,
     }
 
-    const TOP_LEVEL: [&str; 6] =
-        ["disable_root", "hostname", "preserve_hostname", "ssh_keys", "ssh_pwauth", "users"];
+    const TOP_LEVEL: [&str; 7] =
+        ["disable_root", "hostname", "preserve_hostname", "ssh_keys", "ssh_pwauth", "updates", "users"];
 
     #[test]
     fn volume_carries_both_files_under_their_names() {
         let (user, host) = (generate("vm@web"), generate("web"));
-        let files = read(&volume(ID, &config("web", "vm", &[]), &user, &host).unwrap());
+        let files = read(&volume(ID, &config("web", "vm", &[]), &[], &user, &host).unwrap());
         assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "user-data"]);
         let meta: BTreeMap<String, String> = serde_saphyr::from_str(&files["meta-data"]).unwrap();
         assert_eq!(meta["instance-id"], ID.to_string());
@@ -184,7 +196,7 @@ mod tests {
     #[test]
     fn same_input_gives_same_bytes_and_other_input_another_volume_id() {
         let (user, host) = (generate("u"), generate("h"));
-        let make = |hostname| volume(ID, &config(hostname, "vm", &[]), &user, &host).unwrap();
+        let make = |hostname| volume(ID, &config(hostname, "vm", &[]), &[], &user, &host).unwrap();
         assert_eq!(make("web"), make("web"));
         // The volume id is at offset 39 of a FAT12 or FAT16 boot sector.
         assert_ne!(make("web")[39..43], make("db")[39..43]);
@@ -196,7 +208,7 @@ mod tests {
         let text = "#!/bin/sh\necho 'half a line: [', \ttab\r\n\u{fffd}";
         let config =
             CloudInitConfig { user_data: Some(Secret::new(text)), ..config("web", "vm", &["ssh-x y"]) };
-        let files = read(&volume(ID, &config, &user, &host).unwrap());
+        let files = read(&volume(ID, &config, &[], &user, &host).unwrap());
         assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "user-data", "vendor-data"]);
         assert_eq!(files["user-data"], text);
         let read: ReadConfig = serde_saphyr::from_str(&files["vendor-data"]).unwrap();
@@ -206,12 +218,12 @@ mod tests {
     #[test]
     fn volume_grows_with_its_content() {
         let (user, host) = (generate("u"), generate("h"));
-        let small = volume(ID, &config("web", "vm", &[]), &user, &host).unwrap();
+        let small = volume(ID, &config("web", "vm", &[]), &[], &user, &host).unwrap();
         assert_eq!(small.len(), MIN_VOLUME);
         for size in [900 << 10, 5 << 20, 40 << 20] {
             let text = "x".repeat(size);
             let config = CloudInitConfig { user_data: Some(Secret::new(text)), ..config("web", "vm", &[]) };
-            let files = read(&volume(ID, &config, &user, &host).unwrap());
+            let files = read(&volume(ID, &config, &[], &user, &host).unwrap());
             assert_eq!(files["user-data"].len(), size);
         }
     }
@@ -219,7 +231,7 @@ mod tests {
     #[test]
     fn control_characters_and_empty_names_are_refused_by_field() {
         let (user, host) = (generate("u"), generate("h"));
-        let refused = |config| volume(ID, &config, &user, &host).unwrap_err().to_string();
+        let refused = |config| volume(ID, &config, &[], &user, &host).unwrap_err().to_string();
         let control = "contains control characters";
         assert_eq!(refused(config("web\nruncmd:", "vm", &[])), format!("the seed's host name {control}"));
         assert_eq!(refused(config("web", "vm\0", &[])), format!("the seed's user {control}"));
@@ -270,7 +282,7 @@ mod tests {
             "key:",
         ];
         for word in words {
-            let text = cloud_config(&config(word, word, &[word]), &user, &host).unwrap();
+            let text = cloud_config(&config(word, word, &[word]), &[], &user, &host).unwrap();
             let read: ReadConfig = serde_saphyr::from_str(&text).unwrap();
             assert_eq!((read.hostname.as_str(), read.users[0].name.as_str()), (word, word));
             assert_eq!(read.users[0].ssh_authorized_keys[1], word);
@@ -284,7 +296,7 @@ mod tests {
         ) {
             let (user, host) = (generate("u"), generate("h"));
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-            let files = files(ID, &config(&hostname, &name, &keys), &user, &host).unwrap();
+            let files = files(ID, &config(&hostname, &name, &keys), &[], &user, &host).unwrap();
             let texts: Vec<&str> = files.iter().map(|(_, text)| std::str::from_utf8(text).unwrap()).collect();
             let meta: BTreeMap<String, String> = serde_saphyr::from_str(texts[0]).unwrap();
             prop_assert_eq!(&meta["local-hostname"], &hostname);

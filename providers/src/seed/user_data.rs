@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{SeedError, yaml};
 use crate::keys::KeyPair;
-use crate::spec::CloudInitConfig;
+use crate::spec::{CloudInitConfig, Nic};
 
 /// The part of cloud-config that logging in needs.
 #[derive(Serialize)]
@@ -15,6 +15,21 @@ struct CloudConfig<'a> {
     disable_root: bool,
     users: [User<'a>; 1],
     ssh_keys: HostKeys<'a>,
+    updates: Updates,
+    /// cloud-init keeps its hands off the other lines of `/etc/hosts`, among which are those that vmctl writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manage_etc_hosts: Option<&'a str>,
+}
+
+/// A machine may get other cards later: `network-config` is looked at on every boot.
+#[derive(Serialize)]
+struct Updates {
+    network: When,
+}
+
+#[derive(Serialize)]
+struct When {
+    when: [&'static str; 2],
 }
 
 #[derive(Serialize)]
@@ -37,6 +52,7 @@ struct HostKeys<'a> {
 /// The text of our cloud-config.
 pub(super) fn cloud_config(
     config: &CloudInitConfig,
+    nics: &[Nic],
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<String, SeedError> {
@@ -54,6 +70,8 @@ pub(super) fn cloud_config(
             lock_passwd: true,
             ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
         }],
+        manage_etc_hosts: nics.iter().any(Nic::is_private).then_some("localhost"),
+        updates: Updates { network: When { when: ["boot-new-instance", "boot"] } },
         ssh_keys: HostKeys { ed25519_private: host.private.expose(), ed25519_public: &host.public },
     };
     Ok(format!("#cloud-config\n{}", yaml("cloud-config", &content)?))

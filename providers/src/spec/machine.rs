@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskImage, Hardware, Nic, Share, Volume};
+use super::{DiskImage, Hardware, NetworkConfig, Nic, Peer, Share, Volume};
 
 /// The hardware of a machine. A change here needs a restart or a replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,12 @@ impl Machine {
         self.disk_bytes.or(self.image.as_ref().map(|image| image.virtual_size))
     }
 
+    /// The machines that the guest is to know by name: those of its private networks, in order of its cards.
+    pub fn peers(&self) -> Vec<Peer> {
+        let links = self.nics.iter().filter_map(|nic| nic.network.link());
+        links.flat_map(|link| link.peers.iter().cloned()).collect()
+    }
+
     /// What cannot change while a machine runs.
     pub(crate) fn fixed_while_it_runs(&self) -> Self {
         let mut machine = self.clone();
@@ -48,6 +54,9 @@ impl Machine {
         }
         for nic in &mut machine.nics {
             nic.forwards.clear();
+            if let NetworkConfig::Private { link: Some(link), .. } = &mut nic.network {
+                link.peers.clear();
+            }
         }
         machine
     }

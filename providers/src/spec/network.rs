@@ -1,7 +1,7 @@
 //! Network cards: how they are connected, and what leads to them from the host.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,8 @@ impl TryFrom<String> for MacAddr {
 pub enum NetworkConfig {
     /// QEMU's user-mode network: outgoing connections, and forwards from the host.
     User,
+    /// A user network without the way out: forwards from the host, and nothing else.
+    Isolated,
     /// A tap device on a bridge of the host.
     Tap {
         /// The bridge's name.
@@ -62,12 +64,59 @@ pub enum NetworkConfig {
     Private {
         /// The network's name.
         name: Name,
-        /// The machine's address in it; chosen if absent.
+        /// The machine's address in it; chosen at plan time if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<Ipv4Addr>,
+        /// What else was chosen for it at plan time; absent before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        link: Option<PrivateLink>,
     },
     /// No network card.
     None,
+}
+
+impl NetworkConfig {
+    /// Whether it is QEMU's user-mode network, with or without a way out: then forwards lead to it.
+    pub fn is_user(&self) -> bool {
+        matches!(self, Self::User | Self::Isolated)
+    }
+
+    /// Whether this host reaches the guest through it.
+    pub fn reaches_guest(&self) -> bool {
+        self.is_user() || matches!(self, Self::Tap { .. } | Self::Vnic { .. })
+    }
+
+    /// What was chosen for a private network; `None` for others, and before it is chosen.
+    pub fn link(&self) -> Option<&PrivateLink> {
+        if let Self::Private { link, .. } = self { link.as_ref() } else { None }
+    }
+}
+
+/// How a machine takes part in a private network: chosen at plan time and kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateLink {
+    /// How many bits all addresses of the network share.
+    pub prefix: u8,
+    /// The multicast group, on the loopback interface of the host, that carries the network's frames.
+    pub hub: SocketAddrV4,
+    /// The other machines of the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
+}
+
+/// Another machine of a private network, as a guest knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What it is called; letters, digits, `-`, `_` and `.` only.
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.address, self.names.join(" "))
+    }
 }
 
 /// Transport protocol of a forward.
@@ -122,4 +171,11 @@ pub struct Nic {
     pub network: NetworkConfig,
     /// Forwards to it; only a user network has any.
     pub forwards: Vec<Forward>,
+}
+
+impl Nic {
+    /// Whether it is connected to a network between machines.
+    pub fn is_private(&self) -> bool {
+        matches!(self.network, NetworkConfig::Private { .. })
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
 use vmctl_tests::disk::Disks;
 use vmctl_tests::{World, await_condition, process};
 
@@ -121,6 +122,51 @@ fn guest_that_fills_the_disk_is_paused_told_and_goes_on_whole() {
     assert_eq!(world.exec("one", "cat canary"), "canary\n");
     assert_eq!(world.exec("one", "cat /proc/sys/kernel/random/boot_id"), boot, "it never booted again");
     assert_eq!(world.pid("one"), pid);
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+}
+
+/// F13: a disk fails under a guest whose QEMU was told to pause for that. The disk that failed is named, and the write
+/// is made when the machine goes on.
+#[test]
+fn guest_on_a_failing_disk_is_paused_told_and_goes_on_whole() {
+    let world = World::new(1);
+    world.write("scratch.raw", &"\0".repeat(1 << 20));
+    let scratch = world.project().join("scratch.raw");
+    let failing = json!({
+        "node-name": "bad",
+        "driver": "blkdebug",
+        "image": {"driver": "file", "filename": &scratch},
+        "inject-error": [{"event": "pwritev", "iotype": "write", "errno": 5, "once": true}],
+    });
+    let device = json!({"driver": "virtio-blk-pci", "drive": "bad", "serial": "bad", "werror": "stop"});
+    let words: String = ["-blockdev", &failing.to_string(), "-device", &device.to_string()]
+        .iter()
+        .map(|word| format!("    qemu-arg #\"{word}\"#\n"))
+        .collect();
+    world.vmfile(&format!(
+        "vm \"one\" {{\n    image \"TINY\"\n    memory 192\n    ssh {{ user \"vm\" }}\n{words}}}"
+    ));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let pid = world.pid("one");
+    let disk = "for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" != bad ] || echo /dev/${d##*/}; done";
+    let disk = world.exec("one", disk);
+    let disk = disk.trim();
+    world.exec("one", &format!("(echo canary | sudo dd of={disk} conv=fsync) </dev/null >/dev/null 2>&1 &"));
+    await_condition("the guest is paused", || world.vm("one")["stall"]["kind"] == "disk-failed");
+
+    let named = world.vm("one")["stall"]["path"].to_string();
+    assert!(named.contains("scratch.raw"), "not the disk that failed: {named}");
+    world.vmctl(&["status", "one"]).expect(0).says("paused: disk failed");
+    assert_eq!(world.drift()["vm.one"], ["disk-failed"]);
+    world.vmctl(&["exec", "one", "--", "true"]).expect(1).says("paused: disk failed").says("scratch.raw");
+
+    world.vmctl(&["plan"]).expect(0).says("resume");
+    world.vmctl(&["apply", "--yes"]).expect(0).says("resume done");
+    await_condition("the guest wrote it", || {
+        fs::read(&scratch).is_ok_and(|bytes| bytes.starts_with(b"canary\n"))
+    });
+    assert_eq!(world.pid("one"), pid, "it is not restarted");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod changes;
 mod crash;
+mod debian;
 mod drift;
 mod everyday;
 mod examples;
@@ -19,6 +20,7 @@ mod interruption;
 mod life;
 mod locking;
 mod moved;
+mod networks;
 mod outputs;
 mod plans;
 mod power_cut;

@@ -14,6 +14,7 @@ vm "dev" {{
     ssh {{ user "vm" }}
     share "./src, the 2nd" "/mnt/the source" readonly
     share "./out" "/mnt/out"
+    ready {{ exec "test -d '/mnt/the source'" }}
     provision "shell" {{ inline "cp '/mnt/the source/hello' /mnt/out/copy" }}
 }}
 "#

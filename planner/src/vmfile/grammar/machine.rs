@@ -243,8 +243,10 @@ pub(in super::super) const NETWORKS: [(&str, NetworkKind); 5] = [
     ("vnic", NetworkKind::Vnic),
     ("none", NetworkKind::None),
 ];
+/// The word that takes the way out from a user network.
+pub(in super::super) const ISOLATED: &str = "isolated";
 pub(in super::super) static NETWORK: Shape = Shape {
-    args: Args::Optional(Type::Choice(&words(&NETWORKS))),
+    args: Args::Fixed { all: &[Type::Choice(&words(&NETWORKS)), Type::Choice(&[ISOLATED])], needed: 0 },
     props: &[
         Prop::new(
             "name",
@@ -262,8 +264,8 @@ pub(in super::super) static NETWORK: Shape = Shape {
     ..Shape::leaf(
         "network",
         Type::Text,
-        "`network \"user\"`, `network \"private\" name=\"lan\"`, `network \"tap\" bridge=\"br0\"`, `network \"vnic\" name=\"vnic0\"` or `network \"none\"`",
-        "A network card. `user`: out through the host, in by forwards; `private`: to other machines; `tap`: on a bridge of the host; `vnic`: of illumos; `none`: no card at all. Its options are properties, or nodes of its block",
+        "`network \"user\"`, `network \"user\" isolated`, `network \"private\" name=\"lan\"`, `network \"tap\" bridge=\"br0\"`, `network \"vnic\" name=\"vnic0\"` or `network \"none\"`",
+        "A [network card](networks.md). `user`: out through the host, in by forwards, or only that where it is `isolated`; `private`: to other machines; `tap`: on a bridge of the host; `vnic`: of illumos; `none`: no card at all. Its options are properties, or nodes of its block",
     )
 };
 pub(in super::super) static NETWORK_NAME: Shape = Shape {

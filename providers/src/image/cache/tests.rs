@@ -1,5 +1,6 @@
 //! What the cache keeps, finds again and refuses.
 
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::file::SETTLED;

@@ -425,7 +425,6 @@ impl Source for Coming<'_> {
             };
             match piece {
                 Some(Piece::Bytes(bytes)) => gathered.extend_from_slice(&bytes),
-                Some(Piece::End) if gathered.is_empty() => return Ok(None),
                 Some(Piece::End) => {
                     self.is_ended = true;
                     break;
@@ -433,7 +432,8 @@ impl Source for Coming<'_> {
                 None => return Err(Stop::Aborted),
             }
         }
-        Ok(Some(gathered))
+        // An end that is asked for once more stays the end.
+        Ok((!gathered.is_empty()).then_some(gathered))
     }
 }
 

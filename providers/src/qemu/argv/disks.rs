@@ -13,6 +13,9 @@ use crate::workdir::WorkDir;
 /// How much of a serial number virtio-blk has room for, in bytes (virtio 1.1, 5.2.6).
 const SERIAL: usize = 20;
 
+/// The block node of the root disk.
+pub(crate) const ROOT: &str = "root";
+
 /// The root disk first, so that it is the guest's first disk; then the seed, on virtio-blk because Debian's cloud
 /// kernel has no driver for an emulated CD-ROM; then the volumes and the media, in
 /// their orders.
@@ -22,14 +25,14 @@ pub(super) fn disks(args: &mut Args, vm: &VmHandle) -> Result<()> {
         args.json(
             "-blockdev",
             &json!({
-                "node-name": "root",
+                "node-name": ROOT,
                 "driver": "qcow2",
                 "discard": "unmap",
                 "file": {"driver": "file", "filename": text(&work.overlay())?, "discard": "unmap"},
                 "backing": vm.machine.image.as_ref().map(base).transpose()?,
             }),
         );
-        args.device(&json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": "root", "bootindex": 0}));
+        args.device(&json!({"driver": "virtio-blk-pci", "id": "root-disk", "drive": ROOT, "bootindex": 0}));
     }
     if vm.seed {
         args.json(

@@ -1,5 +1,7 @@
 //! Network cards, and what stands behind them.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use super::Args;
@@ -7,16 +9,29 @@ use crate::error::{Error, Result};
 use crate::spec::{BackendTag, Forward, NetworkConfig, Nic};
 
 pub(super) fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<()> {
-    match nic.network {
+    let netdev = netdev_id(index);
+    let forwards =
+        || -> Vec<Value> { nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect() };
+    let options = match &nic.network {
         NetworkConfig::None => return Ok(()),
-        NetworkConfig::User => {}
-        NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
+        NetworkConfig::User => json!({"type": "user", "id": netdev, "hostfwd": forwards()}),
+        NetworkConfig::Isolated => {
+            json!({"type": "user", "id": netdev, "hostfwd": forwards(), "restrict": true})
+        }
+        // The address of the loopback interface is what keeps the frames on it.
+        NetworkConfig::Private { link: Some(link), .. } => json!({
+            "type": "socket",
+            "id": netdev,
+            "mcast": link.hub.to_string(),
+            "localaddr": Ipv4Addr::LOCALHOST.to_string(),
+        }),
+        NetworkConfig::Private { link: None, .. }
+        | NetworkConfig::Tap { .. }
+        | NetworkConfig::Vnic { .. } => {
             return Err(unsupported(&nic.network));
         }
-    }
-    let netdev = netdev_id(index);
-    let forwards: Vec<Value> = nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect();
-    args.json("-netdev", &json!({"type": "user", "id": netdev, "hostfwd": forwards}));
+    };
+    args.json("-netdev", &options);
     // Without a boot ROM: nothing boots from the network, and the ROM file is a package of its own.
     args.device(&json!({
         "driver": "virtio-net-pci",
@@ -32,9 +47,11 @@ pub(super) fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<(
 pub(crate) fn unsupported(network: &NetworkConfig) -> Error {
     let what = match network {
         NetworkConfig::User => "a user network",
+        NetworkConfig::Isolated => "an isolated user network",
         NetworkConfig::Tap { .. } => "a tap network",
         NetworkConfig::Vnic { .. } => "a vnic network",
-        NetworkConfig::Private { .. } => "a private network",
+        NetworkConfig::Private { link: Some(_), .. } => "a private network",
+        NetworkConfig::Private { link: None, .. } => "a private network that was given no group",
         NetworkConfig::None => "no network",
     };
     Error::Unsupported { backend: BackendTag::Qemu, what: what.to_owned() }

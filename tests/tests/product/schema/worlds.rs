@@ -58,7 +58,7 @@ vm \"planned\" {
     network \"private\" name=\"lan\" address=\"10.77.0.2\"; network \"private\" name=\"wan\"; network \"tap\"
 }
 network \"wan\"
-vm \"fetched\" { image-url \"https://example.org/a.qcow2\"; firmware \"uefi\" }
+vm \"fetched\" { image-url \"https://example.org/a.qcow2\"; firmware \"uefi\"; network \"user\" isolated; network \"private\" name=\"wan\" }
 ";
 
 /// The machines of [`BEFORE`], and some that can be planned only.
