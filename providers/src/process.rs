@@ -169,6 +169,8 @@ pub(crate) async fn limited_helper(
         format!("--as={}", limits.memory).into(),
         format!("--cpu={}", limits.cpu_seconds).into(),
         format!("--fsize={}", limits.file).into(),
+        // Threads get as much as this each, of the address space as well.
+        "--stack=1048576".into(),
         "--core=0".into(),
         "--".into(),
         program.locate()?.into(),

@@ -168,9 +168,7 @@ impl ImageCache {
             move |source| ImageError::Cache { action, path, source }
         };
         let file = File::options().read(true).write(true).open(from).map_err(failed("open"))?;
-        fail::fail_point!("image.renaming", |errno| Err(failed("rename")(answer(errno))));
         give_name(&file, from, &image.path, length)?;
-        fail::fail_point!("image.renamed", |errno| Err(failed("rename")(answer(errno))));
         // It was digested on its way here, and nobody writes to it any more.
         match file.metadata() {
             Ok(metadata) => self.remember(&Stamp::of(&metadata), identity),

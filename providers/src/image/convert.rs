@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::process::{Limits, limited_helper};
 use crate::qemu::QEMU_IMG;
 
-/// Address space of a conversion: its buffers and libraries fit many times over; tables of a hostile image do not.
-const MEMORY: u64 = 1 << 30;
+/// Address space of a conversion. Most of it is what the C library keeps for each of QEMU's threads and never touches;
+/// tables of a hostile image do not fit beside it.
+const MEMORY: u64 = 2 << 30;
 
 /// How long a conversion may take, of the processor and of the clock. 64 GiB at 40 MiB a second.
 const CPU_SECONDS: u64 = 1800;
@@ -37,7 +38,7 @@ pub(super) fn check(format: Foreign, file: &File, size: u64) -> std::result::Res
 /// Converts `source`, which [`check`] accepted, into the file `target` of at most `limit` bytes.
 pub(super) async fn convert(format: Foreign, source: &Path, target: &Path, limit: u64) -> Result<()> {
     let mut args: Vec<OsString> =
-        ["convert", "-q", "-f", format.driver(), "-O", "qcow2"].map(Into::into).into();
+        ["convert", "-q", "-m", "1", "-f", format.driver(), "-O", "qcow2"].map(Into::into).into();
     args.extend([source.into(), target.into()]);
     let limits = Limits { memory: MEMORY, cpu_seconds: CPU_SECONDS, file: limit };
     limited_helper(&QEMU_IMG, &args, limits, DEADLINE).await.map(drop)

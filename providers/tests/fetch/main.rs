@@ -1,4 +1,6 @@
 //! Images from servers that behave well, badly, and as an attacker would like.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says why and ends")]
+#![expect(clippy::disallowed_methods, reason = "qemu-img makes the images of other programs")]
 
 use std::fs;
 use std::io::Write;

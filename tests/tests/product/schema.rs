@@ -464,8 +464,8 @@ fn every_field_is_described_and_every_schema_is_numbered() {
     assert_eq!(
         names,
         [
-            "doctor", "event", "history", "list", "output", "plan", "rebuild", "record", "resolved", "state",
-            "status", "validate"
+            "doctor", "event", "history", "image", "list", "output", "plan", "rebuild", "record", "resolved",
+            "state", "status", "validate"
         ]
     );
     for (name, schema) in SCHEMAS.iter() {

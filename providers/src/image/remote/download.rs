@@ -211,7 +211,6 @@ impl Download<'_> {
             let waited = now.elapsed();
             deadline += waited;
             self.received += length;
-            fail::fail_point!("image.download.piece");
             self.tell(FetchPhase::Downloading);
         }
         match self.upstream.as_ref().and_then(|upstream| upstream.size) {

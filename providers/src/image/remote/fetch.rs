@@ -295,7 +295,6 @@ impl ImageCache {
         options: &FetchOptions,
         audience: Audience<'_>,
     ) -> Result<Fetched, Failure> {
-        fail::fail_point!("image.verified");
         let total = Some(taken.size);
         let tell = |phase| (audience.progress)(FetchProgress { received: taken.size, total, phase });
         tell(FetchPhase::Finishing);
@@ -425,7 +424,6 @@ impl Source for Coming<'_> {
             };
             match piece {
                 Some(Piece::Bytes(bytes)) => gathered.extend_from_slice(&bytes),
-                Some(Piece::End) if gathered.is_empty() => return Ok(None),
                 Some(Piece::End) => {
                     self.is_ended = true;
                     break;
@@ -433,7 +431,8 @@ impl Source for Coming<'_> {
                 None => return Err(Stop::Aborted),
             }
         }
-        Ok(Some(gathered))
+        // An end that is asked for once more stays the end.
+        Ok((!gathered.is_empty()).then_some(gathered))
     }
 }
 

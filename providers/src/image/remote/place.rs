@@ -48,6 +48,8 @@ impl Place {
     pub(super) fn parse(url: &str) -> Result<Self, FetchError> {
         let (scheme, rest) = url.split_once("://").ok_or(FetchError::Url("it has no `://`"))?;
         match scheme.to_ascii_lowercase().as_str() {
+            // A browser would pass over the third stroke and take the path for a server.
+            "http" | "https" if rest.starts_with('/') => Err(FetchError::Url("it names no server")),
             "http" | "https" => {
                 let url = Url::parse(url).map_err(|_| FetchError::Url("it cannot be taken apart"))?;
                 match url.host_str() {
