@@ -53,7 +53,7 @@ const PLANNED_ONLY: &str = "\
 network \"lan\" { subnet \"10.77.0.0/24\" }
 volume \"data\" size=\"1.5G\"
 vm \"planned\" {
-    kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; vnc \"tcp\" port=5999; accel \"tcg\"; qemu-arg \"-S\"
+    arch \"aarch64\"; kernel \"setup.sh\"; initrd \"setup.sh\"; cmdline \"quiet\"; machine \"q35\"; cpu \"max\"; vnc \"tcp\" port=5999; accel \"tcg\"; qemu-arg \"-S\"
     disk \"1.5G\"; volume \"data\"; share \".\" \"/mnt\" readonly; media \"setup.sh\"
     network \"private\" name=\"lan\" address=\"10.77.0.2\"; network \"private\" name=\"wan\"; network \"tap\"
 }
