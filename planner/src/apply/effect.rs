@@ -50,9 +50,9 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) enum Product {
     /// A machine's new handle, where it has one.
-    Machine(Option<VmHandle>),
+    Machine(Option<Box<VmHandle>>),
     /// An image from the network.
-    Image(Fetched),
+    Image(Box<Fetched>),
 }
 
 /// What a step reaches besides its machine.
@@ -74,7 +74,7 @@ pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> 
         Effect::FetchImage(PlannedImage::Remote(fetch)) => {
             let fetched = downloads.fetch(&fetch.remote, progress, cancel).await;
             return fetched
-                .map(Product::Image)
+                .map(|fetched| Product::Image(Box::new(fetched)))
                 .map_err(|error| tell_full(Error::from(error), images.folder(), fetch.size.unwrap_or(0)));
         }
         Effect::FetchImage(PlannedImage::Local(image)) => {
@@ -108,5 +108,5 @@ pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> 
         Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
         Effect::RemoveVolume(volume) => host.remove_volume(&volume).await.map(|()| None),
     };
-    machine.map(Product::Machine)
+    machine.map(|handle| Product::Machine(handle.map(Box::new)))
 }

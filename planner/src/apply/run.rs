@@ -80,7 +80,7 @@ type Ended = (StepId, Duration, End);
 
 /// How the work of a step came to its end.
 enum End {
-    Done(Box<Product>),
+    Done(Product),
     Failed(Box<Failure>),
     /// It only waited, and was told not to.
     GivenUp,
@@ -419,7 +419,7 @@ impl<H: Host> Run<'_, H> {
             let work = async {
                 tokio::select! {
                     result = work => match result {
-                        Ok(product) => End::Done(Box::new(product)),
+                        Ok(product) => End::Done(product),
                         // It was told to end; why it says that it did is of no interest.
                         Err(_) if may_be_given_up && waiting.is_cancelled() => End::GivenUp,
                         Err(failure) => End::Failed(Box::new(failure)),
@@ -443,7 +443,7 @@ impl<H: Host> Run<'_, H> {
             Ok((task, (id, elapsed, end))) => {
                 self.task_steps.remove(&task);
                 match end {
-                    End::Done(product) => self.succeed(id, elapsed, *product),
+                    End::Done(product) => self.succeed(id, elapsed, product),
                     End::Failed(failure) => self.fail(id, *failure),
                     End::GivenUp => self.wait_no_more(id),
                 }
@@ -465,13 +465,13 @@ impl<H: Host> Run<'_, H> {
         let handle = match product {
             Product::Machine(handle) => handle,
             Product::Image(fetched) => {
-                self.take_in(id, fetched);
+                self.take_in(id, *fetched);
                 None
             }
         };
         let target = self.target(&step.address);
         if let Some(record) = self.records.get(&step.address) {
-            match records::after(step, record, target, handle.as_ref(), Timestamp::now()) {
+            match records::after(step, record, target, handle.as_deref(), Timestamp::now()) {
                 Some(record) => self.put(record),
                 None => {
                     self.records.remove(&step.address);
