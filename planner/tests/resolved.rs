@@ -249,7 +249,7 @@ fn examples_are_written_without_a_change_of_meaning() {
         let site = Site::new();
         copy(path.parent().unwrap(), &site.path(""));
         // Images are built, not kept.
-        for name in ["tiny.qcow2", "generic/tiny.qcow2", "tiny-vmlinuz", "tiny-initrd.img"] {
+        for name in ["tiny.qcow2", "generic/tiny.qcow2", "tiny-vmlinuz", "tiny-initrd.img", "debian.qcow2"] {
             site.file(&format!("images/{name}"), name);
         }
         let text = fs::read_to_string(&path).unwrap().replace("../../.cache/images", "images");

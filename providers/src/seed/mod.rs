@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(parts[1].0, "text/cloud-config");
         let all: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(&parts[1].1).unwrap();
         // What the user's own part says of the host stands.
-        assert_eq!(all.keys().collect::<Vec<_>>(), ["merge_how", "packages", "ssh_keys", "users"]);
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["merge_how", "packages", "ssh_keys", "updates", "users"]);
         assert_eq!(all["users"][0], "default");
         assert_eq!(all["users"][1]["ssh_authorized_keys"][0], user.public);
     }
