@@ -17,7 +17,7 @@ const IMPATIENT: &str = "stop.patience=value:200";
 const FAULTS: [&str; 3] = ["kill", "enospc", "panic"];
 
 // Where each test disturbs an apply. Edges are here where a live process makes a difference.
-const MAKING: [&str; 13] = [
+const MAKING: [&str; 14] = [
     "state.qemu.drafted",
     "state.qemu.drafted@4",
     "state.qemu.drafted@6",
@@ -27,6 +27,7 @@ const MAKING: [&str; 13] = [
     "prepare.qemu.overlay-renamed",
     "prepare.qemu.keys-written",
     "prepare.qemu.seed-written",
+    "prepare.qemu.variables-written",
     "prepare.qemu.volume-made",
     "prepare.qemu.volume-renamed",
     "prepare.qemu.synced",
@@ -143,7 +144,7 @@ fn cases<'p>(points: &'p [&'p str]) -> impl Iterator<Item = (&'p str, &'static s
 #[test]
 fn machine_half_made_is_finished() {
     let mut world = world();
-    world.vmfile(&stopped(1, "ssh { user \"vm\" }"));
+    world.vmfile(&stopped(1, "firmware \"uefi\"; ssh { user \"vm\" }"));
     for (point, fault) in cases(&MAKING) {
         disturb(&mut world, &["apply", "--yes"], point, fault);
         converges(&world, point);
