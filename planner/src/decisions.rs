@@ -44,6 +44,8 @@ pub(crate) struct Decisions<'a> {
     /// Volumes whose disks are not there any more.
     gone: BTreeMap<Name, Option<PathBuf>>,
     pub(crate) by_address: BTreeMap<Address, Decision>,
+    /// Machines that are replaced only because another one is made or made anew.
+    followers: BTreeSet<Address>,
 }
 
 impl<'a> Decisions<'a> {
@@ -59,6 +61,7 @@ impl<'a> Decisions<'a> {
             secrets: inputs.secrets(),
             gone: volumes::gone(inputs)?,
             by_address: BTreeMap::new(),
+            followers: BTreeSet::new(),
         };
         for address in addresses(inputs) {
             if scope.is_none_or(|scope| scope.contains(address.name())) {
@@ -127,6 +130,7 @@ impl<'a> Decisions<'a> {
             }
             for (address, why) in triggered {
                 self.decide(&address, Wish::Replace(&why))?;
+                self.followers.insert(address);
             }
         }
     }
@@ -141,6 +145,23 @@ impl<'a> Decisions<'a> {
         is_kept.then(|| {
             let why = format!("`vm.{cause}` is made anew, and `replace-when` names it");
             (Address::vm(vm.name.as_str()), why)
+        })
+    }
+
+    /// A machine that would be replaced because of another one, which is not made after all: replaced now, it would be
+    /// replaced once more when that one is.
+    fn in_vain(&self, desired: &Desired) -> Option<(Address, Address)> {
+        self.followers.iter().find_map(|address| {
+            let is_replaced = self.by_address.get(address)?.change.action == Action::Replace;
+            let vm = desired_vm(desired, address).filter(|_| is_replaced)?;
+            let causes = || {
+                vm.lifecycle.replace_when.iter().filter_map(|trigger| match trigger {
+                    Trigger::Machine(name) => Some(name),
+                    Trigger::Field(_) => None,
+                })
+            };
+            let cause = causes().next().filter(|_| !causes().any(|name| self.is_made(name)))?;
+            Some((address.clone(), Address::vm(cause.as_str())))
         })
     }
 
@@ -273,6 +294,14 @@ impl<'a> Decisions<'a> {
                 blocked.insert(change.address.clone());
                 let reason = format!("it needs `{reason}`, which is left alone or cannot be asked");
                 change.leave_alone(LeftAloneKind::Dependency, reason);
+            }
+            if let Some((address, cause)) = self.in_vain(desired) {
+                let reason =
+                    format!("`replace-when` names `{cause}`, which is to be made anew and is left alone");
+                if let Some(decision) = self.by_address.get_mut(&address) {
+                    decision.change.leave_alone(LeftAloneKind::Dependency, reason);
+                }
+                blocked.insert(address);
             }
             let held = self.by_address.iter().filter(|(address, _)| !blocked.contains(address)).find_map(
                 |(address, decision)| {

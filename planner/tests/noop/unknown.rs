@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 use vmctl_planner::apply::{Control, Event};
-use vmctl_planner::desired::{Desired, DesiredVm, Power, Until};
+use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Power, Trigger, Until};
 use vmctl_planner::{Action, LeftAloneKind, Mode, Options, Plan, StepKind};
 use vmctl_providers::noop::Rule;
 use vmctl_providers::provision::Rerun;
 use vmctl_state::{Address, Entry, Intent, OpId, Record, Store};
 
-use crate::world::{World, change, desired, fail, name, step};
+use crate::world::{World, change, desired, fail, image_path, name, step};
 
 /// A machine with three steps, of which the second one has `rerun`, one that needs it, and one that does not.
 fn goal(world: &World, rerun: Rerun) -> Desired {
@@ -57,6 +57,28 @@ async fn plan_with(world: &World, goal: &Desired, options: Options) -> Plan {
 
 fn rerun_db() -> Options {
     Options { rerun: [name("db")].into(), ..Options::default() }
+}
+
+/// Otherwise it would be made anew with every apply, until somebody says what became of the step.
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_that_follows_one_which_waits_is_not_made_anew_before_it() {
+    let mut world = World::new();
+    let mut goal = goal(&world, Rerun::Ask);
+    die_in_the_second_step(&mut world, &goal).await;
+    let source = image_path(world.folder.path(), 1);
+    let identity = world.images.identify(&source).unwrap();
+    let web = goal.vms.get_mut(&name("web")).unwrap();
+    web.image = Some(DesiredImage::Local { source, identity });
+    let other = goal.vms.get_mut(&name("other")).unwrap();
+    other.lifecycle.replace_when = [Trigger::Machine(name("web"))].into();
+    let waits = [
+        ("db", LeftAloneKind::Interrupted),
+        ("other", LeftAloneKind::Dependency),
+        ("web", LeftAloneKind::Dependency),
+    ];
+    assert_eq!(left_alone(&world.plan(Some(&goal)).await), waits);
+    let plan = plan_with(&world, &goal, rerun_db()).await;
+    assert_eq!(change(&plan, "other").action, Action::Replace);
 }
 
 #[tokio::test(flavor = "multi_thread")]
