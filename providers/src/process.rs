@@ -11,14 +11,16 @@
 mod identity;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::Access;
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
@@ -191,11 +193,13 @@ pub struct Launched {
 /// Launches a program that outlives us: own session, no standard input, messages to `log`.
 ///
 /// Its standard output is a pipe for a first sign of life ([`Launched::first_line`]); it must bear that the pipe is
-/// closed afterwards. It starts in `/` so that it pins no folder.
+/// closed afterwards. It starts in `/` so that it pins no folder, and gets no file that we were started with: a lock or a
+/// pipe of whoever runs us would be held for as long as it lives.
 #[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
 pub fn machine(program: &Program, args: &[OsString], log: File) -> Result<Launched> {
     let path = program.locate()?;
     let setsid = SETSID.locate()?;
+    keep_what_we_were_given()?;
     let mut child = tokio::process::Command::new(&setsid)
         .arg(&path)
         .args(args)
@@ -207,6 +211,27 @@ pub fn machine(program: &Program, args: &[OsString], log: File) -> Result<Launch
         .map_err(Error::io("run", &setsid))?;
     let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
     Ok(Launched { child, stdout: BufReader::new(stdout) })
+}
+
+/// Lets no program that we start have the files that we were started with. What we open ourselves it never has.
+#[expect(unsafe_code, reason = "a descriptor that somebody left open for us is a number and nothing else")]
+fn keep_what_we_were_given() -> Result<()> {
+    const OURS: &str = "/proc/self/fd";
+    let list = Error::io("list folder", OURS);
+    for entry in fs::read_dir(OURS).map_err(list)?.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        let Some(number) = number.filter(|number| *number > 2) else { continue };
+        // SAFETY: the number is only asked about and marked. Where another thread closed it meanwhile, there is nothing
+        // to mark; where it opened something else, that bears the mark already.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        if let Ok(flags) = fcntl_getfd(descriptor)
+            && !flags.contains(FdFlags::CLOEXEC)
+        {
+            fcntl_setfd(descriptor, flags | FdFlags::CLOEXEC)
+                .map_err(|error| Error::io("keep to ourselves", entry.path())(error.into()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Launched {
@@ -273,6 +298,8 @@ fn describe(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     const SH: Program = Program { name: "sh", package: "dash" };
@@ -321,6 +348,16 @@ mod tests {
         let [read, pid, session] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         assert_eq!((read, pid), ("1", session));
         assert_eq!(launched.ended().await.unwrap(), "exit code 0");
+    }
+
+    #[tokio::test]
+    async fn machine_has_no_file_that_we_were_started_with() {
+        let given = tempfile::tempfile().unwrap();
+        fcntl_setfd(&given, FdFlags::empty()).unwrap();
+        let script = format!("test -e /proc/$$/fd/{}; echo $?", given.as_raw_fd()).into();
+        let mut launched = machine(&SH, &["-c".into(), script], tempfile::tempfile().unwrap()).unwrap();
+        assert_eq!(launched.first_line(100).await.unwrap().unwrap(), "1");
+        launched.ended().await.unwrap();
     }
 
     #[test]
