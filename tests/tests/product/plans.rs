@@ -106,7 +106,7 @@ fn saved_plan_is_refused_with_the_name_of_what_moved() {
         (text.replace("\"memory\"", "\"Memory\""), "was edited or is damaged"),
         (text[..text.len() / 2].to_owned(), "is no saved plan"),
         ("{}".to_owned(), "is no saved plan"),
-        (text.replace("\"version\":3", "\"version\":99"), "has format 99"),
+        (text.replace("\"version\":4", "\"version\":99"), "has format 99"),
     ] {
         fs::write(&path, content).expect("the plan");
         world.vmctl(&["apply", "x.plan"]).expect(1).says(words);
@@ -213,16 +213,16 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
         format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
     };
     let web = machine("web", "");
-    world.vmfile(&(machine("db", "network \"tap\"; network \"tap\"") + &web));
+    world.vmfile(&(machine("db", "network \"tap\"") + &web));
     let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
-    let text = "this version cannot carry out yet: a tap network, several networks";
+    let text = "this version cannot carry out yet: a tap network";
     let refusal = json!({ "kind": "not-yet", "text": text });
     assert_eq!((&plan["changes"][0]["refused"], &plan["changes"][1]["refused"]), (&refusal, &Value::Null));
     for (arguments, words) in [
         (["plan", "--out", "x.plan"].as_slice(), "Refused: this plan cannot be applied."),
         (
             &["apply", "--yes"],
-            "vm.db: this version cannot carry out yet: a tap network, several networks help: `vmctl plan` shows it",
+            "vm.db: this version cannot carry out yet: a tap network help: `vmctl plan` shows it",
         ),
     ] {
         let told = world.vmctl(arguments).expect(1).says(words).says("--exclude db");

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde_json::{Value, json};
+use vmctl_tests::server::{Answer, Server};
 use vmctl_tests::surroundings::repository;
 use vmctl_tests::{World, await_condition, process};
 
@@ -245,6 +246,15 @@ fn events_of_every_kind_are_as_promised() {
     let summary = all.last().expect("a summary");
     assert_eq!(summary["abandoned"].as_array().map(Vec::len), Some(1), "{summary:#}");
     assert_ne!(summary["not_begun"], json!([]), "{summary:#}");
+
+    // A download tells how far it is.
+    let far = World::new(0);
+    far.blank_image();
+    let image = fs::read(far.project().join("blank.qcow2")).expect("an image");
+    let server = Server::start(move |asked| Answer::file(asked, &image, "\"1\""));
+    let url = server.url("/disk.qcow2");
+    far.vmfile(&format!("vm \"far\" {{ image-url {url:?}; backend \"noop\" }}"));
+    all.extend(apply(&far, &[], 0));
 
     let kinds: BTreeSet<_> = all.iter().filter_map(|event| event["event"].as_str()).collect();
     let known = SCHEMAS["event"].text["oneOf"].as_array().expect("kinds of events");
