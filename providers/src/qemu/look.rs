@@ -18,7 +18,7 @@ use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::Process;
-use crate::spec::{BackendTag, InstanceId, NetworkConfig, Runtime, VmHandle, VmState};
+use crate::spec::{BackendTag, InstanceId, Runtime, VmHandle, VmState};
 use crate::volume::{self, VolumeDir};
 use crate::workdir::WorkDir;
 
@@ -226,7 +226,7 @@ impl QemuBackend {
 
     /// See [`crate::Hypervisor::guest_ip`]: through QEMU's user network a guest is reached by its forwards.
     pub(super) fn address(&self, vm: &VmHandle) -> Result<String> {
-        if vm.machine.nics.iter().any(|nic| nic.network == NetworkConfig::User) {
+        if vm.machine.nics.iter().any(|nic| nic.network.is_user()) {
             return Ok(Ipv4Addr::LOCALHOST.to_string());
         }
         let what = "reaching a machine without a user network".to_owned();
