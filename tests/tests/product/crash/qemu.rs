@@ -286,7 +286,7 @@ fn machine_is_taken_up_although_that_was_killed_too() {
     let mut world = world();
     let mut met = 0;
     for (machine, points, arguments) in [
-        (stopped(1, "ssh { user \"vm\" }"), &MAKING[..], &["apply", "--yes"][..]),
+        (stopped(1, "firmware \"uefi\"; ssh { user \"vm\" }"), &MAKING[..], &["apply", "--yes"][..]),
         (running("memory 64"), &STARTING, &["apply", "--yes"]),
         (running("memory 64"), &DESTROYING, &["apply", "--yes", "--destroy"]),
     ] {
