@@ -82,7 +82,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought";
     "start":
         "noop.written"
-        "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
+        "qemu.serving" "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
     "resume": "noop.written" "qemu.unpaused";
     "ready": "noop.answered" "qemu.logged-in";
     "provision": "noop.running" "noop.ran" "qemu.begun" "qemu.running";

@@ -53,12 +53,17 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds it in PATH; [`Error::ProgramMissing`] if it is not there.
+    /// Finds it in PATH, or where programs for other programs are; [`Error::ProgramMissing`] if it is not there.
     pub fn locate(&self) -> Result<PathBuf> {
+        let elsewhere = || BESIDE_PATH.iter().map(|folder| Path::new(folder).join(self.name));
         find_program(self.name)
+            .or_else(|| elsewhere().find(|file| is_program(file)))
             .ok_or_else(|| Error::ProgramMissing { program: self.name.to_owned(), package: self.package })
     }
 }
+
+/// Where distributions keep programs that people do not call by themselves, such as QEMU's helpers.
+const BESIDE_PATH: [&str; 3] = ["/usr/libexec", "/usr/lib/qemu", "/usr/lib"];
 
 /// Gives a process a session of its own. QEMU's `-daemonize` would do so too, but its sandbox then forbids the
 /// very calls (fork, setsid) that the denial of new processes and privileges is about.
@@ -71,7 +76,11 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .filter(|folder| !folder.as_os_str().is_empty())
         .filter_map(|folder| std::path::absolute(folder.join(name)).ok())
-        .find(|file| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok())
+        .find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok()
 }
 
 /// Runs a program to its end and returns its standard output.
@@ -158,7 +167,7 @@ pub(crate) struct Limits {
 }
 
 /// Sets limits and becomes another program.
-const PRLIMIT: Program = Program { name: "prlimit", package: "util-linux" };
+pub const PRLIMIT: Program = Program { name: "prlimit", package: "util-linux" };
 
 /// As [`helper`], within limits that the kernel keeps.
 pub(crate) async fn limited_helper(
