@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
+pub(crate) use everyday::{
+    DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, RunArgs, StopArgs, UpArgs,
+};
 pub(crate) use image::{
     ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
     ImageUpdateArgs,
@@ -128,6 +130,8 @@ pub(crate) enum Command {
     Reload(ReloadArgs),
     /// Run provisioning steps on machines that run, and change nothing else
     Provision(ProvisionArgs),
+    /// Bring the machines up for one command, and remove them whatever happens
+    Run(RunArgs),
     /// Start machines that are off, as they are
     Start(MachinesArgs),
     /// Stop machines, and keep them

@@ -34,6 +34,13 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The same for another project.
+    pub(crate) fn of_project(&self, project: Name) -> Self {
+        let mut settings = self.settings.clone();
+        settings.project = Some(project);
+        Self { settings, options: self.options.clone() }
+    }
+
     /// Folder that holds one folder per project.
     fn projects_dir(&self) -> Result<PathBuf, CliError> {
         Ok(self.settings.data_dir()?.join("projects"))

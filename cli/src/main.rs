@@ -76,6 +76,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Down(args) => commands::everyday::down(&ctx, args),
         Command::Reload(args) => commands::everyday::reload(&ctx, args),
         Command::Provision(args) => commands::everyday::provision(&ctx, args),
+        Command::Run(args) => commands::run::run(&ctx, &args),
         Command::Start(args) => commands::everyday::turn(&ctx, args, Turn::Start),
         Command::Stop(args) => commands::everyday::stop(&ctx, args),
         Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),

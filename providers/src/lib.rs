@@ -40,7 +40,7 @@ pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
 pub use hypervisor::{ConsoleEndpoint, Hypervisor};
 pub use mask::Mask;
-pub use name::{Name, NameError};
+pub use name::{MAX_NAME, Name, NameError};
 pub use noop::NoopBackend;
 pub use pattern::{Pattern, PatternError};
 pub use qemu::QemuBackend;

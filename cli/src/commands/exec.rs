@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use vmctl_providers::provision::OutputStream;
 use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
 
@@ -12,16 +13,29 @@ use super::ssh::target;
 use crate::args::ExecArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
-use crate::{machines, stdin};
+use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
 const LOGIN: Duration = Duration::from_secs(60);
 
+/// The exit code of a command that did not end in time, as of timeout(1).
+pub(super) const OUT_OF_TIME: Exit = Exit::Passed(124);
+
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
-    let machine = machines::one(ctx, Some(&args.name))?;
+    carried(ctx, &args.name, &args.command, None)
+}
+
+/// Runs a command in the machine called `name`, at most for so long.
+pub(super) fn carried(
+    ctx: &Context,
+    name: &str,
+    command: &[String],
+    patience: Option<Duration>,
+) -> Result<Exit, CliError> {
+    let machine = machines::one(ctx, Some(name))?;
     let target = target(&machine, machine.live()?)?;
-    let line = shell_line(&args.command);
+    let line = shell_line(command);
     small_runtime()?.block_on(async {
         let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
@@ -33,8 +47,12 @@ pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
         };
         let status = tokio::select! {
             status = carry(&session, &line) => status?,
-            _ = interrupt.recv() => return Ok(abandoned(ctx, &args.name)),
-            _ = terminate.recv() => return Ok(abandoned(ctx, &args.name)),
+            _ = interrupt.recv() => return Ok(abandoned(ctx, name)),
+            _ = terminate.recv() => return Ok(abandoned(ctx, name)),
+            () = async { sleep(patience.unwrap_or_default()).await }, if patience.is_some() => {
+                ui::warn(&format!("the command did not end in time; it may go on in `{name}`"));
+                return Ok(OUT_OF_TIME);
+            }
         };
         session.close().await;
         Ok(Exit::Passed(code(&status)))

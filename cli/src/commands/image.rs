@@ -58,7 +58,7 @@ fn pull(ctx: &Context, args: &ImagePullArgs) -> Result<Exit, CliError> {
     let images = ctx.images()?;
     let options = ctx.settings.fetch_options();
     let control = Control::default();
-    interrupts::listen(&control)?;
+    let _listening = interrupts::listen(&control)?;
     let runtime = large_runtime()?;
     let mut done: Vec<(String, Fetched)> = Vec::new();
     for url in &args.urls {

@@ -17,6 +17,7 @@ pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod provisioned;
 pub(crate) mod rebuild;
+pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod ssh;
 pub(crate) mod state;

@@ -28,6 +28,7 @@ mod provisioning;
 mod recovery;
 mod report;
 mod room;
+mod run;
 mod schema;
 mod secrets;
 mod stopping;
