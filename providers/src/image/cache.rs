@@ -6,6 +6,7 @@
 //! images/.identities/<hash>.json  what a source file was found to be
 //! images/.downloads/              downloads and conversions on their way
 //! images/.fetched/                what downloads became
+//! images/.pinned/                 VMFiles whose lock files pin images
 //! ```
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -207,7 +208,7 @@ impl ImageCache {
 
     /// Files that imports and notes left behind whose processes died, each with its lock.
     pub(super) fn orphans(&self) -> impl Iterator<Item = (PathBuf, File)> {
-        let notes = [self.root.join(".identities"), self.fetched()];
+        let notes = [self.root.join(".identities"), self.fetched(), self.pinned()];
         orphans(&self.root, "part").chain(notes.into_iter().flat_map(|folder| orphans(&folder, "new")))
     }
 
