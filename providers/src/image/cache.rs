@@ -63,6 +63,12 @@ impl ImageCache {
     ///
     /// The digest is remembered by the file's device, inode, size and times, so that a second call is quick.
     pub fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError> {
+        self.identify_file(source).map(|(identity, _)| identity)
+    }
+
+    /// The same, with the digest of the file as it lies there: another one than that of what it becomes, where it is
+    /// compressed or in a format of other programs.
+    pub fn identify_file(&self, source: &Path) -> Result<(ImageIdentity, Digest), ImageError> {
         self.identify_at(source, SystemTime::now())
     }
 
@@ -88,7 +94,7 @@ impl ImageCache {
         let (file, stamp) = open(source)?;
         if adopt::is_needed(&file, source)? {
             return match adopt::adopt(self, &file, source, &stamp)? {
-                found if found == *identity => Ok(image),
+                (found, _) if found == *identity => Ok(image),
                 _ => Err(ImageError::Changed { path: source.to_owned() }),
             };
         }
@@ -105,22 +111,28 @@ impl ImageCache {
         Ok(image)
     }
 
-    fn identify_at(&self, source: &Path, now: SystemTime) -> Result<ImageIdentity, ImageError> {
+    fn identify_at(&self, source: &Path, now: SystemTime) -> Result<(ImageIdentity, Digest), ImageError> {
         let (file, stamp) = open(source)?;
         let is_made = adopt::is_needed(&file, source)?;
-        if let Some(identity) = self.recall(&stamp)
-            && (!is_made || self.has(&self.cached(&identity)))
-        {
-            return Ok(identity);
+        if let Some(Memo { identity, sha256, .. }) = self.recall(&stamp) {
+            match sha256 {
+                Some(sha256) if self.has(&self.cached(&identity)) => return Ok((identity, sha256)),
+                // What it became is gone, or an older vmctl did not note the file's own digest.
+                _ if is_made => {}
+                _ => return Ok((identity.clone(), identity.digest)),
+            }
         }
-        let identity = match is_made {
+        let (identity, sha256) = match is_made {
             true => adopt::adopt(self, &file, source, &stamp)?,
-            false => examine(file, source, &stamp, |_, _| Ok(()))?,
+            false => {
+                let identity = examine(file, source, &stamp, |_, _| Ok(()))?;
+                (identity.clone(), identity.digest)
+            }
         };
         if stamp.is_settled(now) {
-            self.remember(&stamp, &identity);
+            self.remember(&stamp, &identity, is_made.then_some(&sha256));
         }
-        Ok(identity)
+        Ok((identity, sha256))
     }
 
     fn memo(&self, stamp: &Stamp) -> PathBuf {
@@ -129,12 +141,12 @@ impl ImageCache {
     }
 
     /// What was remembered for `stamp`. A memo that cannot be used only costs time.
-    fn recall(&self, stamp: &Stamp) -> Option<ImageIdentity> {
+    fn recall(&self, stamp: &Stamp) -> Option<Memo> {
         let path = self.memo(stamp);
         let text = fs::read(&path).ok()?;
         match serde_json::from_slice::<Memo>(&text) {
             Ok(memo) if memo.version == Memo::VERSION && memo.stamp == *stamp && memo.is_sound() => {
-                Some(memo.identity)
+                Some(memo)
             }
             Ok(_) => {
                 tracing::warn!(path = %path.display(), "memo of an image does not fit, it is ignored");
@@ -169,7 +181,7 @@ impl ImageCache {
         image_failpoint!("fetch-image.download.placed", &image.path);
         // It was digested on its way here, and nobody writes to it any more.
         match file.metadata() {
-            Ok(metadata) => self.remember(&Stamp::of(&metadata), identity),
+            Ok(metadata) => self.remember(&Stamp::of(&metadata), identity, None),
             Err(error) => tracing::debug!(path = %image.path.display(), %error, "not remembered"),
         }
         Ok(image)
@@ -184,9 +196,10 @@ impl ImageCache {
         })
     }
 
-    fn remember(&self, stamp: &Stamp, identity: &ImageIdentity) {
+    fn remember(&self, stamp: &Stamp, identity: &ImageIdentity, sha256: Option<&Digest>) {
         let path = self.memo(stamp);
-        let memo = Memo { version: Memo::VERSION, stamp: stamp.clone(), identity: identity.clone() };
+        let (stamp, identity, sha256) = (stamp.clone(), identity.clone(), sha256.cloned());
+        let memo = Memo { version: Memo::VERSION, stamp, identity, sha256 };
         if let Err(error) = write_json(&path, &memo) {
             tracing::debug!(path = %path.display(), %error, "an image's digest is not remembered");
         }
@@ -227,6 +240,9 @@ struct Memo {
     version: u32,
     stamp: Stamp,
     identity: ImageIdentity,
+    /// Digest of the file itself, where it becomes another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
 }
 
 impl Memo {

@@ -153,3 +153,30 @@ fn update_tells_programs_what_became_of_each_pin() {
     assert_eq!((&second[1]["sha256"], &second[1]["before"]), (&json!(null), &json!(null)));
     assert_eq!(outcomes(&update(1)), ["unchanged", "failed"]);
 }
+
+/// `sha256sum` tells the digest of a packed file, `vmctl image list` that of the image in it: either is asked for.
+#[test]
+fn digest_of_a_packed_file_is_its_own_or_that_of_what_it_becomes() {
+    let world = World::new(0);
+    let path = world.project().join("disk.img");
+    fs::write(&path, disk()).unwrap();
+    let digest = || {
+        let sum = world.beside_vmctl("sha256sum").args(["disk.img", "disk.img.gz"]).output().unwrap();
+        let text = String::from_utf8(sum.stdout).unwrap();
+        text.lines().map(|line| line[..64].to_owned()).collect::<Vec<_>>()
+    };
+    assert!(world.beside_vmctl("gzip").args(["-k", "disk.img"]).status().unwrap().success());
+    let digests = digest();
+    let [image, packed] = &digests[..] else { panic!("two digests, not {digests:?}") };
+    let vmfile = |sha256: &str| {
+        world.vmfile(&format!("vm \"one\" {{ image \"disk.img.gz\" sha256={sha256:?}; backend \"noop\" }}"));
+    };
+    for sha256 in [packed, image] {
+        vmfile(sha256);
+        world.vmctl(&["apply", "--yes"]).expect(0);
+        assert_eq!(world.decisions()["vm.one"], "no-op");
+    }
+    vmfile(&"0".repeat(64));
+    let refused = world.vmctl(&["plan"]).expect(1).says("is not the image that is asked for");
+    refused.says(packed).says(image);
+}
