@@ -107,6 +107,19 @@ impl Context {
         Ok(ImageCache::new(data_dir.join("images")))
     }
 
+    /// Lets whoever makes room in the cache know that the lock file beside `vmfile` pins images.
+    pub(crate) fn remember_pins(&self, vmfile: &Path) {
+        let noted = self.images().and_then(|images| {
+            images.remember_pins(vmfile).map_err(|error| {
+                CliError::new(format!("cannot write in `{}`", images.folder().display())).because(&error)
+            })
+        });
+        if let Err(error) = noted {
+            let lost = "`vmctl image prune` in another folder may remove what is pinned here";
+            ui::warn(&format!("{lost}: {error}"));
+        }
+    }
+
     /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.
     pub(crate) fn examine(&self) -> Result<Result<Loaded, vmfile::Report>, CliError> {
         self.examine_with(Pins::Locked)

@@ -311,12 +311,15 @@ impl Session<'_> {
     /// apply tries again: their records say what they were made from.
     fn keep_pins(&self, plan: &Plan, report: &Report) {
         let makes_machines = self.order.goal.options.mode == Mode::Normal;
-        let desired = self.order.goal.desired.as_ref().filter(|_| makes_machines && !self.order.locked);
+        let desired = self.order.goal.desired.as_ref().filter(|_| makes_machines);
         let Some((desired, vmfile)) = desired.zip(desired.and_then(|desired| desired.inputs.first())) else {
             return;
         };
+        if !plan.pins.is_empty() {
+            self.ctx.remember_pins(&vmfile.path);
+        }
         let pins = to_lock(&plan.pins, &report.fetched);
-        if pins.is_empty() {
+        if pins.is_empty() || self.order.locked {
             return;
         }
         let lock = LockFile::of(&vmfile.path);

@@ -4,6 +4,7 @@
 mod bad_input;
 mod changes;
 mod crash;
+mod downloads;
 mod drift;
 mod everyday;
 mod examples;
