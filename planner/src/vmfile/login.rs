@@ -29,8 +29,9 @@ use super::words::{hostname_fault, is_user};
 /// The user that cloud-init makes if the VMFile names none.
 const DEFAULT_USER: &str = "vm";
 
-/// Keys of the home folder that are tried where a generated key cannot work, in this order.
-const HOME_KEYS: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_ecdsa"];
+/// Keys of the home folder that are tried where a generated key cannot work, in this order; those that lie open come
+/// before those with a passphrase.
+const HOME_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
 /// How a machine is entered.
 pub(super) struct Login {
@@ -218,12 +219,17 @@ impl Resolver<'_> {
 
     /// With the user's own user-data a generated key is not known to the guest: one of the user's may be.
     fn home_key(&mut self, vm: &Vm) -> Option<PathBuf> {
-        let found = HOME_KEYS.iter().find_map(|name| {
-            let path = self.files.in_home(name)?;
-            // A key that cannot be used, such as one with a passphrase, is no candidate.
-            let text = read_text(&path, MAX_TEXT).ok().filter(|_| keys::public_of(&path).is_ok())?;
-            self.files.note(&path, Digest::of(text));
-            Some(path)
+        let paths = HOME_KEYS.iter().filter_map(|name| self.files.in_home(name));
+        let usable: Vec<_> = paths
+            .filter_map(|path| {
+                let text = read_text(&path, MAX_TEXT).ok().filter(|_| keys::public_of(&path).is_ok())?;
+                Some((path, Digest::of(text)))
+            })
+            .collect();
+        let found = usable.iter().find(|(path, _)| keys::is_open(path)).or(usable.first());
+        let found = found.map(|(path, digest)| {
+            self.files.note(path, digest.clone());
+            path.clone()
         });
         if found.is_none() {
             let ssh = vm.ssh.as_ref()?;
@@ -241,7 +247,7 @@ impl Resolver<'_> {
     }
 }
 
-/// A private key file that can be used.
+/// A key file that can be used.
 struct Key {
     path: PathBuf,
     public: String,

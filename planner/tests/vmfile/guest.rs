@@ -48,6 +48,10 @@ fn own_user_data_is_entered_with_a_key_of_the_home_folder() {
     let site = Site::new(text);
     site.file("seed.yaml", "#cloud-config\n");
     assert_eq!(site.codes(), ["vmfile::ssh"]);
+    // One behind a passphrase comes last, whatever its name.
+    let sealed = include_str!("sealed_key");
+    site.file("home/.ssh/id_ed25519", sealed);
+    assert_eq!(site.only().ssh.unwrap().private_key, Some(site.path("home/.ssh/id_ed25519")));
     site.file("home/.ssh/id_ecdsa", keys::generate("mine").private.expose());
     assert_eq!(site.only().ssh.unwrap().private_key, Some(site.path("home/.ssh/id_ecdsa")));
     site.file("home/.ssh/id_ed25519", keys::generate("mine").private.expose());

@@ -112,7 +112,7 @@ pub(in super::super) static PRIVATE_KEY: Shape = Shape {
         "private-key",
         Type::Path,
         "`private-key \"~/.ssh/id_ed25519\"`",
-        "A file of the private key to log in with",
+        "A file of the private key to log in with, or of its public half if the ssh agent holds it",
     )
 };
 
