@@ -274,6 +274,7 @@ impl Context {
             accel: self.settings.accel,
             take_over: self.options.take_over,
             firmware_dirs: self.settings.firmware_dirs.clone(),
+            keyring: self.settings.keyring.clone(),
         });
         Ok(RouterHypervisor::new(noop, qemu))
     }

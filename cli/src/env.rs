@@ -12,10 +12,12 @@ use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::image::{FetchOptions, Proxies};
 use vmctl_providers::qemu::AccelChoice;
 use vmctl_providers::qemu::firmware::SYSTEM_FOLDERS;
+use vmctl_providers::ssh::{Keyring, PASSPHRASE_VARIABLE};
 use vmctl_providers::{Name, NameError, Secret};
 
 use crate::args::GlobalArgs;
 use crate::error::Exit;
+use crate::passphrase;
 
 /// Longest path of a Unix socket: `sun_path` has 108 bytes, the last is the terminator (unix(7)).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
@@ -42,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) log_filter: Option<String>,
     /// Folders with QEMU's descriptors of firmware, the user's own first.
     pub(crate) firmware_dirs: Vec<PathBuf>,
+    /// What opens the keys of logins.
+    pub(crate) keyring: Keyring,
     fetching: FetchOptions,
     data_dir: Result<PathBuf, SettingsError>,
     runtime_dir: Result<PathBuf, SettingsError>,
@@ -109,6 +113,9 @@ impl Settings {
         let cwd = host.cwd.clone();
         let environment = BTreeMap::new();
         let fetching = fetching(&text, home.as_deref(), &host.cwd);
+        let agent = text("SSH_AUTH_SOCK").map(PathBuf::from);
+        let passphrase = word(PASSPHRASE_VARIABLE).map(Secret::new);
+        let keyring = Keyring::new(agent, passphrase, Some(passphrase::ask));
         Ok(Self {
             home,
             cwd,
@@ -118,6 +125,7 @@ impl Settings {
             lock_timeout,
             log_filter,
             firmware_dirs,
+            keyring,
             fetching,
             data_dir,
             runtime_dir,

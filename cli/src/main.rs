@@ -25,6 +25,7 @@ mod logging;
 mod machines;
 mod output;
 mod outputs;
+mod passphrase;
 mod progress;
 mod render;
 mod report;

@@ -290,6 +290,8 @@ pub struct DesiredVm {
 pub struct TextFiles {
     /// `ssh-key`.
     pub ssh_key: Option<PathBuf>,
+    /// `ssh-key` of the seed's users, in their order.
+    pub user_keys: Vec<Vec<PathBuf>>,
     /// `user-data`.
     pub user_data: Option<PathBuf>,
     /// `script`, by the number of its step.

@@ -3,7 +3,7 @@
 //! `docs/planning-behaviors.md` and the field reference are made from it.
 
 use serde_json::Value;
-use vmctl_providers::{NetworkConfig, Peer, ShareDriver};
+use vmctl_providers::{NetworkConfig, Peer, SeedUser, ShareDriver, Sudo};
 
 use crate::desired::{InputFile, VncTcp};
 use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
@@ -305,6 +305,14 @@ pub const FIELDS: &[Field] = &[
         keep: |vm, old| keep_seed(vm, old, |vm, old| vm.user.clone_from(&old.user)),
     },
     Field {
+        name: "cloud-init.users",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "cloud-init makes users once, on the first boot",
+        value: |vm| seed(vm, |seed| list(&seed.users.iter().map(user_text).collect::<Vec<_>>())),
+        keep: |vm, old| keep_seed(vm, old, |vm, old| vm.users.clone_from(&old.users)),
+    },
+    Field {
         name: "cloud-init.ssh-key",
         unit: "",
         needs: Needs::Always(Class::Replace),
@@ -526,6 +534,20 @@ fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {
 }
 
 /// A file of a seed as shown: `/etc/motd (sha256:…, mode 0644, owner root)`.
+fn user_text(user: &SeedUser) -> String {
+    let mut parts = Vec::new();
+    if !user.groups.is_empty() {
+        parts.push(format!("groups {}", user.groups.join(" ")));
+    }
+    parts.extend(user.sudo.as_ref().map(|sudo| match sudo {
+        Sudo::Nothing => "no sudo".to_owned(),
+        Sudo::Rule(rule) => format!("sudo {rule}"),
+    }));
+    parts.extend(user.shell.as_ref().map(|shell| format!("shell {shell}")));
+    parts.extend(user.authorized_keys.iter().map(|key| format!("key {key}")));
+    if parts.is_empty() { user.name.clone() } else { format!("{} ({})", user.name, parts.join(", ")) }
+}
+
 fn file_text(file: &RecordedFile) -> String {
     let mode = file.mode.map(|mode| format!(", mode {mode:04o}")).unwrap_or_default();
     let owner = file.owner.as_ref().map(|owner| format!(", owner {owner}")).unwrap_or_default();

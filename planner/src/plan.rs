@@ -1,15 +1,15 @@
 //! A plan: every decision, the steps that carry them out, and what each step needs.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use vmctl_providers::image::{ImageCache, ImageIdentity, RemoteImage};
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{Digest, FoundVolume, Name, Secrets, Stray, VmSpec};
+use vmctl_providers::{BackendTag, Digest, FoundVolume, Name, Secrets, Stray, VmSpec};
 use vmctl_state::{Address, Record, Snapshot};
 
 use crate::accept::accepted;
@@ -25,7 +25,7 @@ use crate::pins::{PlannedPin, RemoteUse, host_of, remote_images, shown_url, with
 use crate::private::laid_out;
 use crate::recorded::RecordError;
 use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, UnknownStep, scope};
-use crate::step::StepKind;
+use crate::step::{Step, StepKind};
 use crate::target::Target;
 use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
 
@@ -325,6 +325,15 @@ impl Plan {
     /// The changes that do something.
     pub fn effective(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| change.is_effective())
+    }
+
+    /// The files of the keys that its steps log in to real guests with, besides those that vmctl makes.
+    pub fn login_keys(&self) -> BTreeSet<&Path> {
+        let logs_in = |step: &Step| matches!(step.kind, StepKind::Ready | StepKind::Provision(_));
+        let steps = self.graph.steps().map(|(_, step)| step).filter(|step| logs_in(step));
+        let specs = steps.filter_map(|step| Some(&self.targets.get(&step.address)?.spec));
+        let specs = specs.filter(|spec| spec.backend != BackendTag::Noop);
+        specs.filter_map(|spec| spec.ssh.as_ref()?.private_key.as_deref()).collect()
     }
 
     /// Whether the VMFile says of a provisioning step that it may run again where it was cut off.

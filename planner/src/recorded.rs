@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vmctl_providers::image::ImageIdentity;
 use vmctl_providers::{
-    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SeedFile, SshConfig,
-    VmHandle, secrets,
+    BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SeedFile, SeedUser,
+    SshConfig, VmHandle, secrets,
 };
 use vmctl_state::{Address, Intent, Interrupted, Record, Snapshot};
 
@@ -91,6 +91,9 @@ pub struct RecordedCloudInit {
     /// Whether our part goes beside it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merges: bool,
+    /// Users that it makes, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<SeedUser>,
     /// Packages that the guest installs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packages: Vec<String>,
@@ -140,6 +143,7 @@ impl From<&DesiredVm> for RecordedVm {
                 authorized_keys: config.authorized_keys.clone(),
                 user_data: config.user_data.as_ref().map(|data| Digest::of(data.expose())),
                 merges: config.more.merges,
+                users: config.more.users.clone(),
                 packages: config.more.packages.clone(),
                 files: config.more.files.iter().map(recorded_file).collect(),
                 commands: config.more.commands.iter().map(|command| command.digest.clone()).collect(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vmctl_providers::Probe;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, Run};
+use vmctl_providers::{Probe, Sudo};
 
 use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Output};
 use crate::vmfile::template;
@@ -156,6 +156,17 @@ impl Form<'_> {
             "user": self.text(&seed.user),
             "authorized_keys": seed.authorized_keys,
             "ssh_key": path(&vm.text_files.ssh_key),
+            "users": seed.more.users.iter().zip(&vm.text_files.user_keys).map(|(user, keys)| json!({
+                "name": user.name,
+                "authorized_keys": user.authorized_keys,
+                "ssh_keys": keys.iter().map(|path| self.path(path)).collect::<Vec<_>>(),
+                "groups": user.groups,
+                "sudo": user.sudo.as_ref().map(|sudo| match sudo {
+                    Sudo::Nothing => json!(false),
+                    Sudo::Rule(rule) => json!(rule),
+                }),
+                "shell": user.shell,
+            })).collect::<Vec<_>>(),
             "user_data": path(&vm.text_files.user_data),
             "merge_keys": seed.more.merges,
             "packages": seed.more.packages.iter().map(|package| self.text(package)).collect::<Vec<_>>(),

@@ -148,6 +148,9 @@ vm "db" {
     media "tools.img"
     cloud-init {
         ssh-key "key.pub"
+        user "ops" { ssh-key "key.pub"; groups "adm" "docker"; sudo "ALL=(app) ALL"; shell "/bin/sh" }
+        user "app" { sudo #false }
+        user "boss" { sudo #true }
         packages "git" "curl"
         write-file "/etc/motd" { content "a\nb"; mode "0600"; owner "root:adm" }
         run "echo 'x' > /y"
@@ -213,6 +216,7 @@ fn whole_language_is_written_without_its_references() {
     assert_eq!(document["outputs"]["plain"]["template"], "{{ '{{' }} no template }}");
     let vm = &mut document["vms"]["db"];
     vm["cloud_init"]["authorized_keys"] = "…".into();
+    vm["cloud_init"]["users"][0]["authorized_keys"] = "…".into();
     let shown = serde_json::to_string_pretty(vm).unwrap();
     insta::assert_snapshot!(shown.replace(&site.path("").display().to_string(), "/shop/"));
 }

@@ -32,11 +32,35 @@ pub enum KeyError {
         #[source]
         source: std::io::Error,
     },
-    /// The private key is protected by a passphrase.
-    #[error("private key `{path}` is protected by a passphrase", path = path.display())]
+    /// The private key is protected by a passphrase that nobody gave.
+    #[error("private key `{path}` is protected by a passphrase, and nothing opens it: {agent}", path = path.display())]
     Encrypted {
         /// The file.
         path: PathBuf,
+        /// Why the agent does not help.
+        agent: String,
+    },
+    /// The private key is protected by another passphrase than the one that was given.
+    #[error("the passphrase does not open private key `{path}`: {reason}", path = path.display())]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
+        /// What was tried and what came of it.
+        reason: String,
+    },
+    /// The public half of a protected private key is needed, and its form does not show it.
+    #[error("private key `{path}` is protected by a passphrase and does not tell its public half", path = path.display())]
+    PublicUnknown {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is a public key, and nobody holds the private one.
+    #[error("`{path}` is a public key, and nobody holds the private one: {agent}", path = path.display())]
+    NotHeld {
+        /// The file.
+        path: PathBuf,
+        /// Why the agent does not help.
+        agent: String,
     },
     /// The private key's algorithm cannot be used to log in.
     #[error("private key `{path}` is of type {algorithm}, which is not supported", path = path.display())]
@@ -45,12 +69,6 @@ pub enum KeyError {
         path: PathBuf,
         /// Its algorithm, as ssh names it.
         algorithm: String,
-    },
-    /// A public key where a private one belongs.
-    #[error("`{path}` is a public key, a private key is needed here", path = path.display())]
-    IsPublic {
-        /// The file.
-        path: PathBuf,
     },
     /// The file holds no private key in a known form.
     #[error("`{path}` is no private key: {reason}", path = path.display())]
@@ -81,11 +99,30 @@ impl KeyError {
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Self::Io { .. } => "the path is relative to the VMFile, and `~` is your home folder",
-            Self::Encrypted { .. } => {
-                "use a key without a passphrase, or leave the setting out: each machine gets a key of its own"
+            Self::Encrypted { path, .. } => {
+                return Some(format!(
+                    "give it to the agent (`ssh-add {}`), set VMCTL_SSH_PASSPHRASE, or run this in a terminal, where \
+                     the passphrase is asked for",
+                    path.display()
+                ));
+            }
+            Self::WrongPassphrase { path, .. } => {
+                return Some(format!(
+                    "try it with `ssh-keygen -y -f {path}`; a key in an old form is written anew by `ssh-keygen -p -f \
+                     {path}`",
+                    path = path.display()
+                ));
+            }
+            Self::PublicUnknown { path } => {
+                return Some(format!(
+                    "write it beside the key: `ssh-keygen -y -f {path} > {path}.pub`",
+                    path = path.display()
+                ));
+            }
+            Self::NotHeld { .. } => {
+                "give the private key to the agent with `ssh-add`, or name its file instead (without `.pub`)"
             }
             Self::Unsupported { .. } => "use an ed25519 key: ssh-keygen -t ed25519",
-            Self::IsPublic { .. } => "name the file without `.pub`",
             Self::NotAKey { .. } => "make one with: ssh-keygen -t ed25519",
             Self::IsPrivate => {
                 "name the file that ends in `.pub`; what is written here is put into the guest's seed"
@@ -113,11 +150,23 @@ pub fn load_pair(path: &Path) -> Result<KeyPair, KeyError> {
     Ok(KeyPair { public: public_of(path)?, private: Secret::new(read_key_file(path)?) })
 }
 
-/// The `authorized_keys` line that belongs to the private key in the file `path`.
+/// The `authorized_keys` line that belongs to the key in the file `path`, which is a private key or a public one. A
+/// passphrase is not needed.
 pub fn public_of(path: &Path) -> Result<String, KeyError> {
     let not_a_key =
         |error: ssh_key::Error| KeyError::NotAKey { path: path.into(), reason: error.to_string() };
-    load_private(path)?.public_key().to_openssh().map_err(not_a_key)
+    let public = match read(path)? {
+        KeyFile::Open(key) => key.public_key().clone(),
+        KeyFile::Public(public) => public,
+        KeyFile::Sealed(SealedKey { public: Some(public), .. }) => public,
+        KeyFile::Sealed(_) => return Err(KeyError::PublicUnknown { path: path.into() }),
+    };
+    public.to_openssh().map_err(not_a_key)
+}
+
+/// Whether the file `path` holds a private key that lies open.
+pub fn is_open(path: &Path) -> bool {
+    matches!(read(path), Ok(KeyFile::Open(_)))
 }
 
 /// Checks the text of a public key file, and returns its keys, one line each.
@@ -156,30 +205,71 @@ fn parse_authorized(line: &str) -> Result<PublicKey, ssh_key::Error> {
     })
 }
 
-/// Reads a private key that this program can log in with.
-pub(crate) fn load_private(path: &Path) -> Result<PrivateKey, KeyError> {
+/// What a file of a login key holds.
+#[derive(Debug)]
+pub(crate) enum KeyFile {
+    /// A private key that lies open.
+    Open(Box<PrivateKey>),
+    /// A private key behind a passphrase.
+    Sealed(SealedKey),
+    /// A public key, whose private one somebody else has to hold.
+    Public(PublicKey),
+}
+
+/// A private key behind a passphrase.
+#[derive(Debug)]
+pub(crate) struct SealedKey {
+    text: Secret,
+    /// Its public half. OpenSSH's own form shows it; with the older forms it is looked for beside the file.
+    pub(crate) public: Option<PublicKey>,
+}
+
+impl SealedKey {
+    /// Opens it. That takes a noticeable time, on purpose of who made it.
+    pub(crate) fn open(&self, passphrase: &Secret) -> Result<PrivateKey, String> {
+        russh::keys::decode_secret_key(self.text.expose(), Some(passphrase.expose()))
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Reads a file of a key that this program can log in with.
+pub(crate) fn read(path: &Path) -> Result<KeyFile, KeyError> {
     let text = read_key_file(path)?;
-    if !text.contains("PRIVATE KEY-----") {
-        return Err(match text.trim().parse::<PublicKey>() {
-            Ok(_) => KeyError::IsPublic { path: path.into() },
-            Err(_) => KeyError::NotAKey {
-                path: path.into(),
-                reason: "it has no `BEGIN … PRIVATE KEY` line".into(),
-            },
-        });
+    let not_a_key = |reason: String| KeyError::NotAKey { path: path.into(), reason };
+    let file = if !text.contains("PRIVATE KEY-----") {
+        let public = text.trim().parse::<PublicKey>();
+        KeyFile::Public(public.map_err(|_| not_a_key("it has no `BEGIN … PRIVATE KEY` line".to_owned()))?)
+    } else if ["Proc-Type: 4,ENCRYPTED", "BEGIN ENCRYPTED PRIVATE KEY"].iter().any(|mark| text.contains(mark))
+    {
+        let public = read_key_file(&beside(path)).ok().and_then(|text| text.trim().parse().ok());
+        KeyFile::Sealed(SealedKey { text: Secret::new(text), public })
+    } else {
+        match russh::keys::decode_secret_key(&text, None) {
+            Ok(key) => KeyFile::Open(Box::new(key)),
+            Err(russh::keys::Error::KeyIsEncrypted) => {
+                let sealed = PrivateKey::from_openssh(&text).map_err(|error| not_a_key(error.to_string()))?;
+                let public = Some(sealed.public_key().clone());
+                KeyFile::Sealed(SealedKey { text: Secret::new(text), public })
+            }
+            Err(error) => return Err(not_a_key(error.to_string())),
+        }
+    };
+    let algorithm = match &file {
+        KeyFile::Open(key) => Some(key.algorithm()),
+        KeyFile::Sealed(SealedKey { public, .. }) => public.as_ref().map(PublicKey::algorithm),
+        KeyFile::Public(_) => None,
+    };
+    match algorithm {
+        None | Some(Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. }) => Ok(file),
+        Some(other) => Err(KeyError::Unsupported { path: path.into(), algorithm: other.to_string() }),
     }
-    let unsupported = |algorithm: String| KeyError::Unsupported { path: path.into(), algorithm };
-    if text.contains("BEGIN RSA PRIVATE KEY") {
-        return Err(unsupported("ssh-rsa".to_owned()));
-    }
-    let key = russh::keys::decode_secret_key(&text, None).map_err(|error| match error {
-        russh::keys::Error::KeyIsEncrypted => KeyError::Encrypted { path: path.into() },
-        other => KeyError::NotAKey { path: path.into(), reason: other.to_string() },
-    })?;
-    match key.algorithm() {
-        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(key),
-        other => Err(unsupported(other.to_string())),
-    }
+}
+
+/// Where `ssh-keygen` writes the public half.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
 }
 
 fn read_key_file(path: &Path) -> Result<String, KeyError> {
@@ -232,23 +322,20 @@ mod tests {
     #[test]
     fn unusable_private_keys_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let pair = generate("x");
-        let encrypted = russh::keys::decode_secret_key(pair.private.expose(), None)
-            .unwrap()
-            .encrypt(&mut russh::keys::key::safe_rng(), "secret")
-            .unwrap()
-            .to_openssh(LineEnding::LF)
-            .unwrap();
         let cases = [
-            ("enc", encrypted.as_str(), "Encrypted"),
-            ("pub", &pair.public, "IsPublic"),
             ("text", "hello\n", "NotAKey"),
             ("empty", "", "NotAKey"),
-            ("rsa", "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "Unsupported"),
+            ("torn-rsa", "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n", "NotAKey"),
             (
                 "torn",
                 "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\n-----END OPENSSH PRIVATE KEY-----\n",
                 "NotAKey",
+            ),
+            (
+                "old",
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIE\n\
+                 -----END RSA PRIVATE KEY-----\n",
+                "PublicUnknown",
             ),
         ];
         for (name, text, variant) in cases {
@@ -260,6 +347,31 @@ mod tests {
         }
         assert!(matches!(public_of(folder.path()), Err(KeyError::NotAKey { .. })));
         assert!(matches!(public_of(&folder.path().join("missing")), Err(KeyError::Io { .. })));
+    }
+
+    #[test]
+    fn public_half_is_known_without_a_passphrase() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = generate("x");
+        let open = russh::keys::decode_secret_key(pair.private.expose(), None).unwrap();
+        let sealed = open.encrypt(&mut russh::keys::key::safe_rng(), "secret").unwrap();
+        let sealed = write(&folder, "id", &sealed.to_openssh(LineEnding::LF).unwrap());
+        assert!(!is_open(&sealed));
+        // The comment is behind the passphrase, the key is not.
+        assert!(pair.public.starts_with(public_of(&sealed).unwrap().trim()));
+        let KeyFile::Sealed(key) = read(&sealed).unwrap() else { panic!("it is sealed") };
+        assert_eq!(key.open(&Secret::new("secret")).unwrap().key_data(), open.key_data());
+        assert!(key.open(&Secret::new("other")).is_err());
+        assert_eq!(public_of(&write(&folder, "id.pub", &pair.public)).unwrap(), pair.public);
+        // Other forms do not show it: it stands in the file beside.
+        let mut text = Vec::new();
+        russh::keys::encode_pkcs8_pem_encrypted(&open, b"secret", 1000, &mut text).unwrap();
+        let pem = write(&folder, "pem", std::str::from_utf8(&text).unwrap());
+        assert!(matches!(public_of(&pem), Err(KeyError::PublicUnknown { .. })));
+        write(&folder, "pem.pub", &pair.public);
+        assert_eq!(public_of(&pem).unwrap(), pair.public);
+        let KeyFile::Sealed(key) = read(&pem).unwrap() else { panic!("it is sealed") };
+        assert_eq!(key.open(&Secret::new("secret")).unwrap().key_data(), open.key_data());
     }
 
     #[test]

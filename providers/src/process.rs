@@ -26,6 +26,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
 use crate::error::{Error, Result};
+use crate::ssh::PASSPHRASE_VARIABLE;
 
 pub use identity::{Holder, Process};
 
@@ -92,7 +93,7 @@ fn is_program(file: &Path) -> bool {
 pub async fn helper<S: AsRef<OsStr>>(program: &Program, args: &[S], deadline: Duration) -> Result<Vec<u8>> {
     let path = program.locate()?;
     let mut command = tokio::process::Command::new(&path);
-    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(args).env_remove(PASSPHRASE_VARIABLE).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(deadline, command.output())
         .await
         .map_err(|_| Error::Timeout { what: format!("the end of `{}`", program.name), after: deadline })?
@@ -133,7 +134,13 @@ pub(crate) async fn answer<S: AsRef<OsStr>>(
         reason: "there is no such program in PATH".to_owned(),
     })?;
     let mut command = tokio::process::Command::new(&path);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+        .args(args)
+        .env_remove(PASSPHRASE_VARIABLE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     let asked = async {
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -214,6 +221,7 @@ pub fn machine(program: &Program, args: &[OsString], log: File) -> Result<Launch
         .arg(&path)
         .args(args)
         .current_dir("/")
+        .env_remove(PASSPHRASE_VARIABLE)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -316,7 +324,7 @@ impl Foreground {
 /// Replaces this process by `program`; returns only if that failed.
 #[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
 pub fn hand_over<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> io::Error {
-    std::process::Command::new(program).args(args).exec()
+    std::process::Command::new(program).args(args).env_remove(PASSPHRASE_VARIABLE).exec()
 }
 
 /// A command line for reading: words with anything but plain characters are put in single quotes.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::keys::{self, KeyPair};
 use vmctl_providers::provision::{self, OutputLine, OutputStream, ProvisionAction, ProvisionStep};
-use vmctl_providers::ssh::{ExitStatus, Session, SshError, SshTarget, quote};
+use vmctl_providers::ssh::{ExitStatus, Keyring, Session, SshError, SshTarget, quote};
 use vmctl_providers::{CloudInitConfig, Digest, Error, ImageFormat, InstanceId, seed};
 
 /// Far more than a guest needs on a busy host; no test waits for it to pass.
@@ -65,7 +65,7 @@ impl Guest {
     }
 
     async fn login(&self) -> Session {
-        Session::wait_for(&self.target, LONG).await.unwrap()
+        Session::wait_for(&self.target, &Keyring::default(), LONG).await.unwrap()
     }
 }
 
@@ -341,22 +341,24 @@ async fn upload_that_breaks_leaves_nothing(guest: &Guest) {
 async fn host_key_is_learned_once(guest: &Guest) {
     let pinned = std::fs::read_to_string(&guest.target.known_hosts).unwrap();
     let target = SshTarget { known_hosts: guest.folder.path().join("learned"), ..guest.target.clone() };
-    Session::wait_for(&target, LONG).await.unwrap().close().await;
+    Session::wait_for(&target, &Keyring::default(), LONG).await.unwrap().close().await;
     let learned = std::fs::read_to_string(&target.known_hosts).unwrap();
     assert_eq!(learned.trim_end(), pinned.trim_end().rsplit_once(' ').unwrap().0);
-    Session::wait_for(&target, LONG).await.unwrap().close().await;
+    Session::wait_for(&target, &Keyring::default(), LONG).await.unwrap().close().await;
 }
 
 async fn another_key(guest: &Guest) -> SshError {
     let folder = tempfile::tempdir().unwrap();
     let private_key = folder.path().join("id");
     std::fs::write(&private_key, keys::generate("other").private.expose()).unwrap();
-    Session::wait_for(&SshTarget { private_key, ..guest.target.clone() }, LONG).await.unwrap_err()
+    Session::wait_for(&SshTarget { private_key, ..guest.target.clone() }, &Keyring::default(), LONG)
+        .await
+        .unwrap_err()
 }
 
 async fn another_host_key(guest: &Guest) -> SshError {
     let folder = tempfile::tempdir().unwrap();
     let other = target(folder.path(), &keys::generate("u"), &keys::generate("h"));
     let target = SshTarget { known_hosts: other.known_hosts, ..guest.target.clone() };
-    Session::wait_for(&target, LONG).await.unwrap_err()
+    Session::wait_for(&target, &Keyring::default(), LONG).await.unwrap_err()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use vmctl_providers::keys::{self, KeyError};
-use vmctl_providers::ssh::{Session, SshError, SshTarget};
+use vmctl_providers::ssh::{Keyring, Session, SshError, SshTarget};
 
 const SHORT: Duration = Duration::from_millis(700);
 
@@ -29,7 +29,7 @@ async fn listener_without_a_word_is_no_answer() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = target(&folder, &listener);
-    let error = Session::wait_for(&target, SHORT).await.unwrap_err();
+    let error = Session::wait_for(&target, &Keyring::default(), SHORT).await.unwrap_err();
     assert!(matches!(error, SshError::NoAnswer { after: SHORT, .. }), "{error:?}");
     assert!(!target.known_hosts.exists());
 }
@@ -44,14 +44,15 @@ async fn closed_port_and_closing_listener_are_no_answer() {
             drop(listener.accept().await.unwrap());
         }
     };
+    let keyring = Keyring::default();
     tokio::select! {
         () = closing => {}
-        ended = Session::wait_for(&target, SHORT) => {
+        ended = Session::wait_for(&target, &keyring, SHORT) => {
             assert!(matches!(ended, Err(SshError::NoAnswer { .. })), "{ended:?}");
         }
     }
     drop(listener);
-    let error = Session::wait_for(&target, SHORT).await.unwrap_err();
+    let error = Session::wait_for(&target, &Keyring::default(), SHORT).await.unwrap_err();
     assert!(matches!(error, SshError::NoAnswer { .. }), "{error:?}");
 }
 
@@ -69,9 +70,10 @@ async fn banner_and_then_silence_is_stalled() {
             streams.push(stream);
         }
     };
+    let keyring = Keyring::default();
     tokio::select! {
         () = stalling => {}
-        ended = Session::wait_for(&target, SHORT) => {
+        ended = Session::wait_for(&target, &keyring, SHORT) => {
             assert!(matches!(ended, Err(SshError::Stalled { .. })), "{ended:?}");
         }
     }
@@ -84,9 +86,9 @@ async fn unusable_key_is_told_before_anything_is_tried() {
     let target = target(&folder, &listener);
     std::fs::write(&target.private_key, keys::generate("x").public).unwrap();
     let forever = Duration::from_secs(3600);
-    let error = Session::wait_for(&target, forever).await.unwrap_err();
-    assert!(matches!(error, SshError::Key(KeyError::IsPublic { .. })), "{error:?}");
+    let error = Session::wait_for(&target, &Keyring::default(), forever).await.unwrap_err();
+    assert!(matches!(error, SshError::Key(KeyError::NotHeld { .. })), "{error:?}");
     std::fs::remove_file(&target.private_key).unwrap();
-    let error = Session::wait_for(&target, forever).await.unwrap_err();
+    let error = Session::wait_for(&target, &Keyring::default(), forever).await.unwrap_err();
     assert!(matches!(error, SshError::Key(KeyError::Io { .. })), "{error:?}");
 }

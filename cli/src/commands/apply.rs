@@ -249,6 +249,10 @@ async fn with_lock(
             return Err(explain(&error));
         }
     }
+    match unless_asked_to_stop(control, open_keys(ctx, &plan)).await {
+        None => return session.stopped().await,
+        Some(opened) => opened?,
+    }
     if !session.is_agreed(&plan) {
         let asking = confirmed(args, order.goal.options.mode);
         let Some(agreed) = unless_asked_to_stop(control, asking).await else {
@@ -287,6 +291,14 @@ async fn with_lock(
     }
     let printed = printed.and(say(control, words).await);
     exit_after(printed.and(told), exit_of(&plan, &report))
+}
+
+/// Opens the keys that will be needed while nothing is done yet: later nobody might be there to give a passphrase.
+async fn open_keys(ctx: &Context, plan: &Plan) -> Result<(), CliError> {
+    for key in plan.login_keys() {
+        ctx.settings.keyring.open(key).await?;
+    }
+    Ok(())
 }
 
 /// What an apply is asked for, and how it speaks.

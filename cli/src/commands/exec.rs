@@ -41,7 +41,7 @@ pub(super) fn carried(
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let session = tokio::select! {
-            session = Session::wait_for(&target, LOGIN) => session?,
+            session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN) => session?,
             _ = interrupt.recv() => return Ok(Exit::Interrupted),
             _ = terminate.recv() => return Ok(Exit::Interrupted),
         };

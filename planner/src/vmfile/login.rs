@@ -26,11 +26,12 @@ use super::resolve::{Resolver, with_causes};
 use super::typed::{CloudInit, Ssh, Vm};
 use super::words::{hostname_fault, is_user};
 
-/// The user that cloud-init makes if the VMFile names none.
+/// The user that cloud-init makes and vmctl logs in as if the VMFile names none.
 const DEFAULT_USER: &str = "vm";
 
-/// Keys of the home folder that are tried where a generated key cannot work, in this order.
-const HOME_KEYS: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_ecdsa"];
+/// Keys of the home folder that are tried where a generated key cannot work, in this order; those that lie open come
+/// before those with a passphrase.
+const HOME_KEYS: [&str; 3] = [".ssh/id_ed25519", ".ssh/id_ecdsa", ".ssh/id_rsa"];
 
 /// How a machine is entered.
 pub(super) struct Login {
@@ -58,6 +59,7 @@ impl Fields {
             ssh_key: parts.child("ssh-key").and_then(|node| self.leaf_text(node, &SSH_KEY)),
             user_data: parts.child("user-data").and_then(|node| self.leaf_text(node, &USER_DATA)),
             merges: self.merges_keys(&parts),
+            users: self.seed_users(&parts),
             packages: self.packages(&parts),
             files: self.written_files(&parts),
             commands: self.seed_commands(&parts),
@@ -92,8 +94,9 @@ impl Resolver<'_> {
         // Its addresses are told by the seed.
         let is_private = networks.iter().any(|network| matches!(network, NetworkConfig::Private { .. }));
         let faults = self.faults.len();
-        let user = vm.ssh.as_ref().and_then(|ssh| ssh.user.as_ref());
-        let user = user.map_or_else(|| DEFAULT_USER.to_owned(), |user| user.value.clone());
+        let named = vm.ssh.as_ref().and_then(|ssh| ssh.user.as_ref());
+        let first = vm.cloud_init.as_ref().and_then(|seed| Some(&seed.users.first()?.name));
+        let user = named.or(first).map_or_else(|| DEFAULT_USER.to_owned(), |user| user.value.clone());
         let written_key = vm.ssh.as_ref().and_then(|ssh| ssh.private_key.as_ref());
         let key = written_key.and_then(|written| self.private_key(written));
         // Merged with ours, the user's own user-data takes nothing away.
@@ -156,7 +159,7 @@ impl Resolver<'_> {
         self.read("user-data", written).map(Secret::new)
     }
 
-    fn public_keys(&mut self, written: &Spanned<String>) -> Option<Vec<String>> {
+    pub(super) fn public_keys(&mut self, written: &Spanned<String>) -> Option<Vec<String>> {
         let text = self.read("public key", written)?;
         match keys::check_public(&text) {
             Ok(lines) => Some(lines),
@@ -218,12 +221,17 @@ impl Resolver<'_> {
 
     /// With the user's own user-data a generated key is not known to the guest: one of the user's may be.
     fn home_key(&mut self, vm: &Vm) -> Option<PathBuf> {
-        let found = HOME_KEYS.iter().find_map(|name| {
-            let path = self.files.in_home(name)?;
-            // A key that cannot be used, such as one with a passphrase, is no candidate.
-            let text = read_text(&path, MAX_TEXT).ok().filter(|_| keys::public_of(&path).is_ok())?;
-            self.files.note(&path, Digest::of(text));
-            Some(path)
+        let paths = HOME_KEYS.iter().filter_map(|name| self.files.in_home(name));
+        let usable: Vec<_> = paths
+            .filter_map(|path| {
+                let text = read_text(&path, MAX_TEXT).ok().filter(|_| keys::public_of(&path).is_ok())?;
+                Some((path, Digest::of(text)))
+            })
+            .collect();
+        let found = usable.iter().find(|(path, _)| keys::is_open(path)).or(usable.first());
+        let found = found.map(|(path, digest)| {
+            self.files.note(path, digest.clone());
+            path.clone()
         });
         if found.is_none() {
             let ssh = vm.ssh.as_ref()?;
@@ -241,7 +249,7 @@ impl Resolver<'_> {
     }
 }
 
-/// A private key file that can be used.
+/// A key file that can be used.
 struct Key {
     path: PathBuf,
     public: String,

@@ -48,6 +48,7 @@ mod source;
 mod sources;
 mod suggest;
 pub mod typed;
+mod users;
 mod volume;
 mod words;
 mod write;

@@ -176,12 +176,16 @@ impl Resolver<'_> {
         // What has no path was told where it was read.
         let path = |written: Option<&Spanned<String>>| self.path(written?).ok();
         let seed = vm.cloud_init.as_ref();
+        let users = seed.map(|seed| seed.users.as_slice()).unwrap_or_default().iter();
         let scripts = vm.provision.iter().zip(1..).filter_map(|(step, number)| match &step.action {
             Some(Action::Script(script)) => Some((number, path(Some(script))?)),
             Some(Action::Inline(_) | Action::File { .. }) | None => None,
         });
         TextFiles {
             ssh_key: path(seed.and_then(|seed| seed.ssh_key.as_ref())),
+            user_keys: users
+                .map(|user| user.keys.iter().filter_map(|key| path(Some(key))).collect())
+                .collect(),
             user_data: path(seed.and_then(|seed| seed.user_data.as_ref())),
             scripts: scripts.collect(),
         }

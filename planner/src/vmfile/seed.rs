@@ -79,7 +79,7 @@ impl Fields {
         value.and_then(|value| self.truth("merge-keys", value, USER_DATA.usage)).unwrap_or(false)
     }
 
-    fn is_plain(&mut self, what: &str, text: &Spanned<String>) -> bool {
+    pub(super) fn is_plain(&mut self, what: &str, text: &Spanned<String>) -> bool {
         let is_plain = !text.value.chars().any(char::is_control);
         if !is_plain {
             let fault =
@@ -94,8 +94,9 @@ impl Resolver<'_> {
     /// What the seed of `vm` says besides its login; what has no effect is told.
     pub(super) fn seed_content(&mut self, vm: &Vm) -> Option<SeedContent> {
         let Some(seed) = vm.cloud_init.as_ref() else { return Some(SeedContent::default()) };
-        let CloudInit { user_data, merges, packages, files, commands, .. } = seed;
-        let spans = packages.iter().map(|text| text.span).chain(files.iter().map(|file| file.path.span));
+        let CloudInit { user_data, merges, users, packages, files, commands, .. } = seed;
+        let spans = users.iter().map(|user| user.name.span).chain(packages.iter().map(|text| text.span));
+        let spans = spans.chain(files.iter().map(|file| file.path.span));
         let first = spans.chain(commands.iter().map(|text| text.span)).next();
         if let (Some(written), Some(span), false) = (user_data, first, *merges) {
             let fault = Fault::error(
@@ -112,6 +113,7 @@ impl Resolver<'_> {
         }
         let mut content = SeedContent {
             merges: *merges && user_data.is_some(),
+            users: self.seed_users(vm)?,
             packages: packages.iter().map(|package| package.value.clone()).collect(),
             files: Vec::new(),
             commands: commands.iter().map(|command| SeedText::new(&command.value)).collect(),

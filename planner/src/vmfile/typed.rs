@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use miette::SourceSpan;
 use vmctl_providers::provision::StepOptions;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver};
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver, Sudo};
 
 use super::ast::Spanned;
 use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp};
@@ -194,12 +194,29 @@ pub struct CloudInit {
     pub user_data: Option<Spanned<String>>,
     /// `merge-keys` of `user-data`.
     pub merges: bool,
+    /// `user`, in order; one that cannot be read is absent.
+    pub users: Vec<SeedLogin>,
     /// `packages`, in order.
     pub packages: Vec<Spanned<String>>,
     /// `write-file`, in order; one that cannot be read is absent.
     pub files: Vec<WriteFile>,
     /// `run`, in order.
     pub commands: Vec<Spanned<String>>,
+}
+
+/// `user "…" { … }` of a seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeedLogin {
+    /// Its name; validated.
+    pub name: Spanned<String>,
+    /// `ssh-key`: paths of public key files.
+    pub keys: Vec<Spanned<String>>,
+    /// `groups`; validated.
+    pub groups: Vec<String>,
+    /// `sudo`.
+    pub sudo: Option<Sudo>,
+    /// `shell`; validated.
+    pub shell: Option<String>,
 }
 
 /// `write-file "…" { … }`.

@@ -4,10 +4,10 @@
 //! Read again, the text gives the same desired state but for three things: the list of files that were read, the label
 //! of a step whose script is a file, which is the path as written, and values that are sensitive, which are not shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::{Forward, Name, NetworkConfig, Probe, SeedFile, ShareDriver};
+use vmctl_providers::{Forward, Name, NetworkConfig, Probe, SeedFile, SeedUser, ShareDriver, Sudo};
 
 use super::duration;
 use super::grammar::{
@@ -279,6 +279,14 @@ impl Author<'_> {
             Node::new("cloud-init")
                 .with([self.leaf("hostname", &seed.hostname)])
                 .with(files.ssh_key.as_ref().map(|path| self.path_leaf("ssh-key", path)))
+                .with(
+                    seed.more
+                        .users
+                        .iter()
+                        .zip(&files.user_keys)
+                        .map(|(user, keys)| self.seed_user(user, keys))
+                        .collect::<Vec<_>>(),
+                )
                 .with(self.words("packages", &seed.more.packages))
                 .with(seed.more.files.iter().map(|file| self.written_file(file)).collect::<Vec<_>>())
                 .with(
@@ -297,6 +305,19 @@ impl Author<'_> {
                     }
                 })),
         )
+    }
+
+    fn seed_user(&mut self, user: &SeedUser, keys: &[PathBuf]) -> Node {
+        let sudo = user.sudo.as_ref().map(|sudo| match sudo {
+            Sudo::Nothing => Node::new("sudo").value(Value::Word("#false".to_owned())),
+            Sudo::Rule(rule) => self.leaf("sudo", rule),
+        });
+        Node::new("user")
+            .value(self.text(&user.name))
+            .with(keys.iter().map(|path| self.path_leaf("ssh-key", path)).collect::<Vec<_>>())
+            .with(self.words("groups", &user.groups))
+            .with(sudo)
+            .with(user.shell.as_ref().map(|shell| self.leaf("shell", shell)))
     }
 
     fn written_file(&mut self, file: &SeedFile) -> Node {

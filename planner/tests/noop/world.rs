@@ -19,6 +19,7 @@ use vmctl_providers::image::{FetchOptions, ImageCache};
 use vmctl_providers::noop::Rule;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
 use vmctl_providers::qemu::{AccelChoice, QemuConfig};
+use vmctl_providers::ssh::Keyring;
 use vmctl_providers::{
     BackendTag, Digest, Forward, Name, NoopBackend, Protocol, QemuBackend, RouterHypervisor, SshConfig,
 };
@@ -53,6 +54,7 @@ impl World {
             accel: AccelChoice::Tcg,
             take_over: false,
             firmware_dirs: Vec::new(),
+            keyring: Keyring::default(),
         });
         Self {
             images: ImageCache::new(path.join("images")),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use vmctl_providers::provision::Rerun;
-use vmctl_providers::{SshConfig, keys};
+use vmctl_providers::{SshConfig, Sudo, keys};
 
 use super::site::Site;
 use super::{layered, name, shell};
@@ -48,6 +48,10 @@ fn own_user_data_is_entered_with_a_key_of_the_home_folder() {
     let site = Site::new(text);
     site.file("seed.yaml", "#cloud-config\n");
     assert_eq!(site.codes(), ["vmfile::ssh"]);
+    // One behind a passphrase comes last, whatever its name.
+    let sealed = include_str!("sealed_key");
+    site.file("home/.ssh/id_ed25519", sealed);
+    assert_eq!(site.only().ssh.unwrap().private_key, Some(site.path("home/.ssh/id_ed25519")));
     site.file("home/.ssh/id_ecdsa", keys::generate("mine").private.expose());
     assert_eq!(site.only().ssh.unwrap().private_key, Some(site.path("home/.ssh/id_ecdsa")));
     site.file("home/.ssh/id_ed25519", keys::generate("mine").private.expose());
@@ -143,6 +147,65 @@ fn seed_has_packages_files_and_commands_of_all_layers() {
     ] {
         let site = Site::new(&format!("vm \"a\" {{\n image \"disk.img\"\n cloud-init {{ {inside}; }}\n}}"));
         site.file("motd", "hello\n");
+        assert_eq!(site.codes(), [code], "{inside}");
+    }
+}
+
+#[test]
+fn first_user_of_the_seed_logs_in_unless_ssh_names_another() {
+    let text = |ssh: &str| {
+        format!(
+            "defaults {{ cloud-init {{ user \"base\" {{ sudo #true; }}; }}; }}
+            vm \"a\" {{
+                image \"disk.img\"
+                cloud-init {{
+                    user \"deploy\" {{ ssh-key \"one.pub\"; ssh-key \"two.pub\"; groups \"docker\" \"adm\"; shell \"/bin/sh\"; }}
+                    user \"app\" {{ sudo \"ALL=(db) ALL\"; groups \"a\"; groups \"b\"; }}
+                }}
+                {ssh}
+            }}"
+        )
+    };
+    let (one, two) = (keys::generate("one"), keys::generate("two"));
+    let vm = |ssh: &str| {
+        let site = Site::new(&text(ssh));
+        site.file("one.pub", &one.public);
+        site.file("two.pub", &two.public);
+        site.only()
+    };
+    for (ssh, user) in
+        [("", "base"), ("ssh", "base"), ("ssh { user \"app\"; }", "app"), ("ssh { user \"vm\"; }", "vm")]
+    {
+        let vm = vm(ssh);
+        let seed = vm.cloud_init.unwrap();
+        assert_eq!((vm.ssh.unwrap().user.as_str(), seed.user.as_str()), (user, user), "{ssh}");
+        let users: Vec<_> = seed.more.users.iter().map(|user| user.name.as_str()).collect();
+        assert_eq!(users, ["base", "deploy", "app"]);
+    }
+    let users = vm("").cloud_init.unwrap().more.users;
+    let rule = |rule: &str| Some(Sudo::Rule(rule.to_owned()));
+    assert_eq!(users[0].sudo, rule(Sudo::EVERYTHING));
+    assert_eq!(users[1].authorized_keys, [one.public.clone(), two.public.clone()]);
+    assert_eq!(
+        (users[1].groups.join(" "), users[1].shell.as_deref()),
+        ("docker adm".to_owned(), Some("/bin/sh"))
+    );
+    assert_eq!((&users[2].sudo, users[2].groups.join(" ")), (&rule("ALL=(db) ALL"), "a b".to_owned()));
+
+    for (inside, code) in [
+        ("user \"Web\"", "vmfile::bad-name"),
+        ("user", "vmfile::missing"),
+        ("user \"a\"; user \"a\"", "vmfile::duplicate"),
+        ("user \"a\" { groups \"no group\"; }", "vmfile::bad-name"),
+        ("user \"a\" { shell \"bash\"; }", "vmfile::bad-value"),
+        ("user \"a\" { sudo \"ALL\\nALL\"; }", "vmfile::bad-value"),
+        ("user \"a\" { sudo 1; }", "vmfile::wrong-type"),
+        ("user \"a\" { ssh-key \"key\"; }", "vmfile::key"),
+        ("user \"a\" { password \"x\"; }", "vmfile::unknown-node"),
+        ("user-data \"key\"; user \"a\"", "vmfile::contradiction"),
+    ] {
+        let site = Site::new(&format!("vm \"a\" {{\n image \"disk.img\"\n cloud-init {{ {inside}; }}\n}}"));
+        site.file("key", "#cloud-config\n");
         assert_eq!(site.codes(), [code], "{inside}");
     }
 }

@@ -23,6 +23,7 @@ use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::process::{Holder, Process, Program};
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::spec::{AccelChoice, Arch, InstanceId, VmHandle, VmSpec, VmState};
+use crate::ssh::Keyring;
 use crate::volume::{FoundVolume, Volumes};
 use crate::{Error, Name};
 
@@ -59,6 +60,8 @@ pub struct QemuConfig {
     pub take_over: bool,
     /// Folders with descriptors of firmware; those of earlier ones hide those of later ones.
     pub firmware_dirs: Vec<PathBuf>,
+    /// What opens the keys of logins.
+    pub keyring: Keyring,
 }
 
 /// Runs machines as detached QEMU processes.

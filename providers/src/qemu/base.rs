@@ -53,6 +53,7 @@ mod tests {
     use super::super::{AccelChoice, QemuConfig};
     use super::*;
     use crate::spec::Digest;
+    use crate::ssh::Keyring;
 
     #[tokio::test]
     async fn changed_image_is_noticed_and_the_same_bytes_in_another_file_are_not_a_change() {
@@ -64,6 +65,7 @@ mod tests {
             accel: AccelChoice::Tcg,
             take_over: false,
             firmware_dirs: Vec::new(),
+            keyring: Keyring::default(),
         });
         let mut disk = vec![7; 4096];
         disk[510..512].copy_from_slice(b"\x55\xaa");

@@ -67,7 +67,7 @@ impl QemuBackend {
             backend: BackendTag::Qemu,
             what: "logging in to a machine without ssh settings or a forward to port 22".to_owned(),
         })?;
-        let session = Arc::new(Session::wait_for(&target, patience).await?);
+        let session = Arc::new(Session::wait_for(&target, &self.config().keyring, patience).await?);
         self.sessions.keep(vm.id, process.pid(), &session);
         Ok(session)
     }

@@ -22,6 +22,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //! use vmctl_providers::{Hypervisor, QemuBackend, Result, VmSpec, qemu::{AccelChoice, QemuConfig, firmware}};
+//! use vmctl_providers::ssh::Keyring;
 //!
 //! async fn boot_once(spec: &VmSpec) -> Result<()> {
 //!     let qemu = QemuBackend::new(QemuConfig {
@@ -31,6 +32,7 @@
 //!         accel: AccelChoice::Auto,
 //!         take_over: false,
 //!         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
+//!         keyring: Keyring::default(),
 //!     });
 //!     let vm = qemu.prepare(spec).await?;
 //!     let vm = qemu.start(&vm).await?;

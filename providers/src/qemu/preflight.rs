@@ -108,6 +108,7 @@ mod tests {
     use super::super::{AccelChoice, QemuConfig};
     use super::*;
     use crate::spec::Forward;
+    use crate::ssh::Keyring;
 
     fn check(change: impl FnOnce(&mut VmSpec)) -> Result<(), String> {
         let config = QemuConfig {
@@ -117,6 +118,7 @@ mod tests {
             accel: AccelChoice::Tcg,
             take_over: false,
             firmware_dirs: Vec::new(),
+            keyring: Keyring::default(),
         };
         let mut spec = spec(Path::new("/images/base"));
         change(&mut spec);

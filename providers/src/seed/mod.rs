@@ -18,7 +18,7 @@ mod volume;
 use serde::Serialize;
 
 use crate::keys::KeyPair;
-use crate::spec::{CloudInitConfig, InstanceId, Nic};
+use crate::spec::{CloudInitConfig, InstanceId, Nic, SeedUser, Sudo};
 use network_config::network_config;
 use user_data::cloud_config;
 use volume::fat_volume;
@@ -91,6 +91,9 @@ fn files(
     for key in &config.authorized_keys {
         check("authorized key", key)?;
     }
+    for user in &config.more.users {
+        check_user(user)?;
+    }
     let meta = MetaData { instance_id: id.to_string(), local_hostname: &config.hostname };
     let meta = yaml("meta-data", &meta)?.into_bytes();
     for package in &config.more.packages {
@@ -109,6 +112,17 @@ fn files(
             vec![("meta-data", meta), ("user-data", text.expose().into()), ("vendor-data", ours)]
         }
     })
+}
+
+fn check_user(user: &SeedUser) -> Result<(), SeedError> {
+    check("user", &user.name)?;
+    user.authorized_keys.iter().try_for_each(|key| check("authorized key", key))?;
+    user.groups.iter().try_for_each(|group| check("group", group))?;
+    user.shell.iter().try_for_each(|shell| check("shell", shell))?;
+    match &user.sudo {
+        Some(Sudo::Rule(rule)) => check("sudo rule", rule),
+        Some(Sudo::Nothing) | None => Ok(()),
+    }
 }
 
 /// Control characters never are part of a name or key; they would act on whoever prints them.
@@ -325,6 +339,57 @@ mod tests {
         assert_eq!(all["users"][1]["ssh_authorized_keys"][0], user.public);
     }
 
+    #[test]
+    fn users_keep_their_order_and_only_the_one_that_logs_in_has_rights_by_itself() {
+        let (user, host) = (generate("u"), generate("h"));
+        let listed = |name: &str| SeedUser {
+            name: name.to_owned(),
+            authorized_keys: vec![format!("ssh-x {name}")],
+            groups: vec!["adm".to_owned(), "docker".to_owned()],
+            sudo: None,
+            shell: None,
+        };
+        let text = |login: &str, users: Vec<SeedUser>| {
+            let more = SeedContent { users, ..SeedContent::default() };
+            let config = CloudInitConfig { more, ..config("web", login, &["ssh-x top"]) };
+            cloud_config(&config, &[], &user, &host).unwrap()
+        };
+        let all = |text: &str| {
+            let all: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(text).unwrap();
+            all["users"].clone()
+        };
+        let second = SeedUser {
+            sudo: Some(Sudo::Rule("ALL=(app) ALL".to_owned())),
+            shell: Some("/bin/sh".to_owned()),
+            ..listed("b")
+        };
+        let users = all(&text("c", vec![listed("a"), second, listed("c")]));
+        assert_eq!(
+            users,
+            serde_json::json!([
+                {"name": "a", "groups": "adm,docker", "shell": "/bin/bash", "lock_passwd": true, "ssh_authorized_keys": ["ssh-x a"]},
+                {"name": "b", "groups": "adm,docker", "shell": "/bin/sh", "sudo": "ALL=(app) ALL", "lock_passwd": true,
+                 "ssh_authorized_keys": ["ssh-x b"]},
+                {"name": "c", "groups": "adm,docker", "shell": "/bin/bash", "sudo": Sudo::EVERYTHING, "lock_passwd": true,
+                 "ssh_authorized_keys": [user.public, "ssh-x top", "ssh-x c"]},
+            ])
+        );
+        // One that logs in and is not listed is made first; one may do without rights.
+        let bare =
+            SeedUser { sudo: Some(Sudo::Nothing), authorized_keys: vec![], groups: vec![], ..listed("a") };
+        let users = all(&text("vm", vec![bare.clone()]));
+        assert_eq!((&users[0]["name"], &users[0]["groups"]), (&"vm".into(), &"sudo".into()));
+        assert_eq!(users[1], serde_json::json!({"name": "a", "shell": "/bin/bash", "lock_passwd": true}));
+        assert_eq!(all(&text("a", vec![bare]))[0].get("sudo"), None);
+        let odd = SeedContent {
+            users: vec![SeedUser { shell: Some("/x\n".to_owned()), ..listed("a") }],
+            ..SeedContent::default()
+        };
+        let refused =
+            volume(ID, &CloudInitConfig { more: odd, ..config("web", "vm", &[]) }, &[], &user, &host);
+        assert_eq!(refused.unwrap_err().to_string(), "the seed's shell contains control characters");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -345,10 +410,10 @@ mod tests {
                 owner: Some("a:b".to_owned()),
             };
             let more = SeedContent {
-                merges: false,
                 packages: vec![package.clone()],
                 files: vec![file],
                 commands: vec![SeedText::new(&command)],
+                ..SeedContent::default()
             };
             let text = files(ID, &CloudInitConfig { more, ..config("web", "vm", &[]) }, &[], user, host).unwrap();
             let text = std::str::from_utf8(&text[1].1).unwrap();

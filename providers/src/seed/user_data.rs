@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{SeedError, yaml};
 use crate::keys::KeyPair;
-use crate::spec::{CloudInitConfig, Nic};
+use crate::spec::{CloudInitConfig, Nic, SeedUser, Sudo};
 
 /// What of cloud-config ours says.
 #[derive(Serialize)]
@@ -72,11 +72,14 @@ const MERGE: &str = "dict(no_replace,recurse_list)+list(append)+str()";
 #[derive(Serialize)]
 struct User<'a> {
     name: &'a str,
-    groups: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    groups: String,
     /// Debian's `useradd` would give `/bin/sh`, which has neither history nor completion.
     shell: &'a str,
-    sudo: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sudo: Option<&'a str>,
     lock_passwd: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     ssh_authorized_keys: Vec<&'a str>,
 }
 
@@ -93,16 +96,12 @@ pub(super) fn cloud_config(
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<String, SeedError> {
-    let given = config.authorized_keys.iter().map(String::as_str);
-    let login = Login::Ours(User {
-        name: &config.user,
-        groups: "sudo",
-        shell: "/bin/bash",
-        sudo: "ALL=(ALL) NOPASSWD:ALL",
-        lock_passwd: true,
-        ssh_authorized_keys: std::iter::once(user.public.as_str()).chain(given).collect(),
-    });
     let more = &config.more;
+    let listed = more.users.iter().any(|listed| listed.name == config.user);
+    let unlisted = (!listed).then(|| login_user(config, None, user));
+    let users = unlisted.into_iter().chain(more.users.iter().map(|listed| {
+        if listed.name == config.user { login_user(config, Some(listed), user) } else { other_user(listed) }
+    }));
     let is_part = config.user_data.is_some() && more.merges;
     let host_wide =
         Host { hostname: &config.hostname, preserve_hostname: false, ssh_pwauth: false, disable_root: true };
@@ -114,7 +113,11 @@ pub(super) fn cloud_config(
     });
     let content = CloudConfig {
         host: (!is_part).then_some(host_wide),
-        users: is_part.then_some(Login::Default("default")).into_iter().chain([login]).collect(),
+        users: is_part
+            .then_some(Login::Default("default"))
+            .into_iter()
+            .chain(users.map(Login::Ours))
+            .collect(),
         ssh_keys: HostKeys { ed25519_private: host.private.expose(), ed25519_public: &host.public },
         updates: Updates { network: When { when: ["boot-new-instance", "boot"] } },
         manage_etc_hosts: nics.iter().any(Nic::is_private).then_some("localhost"),
@@ -124,4 +127,41 @@ pub(super) fn cloud_config(
         merge_how: is_part.then_some(MERGE),
     };
     Ok(format!("#cloud-config\n{}", yaml("cloud-config", &content)?))
+}
+
+/// The user that vmctl logs in as. What the VMFile does not say of it is what vmctl needs.
+fn login_user<'a>(config: &'a CloudInitConfig, listed: Option<&'a SeedUser>, user: &'a KeyPair) -> User<'a> {
+    let given = config.authorized_keys.iter().chain(listed.iter().flat_map(|listed| &listed.authorized_keys));
+    let groups = listed.map(|listed| listed.groups.join(",")).filter(|groups| !groups.is_empty());
+    User {
+        name: &config.user,
+        groups: groups.unwrap_or_else(|| "sudo".to_owned()),
+        shell: shell(listed),
+        sudo: listed.and_then(|listed| listed.sudo.as_ref()).map_or(Some(Sudo::EVERYTHING), rule),
+        lock_passwd: true,
+        ssh_authorized_keys: std::iter::once(&user.public).chain(given).map(String::as_str).collect(),
+    }
+}
+
+/// Any other user: nothing but what the VMFile says.
+fn other_user(listed: &SeedUser) -> User<'_> {
+    User {
+        name: &listed.name,
+        groups: listed.groups.join(","),
+        shell: shell(Some(listed)),
+        sudo: listed.sudo.as_ref().and_then(rule),
+        lock_passwd: true,
+        ssh_authorized_keys: listed.authorized_keys.iter().map(String::as_str).collect(),
+    }
+}
+
+fn shell(listed: Option<&SeedUser>) -> &str {
+    listed.and_then(|listed| listed.shell.as_deref()).unwrap_or("/bin/bash")
+}
+
+fn rule(sudo: &Sudo) -> Option<&str> {
+    match sudo {
+        Sudo::Nothing => None,
+        Sudo::Rule(rule) => Some(rule),
+    }
 }

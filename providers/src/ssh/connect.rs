@@ -11,15 +11,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use russh::client::{self, AuthResult};
-use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{AlgorithmKind, Preferred};
+use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{AgentAuthError, AlgorithmKind, Preferred};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::keyring::{self, Identity};
 use super::known_hosts::{self, Pins};
-use super::{Session, SshError, SshTarget};
-use crate::keys;
+use super::{Keyring, Session, SshError, SshTarget};
 
 /// Time after which a connection that ended without a word is made again: the far end is up and not listening yet.
 const AFTER_CLOSE: Duration = Duration::from_millis(20);
@@ -51,15 +51,19 @@ const FINAL_SPAN: Duration = Duration::from_millis(2 * 2500);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// See [`Session::wait_for`].
-pub(super) async fn wait_for(target: &SshTarget, timeout: Duration) -> Result<Session, SshError> {
-    let key = Arc::new(keys::load_private(&target.private_key)?);
+pub(super) async fn wait_for(
+    target: &SshTarget,
+    keyring: &Keyring,
+    timeout: Duration,
+) -> Result<Session, SshError> {
+    let identity = keyring.identity(&target.private_key).await?;
     let pins = known_hosts::read(target)?;
     let started = Instant::now();
     let deadline = started + timeout;
     let mut refusals = Refusals::default();
     let mut last = NotYet::NoAnswer;
     while let Ok(stream) = timeout_at(deadline, first_banner(target.address, started)).await {
-        let login = login(stream, target, &key, &pins);
+        let login = login(stream, target, &identity, &pins);
         let mut pause = AFTER_CLOSE;
         match timeout_at(deadline.min(Instant::now() + HANDSHAKE), login).await {
             Ok(Ok((session, host_key))) => {
@@ -75,6 +79,9 @@ pub(super) async fn wait_for(target: &SshTarget, timeout: Duration) -> Result<Se
                     break;
                 }
                 pause = AFTER_REFUSAL;
+            }
+            Ok(Err(Failure::Agent(reason))) => {
+                return Err(SshError::AgentRefused { key: target.private_key.clone(), reason });
             }
             Ok(Err(Failure::Ssh(error))) => {
                 tracing::debug!(address = %target.address, %error, "login broke off");
@@ -172,7 +179,18 @@ async fn banner(address: SocketAddr) -> Option<TcpStream> {
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(Refusal),
+    /// The agent does not sign.
+    Agent(String),
     Ssh(russh::Error),
+}
+
+impl From<AgentAuthError> for Failure {
+    fn from(error: AgentAuthError) -> Self {
+        match error {
+            AgentAuthError::Key(error) => Self::Agent(error.to_string()),
+            AgentAuthError::Send(_) => Self::Ssh(russh::Error::SendError),
+        }
+    }
 }
 
 impl From<russh::Error> for Failure {
@@ -210,7 +228,7 @@ impl client::Handler for HostKeyCheck {
 async fn login(
     stream: TcpStream,
     target: &SshTarget,
-    key: &Arc<PrivateKey>,
+    identity: &Identity,
     pins: &Pins,
 ) -> Result<(Session, PublicKey), Failure> {
     stream.set_nodelay(true).map_err(russh::Error::from)?;
@@ -223,13 +241,45 @@ async fn login(
     let shown = Arc::new(OnceLock::new());
     let check = HostKeyCheck { pins: pins.clone(), shown: shown.clone() };
     let mut handle = client::connect_stream(Arc::new(config), stream, check).await?;
-    let key = PrivateKeyWithHashAlg::new(key.clone(), None);
-    match handle.authenticate_publickey(&target.user, key).await? {
+    match prove(&mut handle, &target.user, identity).await? {
         AuthResult::Success => {}
         AuthResult::Failure { .. } => return Err(Failure::Refused(Refusal::Login)),
     }
     let host_key = shown.get().cloned().ok_or(russh::Error::UnknownKey)?;
     Ok((Session::new(handle), host_key))
+}
+
+/// Shows the guest that `identity` is ours.
+async fn prove(
+    handle: &mut client::Handle<HostKeyCheck>,
+    user: &str,
+    identity: &Identity,
+) -> Result<AuthResult, Failure> {
+    match identity {
+        Identity::Key(key) => {
+            let hash = hash_for(handle, &key.algorithm()).await?;
+            let key = PrivateKeyWithHashAlg::new(key.clone(), hash);
+            Ok(handle.authenticate_publickey(user, key).await?)
+        }
+        Identity::Agent(socket, public) => {
+            let hash = hash_for(handle, &public.algorithm()).await?;
+            let mut agent = keyring::connect(socket).await.map_err(Failure::Agent)?;
+            Ok(handle.authenticate_publickey_with(user, public.clone(), hash, &mut agent).await?)
+        }
+    }
+}
+
+/// The digest that an RSA key signs: what the guest says it takes, else what every sshd of the last ten years takes.
+async fn hash_for(
+    handle: &client::Handle<HostKeyCheck>,
+    algorithm: &Algorithm,
+) -> Result<Option<HashAlg>, Failure> {
+    match algorithm {
+        Algorithm::Rsa { .. } => {
+            Ok(handle.best_supported_rsa_hash().await?.flatten().or(Some(HashAlg::Sha256)))
+        }
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,14 @@ pub enum SshError {
         /// The private key's file.
         key: PathBuf,
     },
+    /// The agent of ssh holds the key and does not use it for us.
+    #[error("the ssh agent does not sign with key `{key}`: {reason}", key = key.display())]
+    AgentRefused {
+        /// The key's file.
+        key: PathBuf,
+        /// What the agent said.
+        reason: String,
+    },
     /// Somebody else answers, or the guest's host key was changed. Nothing was sent to it.
     #[error("the sshd on {address} does not have the host key that `{known_hosts}` lists", known_hosts = known_hosts.display())]
     HostKeyMismatch {
@@ -106,6 +114,7 @@ impl SshError {
             | Self::Lost(_)
             | Self::UploadRefused { .. } => ErrorKind::Guest,
             Self::KnownHosts { .. } | Self::Key(_) | Self::Input(_) => ErrorKind::InvalidInput,
+            Self::AgentRefused { .. } => ErrorKind::Host,
             Self::Io { .. } => ErrorKind::Host,
         }
     }
@@ -122,6 +131,10 @@ impl SshError {
             Self::AuthRefused { .. } => Some(
                 "check the user, and that the key's public half is in cloud-init's `ssh-key`; a VM made with \
                  other settings must be replaced"
+                    .to_owned(),
+            ),
+            Self::AgentRefused { .. } => Some(
+                "it may be locked (`ssh-add -X`), or somebody declined to confirm; `ssh-add -l` lists its keys"
                     .to_owned(),
             ),
             Self::HostKeyMismatch { known_hosts, .. } => Some(format!(

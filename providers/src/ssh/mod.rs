@@ -12,6 +12,7 @@
 mod connect;
 mod error;
 mod folder;
+mod keyring;
 mod known_hosts;
 mod session;
 
@@ -19,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use error::SshError;
+pub use keyring::{AskPassphrase, Keyring, PASSPHRASE_VARIABLE};
 pub use session::{ExitStatus, Input, Running, Session};
 
 use crate::spec::VmHandle;
@@ -31,7 +33,7 @@ pub struct SshTarget {
     pub address: SocketAddr,
     /// Login user.
     pub user: String,
-    /// Private key file.
+    /// File of the private key, or of its public half if the agent holds it; see [`Keyring`].
     pub private_key: PathBuf,
     /// Known-hosts file of this machine alone; see [`crate::workdir::WorkDir::known_hosts`].
     pub known_hosts: PathBuf,

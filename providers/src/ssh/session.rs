@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::io::SyncIoBridge;
 
 use super::connect::{self, HostKeyCheck};
-use super::{SshError, SshTarget, folder, quote};
+use super::{Keyring, SshError, SshTarget, folder, quote};
 use crate::provision::OutputStream;
 
 /// Chooses between the login user's own rights and sudo, then runs `$0`.
@@ -88,10 +88,14 @@ impl Session {
     /// Tries until a login works, at most `timeout`; ends early where trying again cannot help.
     ///
     /// A refused key or an unexpected host key is final after three refusals in a row over 5 s, as cloud-init may
-    /// still be installing them; a key that cannot be read is final at once. Where `known_hosts` is missing the
+    /// still be installing them; a key that cannot be read or opened is final at once. Where `known_hosts` is missing the
     /// guest's key is learned with the first successful login.
-    pub async fn wait_for(target: &SshTarget, timeout: Duration) -> Result<Self, SshError> {
-        connect::wait_for(target, timeout).await
+    pub async fn wait_for(
+        target: &SshTarget,
+        keyring: &Keyring,
+        timeout: Duration,
+    ) -> Result<Self, SshError> {
+        connect::wait_for(target, keyring, timeout).await
     }
 
     /// Starts `command`, a line for the login user's shell.

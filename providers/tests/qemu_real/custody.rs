@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use uuid::Uuid;
 use vmctl_providers::qemu::{AccelChoice, QemuConfig, firmware};
+use vmctl_providers::ssh::Keyring;
 use vmctl_providers::{
     Custody, Error, Hypervisor, InstanceId, Name, Preflight, QemuBackend, Reconfigure, Stray, VmHandle,
     VmSpec, VmState,
@@ -62,6 +63,7 @@ async fn machines_without_a_record_are_found_by_folder_and_process() {
         accel: AccelChoice::Auto,
         take_over: false,
         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
+        keyring: Keyring::default(),
     });
     assert_eq!(strays(&elsewhere, &[]).await, []);
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use vmctl_providers::process::{Holder, Process, helper};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::qemu::{AccelChoice, QEMU_IMG, QemuConfig, firmware};
+use vmctl_providers::ssh::Keyring;
 use vmctl_providers::{
     BackendTag, CloudInitConfig, ConsoleEndpoint, Digest, DiskImage, Forward, Hypervisor, ImageFormat,
     InstanceId, MacAddr, Machine, NetworkConfig, Nic, Probe, Protocol, QemuBackend, Readiness, SshConfig,
@@ -120,6 +121,7 @@ pub(crate) fn backend(data: &Path, run: &Path) -> QemuBackend {
         accel: AccelChoice::Auto,
         take_over: false,
         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
+        keyring: Keyring::default(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The product as a user meets it: the binary, real guests, two processes at once.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
+mod access;
 mod bad_input;
 mod changes;
 mod crash;

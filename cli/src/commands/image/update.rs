@@ -58,7 +58,7 @@ pub(super) fn update(ctx: &Context, args: &ImageUpdateArgs) -> Result<Exit, CliE
     }
     let (images, options) = (ctx.images()?, ctx.settings.fetch_options());
     let control = Control::default();
-    interrupts::listen(&control)?;
+    let _listening = interrupts::listen(&control)?;
     let runtime = large_runtime()?;
     let (mut pins, mut updated) = (BTreeMap::new(), Vec::new());
     for image in chosen.iter().take_while(|_| !control.drain.is_cancelled()) {

@@ -15,7 +15,7 @@ pub(in super::super) static CLOUD_INIT: Shape = Shape {
     default: "see [logins](#logins)",
     ..Shape::branch(
         "cloud-init",
-        &[&HOSTNAME, &SSH_KEY, &PACKAGES, &WRITE_FILE, &SEED_RUN, &USER_DATA],
+        &[&HOSTNAME, &SSH_KEY, &SEED_USER, &PACKAGES, &WRITE_FILE, &SEED_RUN, &USER_DATA],
         "`cloud-init { hostname \"web\" }`",
         "What the guest is told at its [first boot](#logins)",
     )
@@ -32,6 +32,47 @@ pub(in super::super) static SSH_KEY: Shape = Shape {
         "`ssh-key \"~/.ssh/id_ed25519.pub\"`",
         "A file of public keys that may log in too, besides vmctl's",
     )
+};
+pub(in super::super) static SEED_USER: Shape = Shape {
+    block: &[&USER_SSH_KEY, &GROUPS, &SUDO, &SHELL],
+    repeats: true,
+    layers: Layers::Added,
+    default: "the user who logs in",
+    ..Shape::leaf(
+        "user",
+        Type::Text,
+        "`user \"deploy\" { groups \"docker\" }`",
+        "A user that the guest gets. The first is the one who logs in, unless `ssh` names another: that one has `sudo #true` and the group `sudo` where its block does not say otherwise, others have nothing that theirs does not say",
+    )
+};
+static USER_SSH_KEY: Shape = Shape {
+    repeats: true,
+    default: "none",
+    ..Shape::leaf(
+        "ssh-key",
+        Type::Path,
+        "`ssh-key \"deploy.pub\"`",
+        "A file of public keys that may log in as this user",
+    )
+};
+pub(in super::super) static GROUPS: Shape = Shape {
+    args: Args::Many(Type::Text),
+    repeats: true,
+    default: "none",
+    ..Shape::leaf("groups", Type::Text, "`groups \"docker\" \"adm\"`", "Groups besides the user's own")
+};
+pub(in super::super) static SUDO: Shape = Shape {
+    default: "`#false`",
+    ..Shape::leaf(
+        "sudo",
+        Type::Scalar,
+        "`sudo #true` or `sudo \"ALL=(app) NOPASSWD:ALL\"`",
+        "What the user may do as others: everything without a password, or what a rule of sudoers(5) says",
+    )
+};
+pub(in super::super) static SHELL: Shape = Shape {
+    default: "`\"/bin/bash\"`",
+    ..Shape::leaf("shell", Type::Text, "`shell \"/bin/sh\"`", "The user's shell")
 };
 pub(in super::super) static PACKAGES: Shape = Shape {
     args: Args::Many(Type::Text),
@@ -112,7 +153,7 @@ pub(in super::super) static PRIVATE_KEY: Shape = Shape {
         "private-key",
         Type::Path,
         "`private-key \"~/.ssh/id_ed25519\"`",
-        "A file of the private key to log in with",
+        "A file of the private key to log in with, or of its public half if the ssh agent holds it",
     )
 };
 
