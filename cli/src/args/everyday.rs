@@ -8,15 +8,16 @@ use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 use super::{CarryingArgs, DEFAULT_PARALLELISM, machine_name};
+use crate::complete::machines;
 
 /// Machines, all of them unless some are named.
 #[derive(Debug, Args)]
 pub(crate) struct SomeArgs {
     /// Machines [default: all of the project]
-    #[arg(value_name = "VM", value_parser = machine_name)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) vms: Vec<Name>,
     /// The same as naming it; may be repeated
-    #[arg(long = "name", value_name = "VM", value_parser = machine_name)]
+    #[arg(long = "name", value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) named: Vec<Name>,
 }
 
@@ -111,7 +112,7 @@ pub(crate) struct ProvisionArgs {
 )]
 pub(crate) struct MachinesArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     #[command(flatten)]
     pub(crate) carrying: CarryingArgs,
@@ -124,7 +125,7 @@ pub(crate) struct MachinesArgs {
 )]
 pub(crate) struct StopArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     /// How long a guest may take to power off before its process is ended, as `30s` or in seconds [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = patience)]
@@ -140,7 +141,7 @@ pub(crate) struct StopArgs {
 )]
 pub(crate) struct DestroyArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     /// Remove their volumes as well, with all that is on them
     #[arg(long)]
@@ -159,10 +160,10 @@ pub(crate) struct DestroyArgs {
 )]
 pub(crate) struct RunArgs {
     /// Run the command in this machine instead of on this host
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) on: Option<Name>,
     /// Make only this machine and what it needs; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) target: Vec<Name>,
     /// Leave the machines as they are in the end
     #[arg(long)]
@@ -185,7 +186,7 @@ pub(crate) struct RunArgs {
 }
 
 /// A duration with a unit, or a number of seconds.
-fn patience(text: &str) -> Result<Duration, String> {
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
         Err(_) => parse_duration(text).map_err(|error| error.to_string()),
