@@ -31,6 +31,7 @@ mod report;
 mod room;
 mod schema;
 mod secrets;
+mod servers;
 mod stopping;
 mod storage;
 mod together;

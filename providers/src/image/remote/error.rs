@@ -244,6 +244,9 @@ impl FetchError {
                 "log in: `docker login` for a registry, GITHUB_TOKEN for ghcr.io, `https://user:password@server/…` for \
                  a web server"
             }
+            Self::Status { status: 407, .. } => {
+                "give the proxy's login with its URL: https_proxy=http://user:password@proxy:port"
+            }
             Self::Status { status: 404 | 410, .. } => "the image is not there (any more): correct its URL",
             Self::Status { .. } => "try again later: what came so far is kept",
             Self::TooLarge { .. } => "is it the right file? An image has at most 64 GiB, packed and unpacked",
