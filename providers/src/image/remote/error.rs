@@ -102,10 +102,15 @@ pub enum FetchError {
         limit: u64,
     },
     /// The disk has no room for it.
-    #[error("no room is left: it has {}, and {} is free", size_needed(*needed), size(*free))]
+    #[error(
+        "no room is left: it has {}, {} besides stay free for others, and {} is free",
+        size_needed(*needed), size(*spare), size(*free)
+    )]
     NoRoom {
         /// Its bytes.
         needed: u64,
+        /// What is left to others.
+        spare: u64,
         /// Free bytes.
         free: u64,
     },
