@@ -149,3 +149,24 @@ fn disk_that_fills_up_in_a_download_is_given_back() {
     world.vmctl(&["image", "pull", &url]).expect(0);
     assert_eq!(server.whole(), 2, "what came was asked for again");
 }
+
+#[test]
+fn update_that_is_asked_to_stop_keeps_the_pins_that_moved() {
+    let server = Server::start(|asked| match &*asked.path {
+        "/b.raw" if asked.before == 0 => {
+            Answer { stall: Some(CAME), ..Answer::file(asked, &disk(), "\"b\"") }
+        }
+        _ => Answer::file(asked, &disk(), "\"a\""),
+    });
+    let world = World::new(0);
+    let [a, b] = ["/a.raw", "/b.raw"].map(|path| server.url(path));
+    let vm = |name: &str, url: &str| format!("vm \"{name}\" {{ image-url {url:?}; backend \"noop\" }}\n");
+    world.vmfile(&[vm("one", &a), vm("two", &b)].concat());
+    let update = world.start(&["image", "update"]);
+    await_bytes(&world);
+    process::interrupt(update.pid());
+    update.end().expect(130).says("What moved before is pinned");
+    let lock = fs::read_to_string(world.project().join("VMFile.lock")).expect("a lock file");
+    assert!(lock.contains(&a) && !lock.contains(&b), "{lock}");
+    world.vmctl(&["image", "update"]).expect(0).says("/a.raw: unchanged").says("/b.raw: pinned");
+}
