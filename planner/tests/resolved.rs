@@ -80,6 +80,10 @@ fn name(text: &str) -> Name {
 fn compared(mut desired: Desired) -> Desired {
     desired.inputs.clear();
     for vm in desired.vms.values_mut() {
+        // What a file calls an image stands in it, and a machine's own image has no name.
+        if let Some(DesiredImage::Remote { name, .. }) = &mut vm.image {
+            *name = None;
+        }
         for step in &mut vm.provision {
             if let Some(path) = vm.text_files.scripts.get(&step.number) {
                 step.label = path.display().to_string();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmctl_tests::server::{Answer, Server};
 use vmctl_tests::{World, process};
 
 use crate::Sides;
@@ -129,6 +130,44 @@ pub(crate) fn dispatch(runs: usize) -> Sides {
         elapsed
     };
     Sides::measure(runs, ours, || EACH * MACHINES.div_ceil(AT_ONCE))
+}
+
+/// How an image lies on its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    Plain,
+    Packed,
+}
+
+/// Pulling an image from a server of this host (P10): downloaded, digested, unpacked and synced in one pass, against
+/// programs that do the same behind one another in a pipe.
+pub(crate) fn pull(runs: usize, served: Served) -> Sides {
+    const SIZE: usize = 256 << 20;
+    let world = World::new(1);
+    let folder = world.folder().join("home");
+    let mut bytes: Vec<u8> = (0..SIZE).map(|n| (n / 4096 + n % 251) as u8).collect();
+    bytes[510..512].copy_from_slice(b"\x55\xaa");
+    if served == Served::Packed {
+        let plain = folder.join("plain");
+        fs::write(&plain, &bytes).expect("room for an image");
+        bytes = Command::new("gzip").arg("-1c").arg(plain).output().expect("gzip").stdout;
+    }
+    let server = Server::start(move |_| Answer::whole(bytes.clone()));
+    let url = server.url("/disk.raw");
+    let ours = || {
+        let elapsed = timed(|| drop(world.vmctl(&["image", "pull", &url]).expect(0)));
+        fs::remove_dir_all(world.data()).expect("to remove the image");
+        elapsed
+    };
+    let unpack = if served == Served::Packed { "gzip -dc" } else { "cat" };
+    let pipe = format!("set -e; curl -sf '{url}' | {unpack} | tee disk | sha256sum; sync disk; rm disk");
+    let theirs = || {
+        timed(|| {
+            let done = Command::new("sh").args(["-c", &pipe]).current_dir(&folder).output().expect("a shell");
+            assert!(done.status.success(), "{done:?}");
+        })
+    };
+    Sides::measure(runs, ours, theirs)
 }
 
 /// Disk that a second machine with an image takes (P11), in KiB as `du` counts.

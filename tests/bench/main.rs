@@ -15,6 +15,8 @@ mod script;
 
 use std::time::Duration;
 
+use cases::Served;
+
 /// Runs of each side, unless told otherwise.
 const RUNS: usize = 5;
 
@@ -55,6 +57,8 @@ fn main() {
     row("20 machines prepared, against qemu-img", 1.0, cases::prepare(runs));
     row("48 QEMUs started, against bare QEMUs", 1.2, cases::start(runs));
     row("200 fake machines of 0.1 s, 64 at once", 1.15, cases::dispatch(runs));
+    row("256 MiB pulled, against curl and sha256sum", 1.1, cases::pull(runs, Served::Plain));
+    row("the same packed, against gzip besides", 1.1, cases::pull(runs, Served::Packed));
     println!("\ndisk of a second machine with an image: {} KiB (aim: at most 256)", cases::second_machine());
 }
 

@@ -12,10 +12,12 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says why and ends")]
 
 pub mod browser;
+pub mod certificate;
 pub mod disk;
 pub mod leaks;
 pub mod monitor;
 pub mod process;
+pub mod proxy;
 pub mod server;
 pub mod slots;
 pub mod surroundings;

@@ -1,10 +1,14 @@
 //! A web server on the loopback that answers as a test tells it, and remembers what it was asked.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::certificate::Certificate;
 
 /// What was asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +85,7 @@ impl Answer {
 /// A server; it goes on until the process ends.
 #[derive(Debug)]
 pub struct Server {
+    scheme: &'static str,
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
@@ -93,23 +98,47 @@ impl Server {
 
     /// The same at another address of the loopback.
     pub fn start_at(at: Ipv4Addr, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::run(at, None, answer)
+    }
+
+    /// A server that speaks TLS, and shows this certificate.
+    pub fn start_tls(
+        certificate: &Certificate,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::run(Ipv4Addr::LOCALHOST, Some(certificate.server()), answer)
+    }
+
+    fn run(
+        at: Ipv4Addr,
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind((at, 0)).expect("a port of the kernel's choice");
         let address = listener.local_addr().expect("a bound socket has an address");
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+            for socket in listener.incoming().flatten() {
+                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), tls.clone());
                 // A client that goes away in the middle is what some tests are about.
-                thread::spawn(move || drop(serve(&stream, &log, &*answer)));
+                thread::spawn(move || match tls {
+                    None => drop(serve(&socket, &socket, &log, &*answer)),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).expect("a sound configuration");
+                        let stream = socket.try_clone().map(|socket| StreamOwned::new(connection, socket));
+                        drop(stream.and_then(|stream| serve(stream, &socket, &log, &*answer)));
+                    }
+                });
             }
         });
-        Self { address, asked }
+        Self { scheme, address, asked }
     }
 
-    /// `http://ADDRESS:PORT` and `path`.
+    /// `http://ADDRESS:PORT` and `path`; `https` where it speaks TLS.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Host and port.
@@ -136,7 +165,8 @@ impl Server {
 }
 
 fn serve(
-    stream: &TcpStream,
+    stream: impl Read + Write,
+    socket: &TcpStream,
     log: &Mutex<Vec<Asked>>,
     answer: &dyn Fn(&Asked) -> Answer,
 ) -> std::io::Result<()> {
@@ -168,7 +198,7 @@ fn serve(
             log.push(asked.clone());
         }
         let answer = answer(&asked);
-        let mut out = stream;
+        let out = reader.get_mut();
         let mut head = format!("HTTP/1.1 {} Answer\r\n", answer.status);
         for (name, value) in &answer.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -178,12 +208,14 @@ fn serve(
         }
         out.write_all(format!("{head}\r\n").as_bytes())?;
         if asked.method == "HEAD" || answer.status == 304 {
+            out.flush()?;
             continue;
         }
         let end = answer.cut.or(answer.stall).unwrap_or(answer.body.len()).min(answer.body.len());
         out.write_all(&answer.body[..end])?;
+        out.flush()?;
         if answer.cut.is_some() {
-            return stream.shutdown(std::net::Shutdown::Both);
+            return socket.shutdown(Shutdown::Both);
         }
         if answer.stall.is_some() {
             // The client's next byte is the end of its patience.

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says why and ends")]
 #![expect(clippy::disallowed_methods, reason = "qemu-img makes the images of other programs")]
 
+mod secure;
+
 use std::fs;
 use std::io::Write;
 use std::net::Ipv4Addr;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use vmctl_tests::disk::Disks;
 use vmctl_tests::server::{Answer, Server};
 use vmctl_tests::{World, await_condition, leaks, process};
 
@@ -120,4 +121,52 @@ fn download_that_blocks_is_ended_by_the_second_ctrl_c_and_gone_on_with() {
             leaks::leakcheck(&world);
         }
     }
+}
+
+/// What is packed in few bytes fills the disk: the room is given back, what came is kept, and it goes on when there is room.
+#[test]
+fn disk_that_fills_up_in_a_download_is_given_back() {
+    let mut world = World::new(0);
+    let plain = world.folder().join("home/disk.raw");
+    fs::write(&plain, disk().repeat(40)).expect("an image");
+    let packed = world.beside_vmctl("gzip").arg("-1c").arg(plain).output().expect("gzip").stdout;
+    let server = Server::start(move |asked| Answer::file(asked, &packed, "\"a\""));
+    let url = server.url("/disk.raw.gz");
+    let disks = Disks::of(&mut world);
+    let images = world.data().join("images");
+    disks.mount(&images, 8 << 10);
+    world.vmctl(&["image", "pull", &url]).expect(1).says("no room is left").says("64 MiB besides stay free");
+
+    disks.remount(&images, "size=70m");
+    world.vmctl(&["image", "pull", &url]).expect(1).says("No space left on device");
+    let downloads = fs::read_dir(disks.see(&images.join(".downloads"))).expect("the folder of downloads");
+    let ends = downloads.map(|file| file.expect("a file").path().extension().map(std::ffi::OsStr::to_owned));
+    let mut ends: Vec<_> = ends.flatten().collect();
+    ends.sort();
+    assert_eq!(ends, ["json", "part"]);
+
+    disks.remount(&images, "size=200m");
+    world.vmctl(&["image", "pull", &url]).expect(0);
+    assert_eq!(server.whole(), 2, "what came was asked for again");
+}
+
+#[test]
+fn update_that_is_asked_to_stop_keeps_the_pins_that_moved() {
+    let server = Server::start(|asked| match &*asked.path {
+        "/b.raw" if asked.before == 0 => {
+            Answer { stall: Some(CAME), ..Answer::file(asked, &disk(), "\"b\"") }
+        }
+        _ => Answer::file(asked, &disk(), "\"a\""),
+    });
+    let world = World::new(0);
+    let [a, b] = ["/a.raw", "/b.raw"].map(|path| server.url(path));
+    let vm = |name: &str, url: &str| format!("vm \"{name}\" {{ image-url {url:?}; backend \"noop\" }}\n");
+    world.vmfile(&[vm("one", &a), vm("two", &b)].concat());
+    let update = world.start(&["image", "update"]);
+    await_bytes(&world);
+    process::interrupt(update.pid());
+    update.end().expect(130).says("What moved before is pinned");
+    let lock = fs::read_to_string(world.project().join("VMFile.lock")).expect("a lock file");
+    assert!(lock.contains(&a) && !lock.contains(&b), "{lock}");
+    world.vmctl(&["image", "update"]).expect(0).says("/a.raw: unchanged").says("/b.raw: pinned");
 }

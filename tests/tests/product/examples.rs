@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use vmctl_tests::server::{Answer, Server};
 use vmctl_tests::world::free_port;
 use vmctl_tests::{World, leaks, process, surroundings};
 
@@ -149,6 +150,38 @@ fn volumes_keep_records_while_their_machine_is_made_anew() {
             leaks::check(&world, &held);
         }
     }
+}
+
+#[test]
+fn image_of_a_server_is_downloaded_pinned_and_kept() {
+    let world = World::new(1);
+    let image = std::fs::read(World::tiny_image()).unwrap();
+    let server = Server::start(move |asked| match &*asked.path {
+        "/tiny.qcow2" => Answer::file(asked, &image, "\"a\""),
+        _ => Answer::status(404),
+    });
+    let address = server.host();
+    let (_, port) = address.split_once(':').unwrap();
+    world.copy_example("remote-image", &[("18300", port.parse().unwrap())]);
+    world.vmctl(&["plan"]).expect(0).says("known after apply: image");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    assert_eq!(world.exec("far", "hostname"), "far\n");
+    world.vmctl(&["plan", "--locked", "--detailed-exitcode"]).expect(0).says("No changes");
+    world.vmctl(&["image", "update"]).expect(0).says("unchanged");
+    // The digest of the file changes nothing, and another one is refused.
+    let pinned = world.vmctl(&["image", "list", "--json"]).expect(0).json();
+    let sha256 = pinned["images"][0]["origins"][0]["sha256"].as_str().unwrap().to_owned();
+    let text = std::fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
+    for (digest, code) in [(sha256, 0), ("0".repeat(64), 1)] {
+        world.write("VMFile.kdl", &text.replace("// sha256 \"…\"", &format!("sha256 {digest:?}")));
+        world.vmctl(&["plan", "--detailed-exitcode"]).expect(code);
+    }
+    world.write("VMFile.kdl", &text);
+
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+    assert_eq!(world.vmctl(&["image", "prune", "--json"]).expect(0).json()["freed_bytes"], 0);
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod room;
 mod run;
 mod schema;
 mod secrets;
+mod servers;
 mod stopping;
 mod storage;
 mod together;

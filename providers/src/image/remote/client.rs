@@ -12,7 +12,7 @@ use reqwest::{Certificate, Method, NoProxy, Proxy, Response, StatusCode, Url};
 
 use super::error::FetchError;
 use super::network::{OnlyInside, Resolver};
-use super::options::FetchOptions;
+use super::options::{FetchOptions, Proxies};
 use super::place::shown;
 use crate::spec::Secret;
 
@@ -59,7 +59,7 @@ pub(super) struct Client {
     /// Connects to no address inside.
     outside: reqwest::Client,
     resolver: Resolver,
-    has_proxy: bool,
+    proxies: Proxies,
     answer: Duration,
 }
 
@@ -72,7 +72,7 @@ impl Client {
             anywhere: build(options, Resolver::new(options, false))?,
             outside: build(options, resolver.clone())?,
             resolver,
-            has_proxy: options.proxies.http.is_some() || options.proxies.https.is_some(),
+            proxies: options.proxies.clone(),
             answer: ANSWER.max(options.connect_timeout),
         })
     }
@@ -98,7 +98,7 @@ impl Client {
             }
             let sent = tokio::time::timeout(self.answer, builder.send()).await;
             let answer = match sent {
-                Ok(answer) => answer.map_err(|error| failure(&url, &error))?,
+                Ok(answer) => answer.map_err(|error| self.by_proxy(&url, failure(&url, &error)))?,
                 Err(_) => {
                     let said = format!("no answer within {:?}", self.answer);
                     return Err(FetchError::Broken { host: host_of(&url), said });
@@ -114,9 +114,28 @@ impl Client {
         Err(FetchError::Redirect { to: shown(url.as_str()), why })
     }
 
+    /// The same failure with the proxy that may be to blame: no login of it, and nothing where there is none.
+    fn by_proxy(&self, url: &Url, mut failure: FetchError) -> FetchError {
+        let proxy = match url.scheme() {
+            "https" => &self.proxies.https,
+            _ => &self.proxies.http,
+        };
+        let proxy = proxy.as_ref().and_then(|proxy| Url::parse(proxy.expose()).ok());
+        if let (Some(proxy), FetchError::Connect { said, .. } | FetchError::Tls { said, .. }) =
+            (proxy, &mut failure)
+        {
+            let port = proxy.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+            let way =
+                format!("the way there is the proxy `{}{port}`, unless no_proxy names it", host_of(&proxy));
+            *said = format!("{said}; {way}");
+        }
+        failure
+    }
+
     /// Whether the server that answered is one of the internet. Behind a proxy only its name can tell.
     fn is_outside(&self, url: &Url, answer: &Response) -> bool {
-        match (self.has_proxy, answer.remote_addr()) {
+        let has_proxy = self.proxies.http.is_some() || self.proxies.https.is_some();
+        match (has_proxy, answer.remote_addr()) {
             (false, Some(address)) => !self.resolver.is_inside(address.ip()),
             _ => match literal(url) {
                 Some(address) => !self.resolver.is_inside(address),
@@ -241,12 +260,12 @@ pub(super) fn failure(url: &Url, error: &reqwest::Error) -> FetchError {
         if let Some(inside) = cause.downcast_ref::<OnlyInside>() {
             return FetchError::Inside { host: inside.host.clone(), address: inside.address };
         }
-        // An I/O error may hold what it was made of without naming it as its source.
-        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(error) = held.and_then(|held| held.downcast_ref::<rustls::Error>()) {
-            return FetchError::Tls { host, said: error.to_string() };
+        let mut held = cause;
+        // An I/O error holds what it was made of, often another one, without naming it as its source.
+        while let Some(inner) = held.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            held = inner;
         }
-        if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        if let Some(error) = held.downcast_ref::<rustls::Error>() {
             return FetchError::Tls { host, said: error.to_string() };
         }
         next = cause.source();

@@ -102,10 +102,15 @@ pub enum FetchError {
         limit: u64,
     },
     /// The disk has no room for it.
-    #[error("no room is left: it has {}, and {} is free", size_needed(*needed), size(*free))]
+    #[error(
+        "no room is left: it has {}, {} besides stay free for others, and {} is free",
+        size_needed(*needed), size(*spare), size(*free)
+    )]
     NoRoom {
         /// Its bytes.
         needed: u64,
+        /// What is left to others.
+        spare: u64,
         /// Free bytes.
         free: u64,
     },
@@ -243,6 +248,9 @@ impl FetchError {
             Self::Status { status: 401 | 403, .. } => {
                 "log in: `docker login` for a registry, GITHUB_TOKEN for ghcr.io, `https://user:password@server/…` for \
                  a web server"
+            }
+            Self::Status { status: 407, .. } => {
+                "give the proxy's login with its URL: https_proxy=http://user:password@proxy:port"
             }
             Self::Status { status: 404 | 410, .. } => "the image is not there (any more): correct its URL",
             Self::Status { .. } => "try again later: what came so far is kept",

@@ -287,7 +287,7 @@ impl ImageCache {
             }
             match (upstream.size, space(&folder)) {
                 (Some(size), Ok(space)) if size.saturating_sub(kept).saturating_add(SPARE) > space.free => {
-                    Err(FetchError::NoRoom { needed: size, free: space.free })
+                    Err(FetchError::NoRoom { needed: size, spare: SPARE, free: space.free })
                 }
                 _ => Ok(()),
             }

@@ -150,8 +150,10 @@ impl<'a> Registry<'a> {
             "aarch64" => "arm64",
             other => other,
         };
-        let is_ours =
-            |it: &&Descriptor| it.platform.as_ref().is_some_and(|it| it.architecture == architecture);
+        let is_ours = |it: &&Descriptor| {
+            let platform = it.platform.as_ref();
+            platform.is_some_and(|it| it.architecture == architecture && ["", "linux"].contains(&&*it.os))
+        };
         let chosen = match &manifests[..] {
             [only] => Some(only),
             several => several.iter().find(is_ours),
@@ -160,9 +162,9 @@ impl<'a> Registry<'a> {
             Some(chosen) => self.digest(&chosen.digest),
             None => {
                 let others = manifests.iter().filter_map(|it| it.platform.as_ref());
-                let others: Vec<&str> = others.map(|it| it.architecture.as_str()).collect();
+                let others: Vec<_> = others.map(|it| format!("{}/{}", it.os, it.architecture)).collect();
                 Err(FetchError::NoLayer(format!(
-                    "none of its {} manifests is for {architecture} (but {})",
+                    "none of its {} manifests is for linux/{architecture} (but {})",
                     manifests.len(),
                     brief(&others.join(", "))
                 )))
@@ -253,6 +255,8 @@ struct Descriptor {
 
 #[derive(Debug, Deserialize)]
 struct Platform {
+    #[serde(default)]
+    os: String,
     #[serde(default)]
     architecture: String,
 }

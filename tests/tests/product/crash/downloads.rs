@@ -72,6 +72,15 @@ impl Stage {
 
     /// Runs `arguments` twice in an empty world, disturbed the first time.
     fn disturbed_and_again(&mut self, arguments: &[&str], point: &str, fault: &str) {
+        let before = self.server.whole();
+        let what = self.converges(arguments, point, fault);
+        let whole = self.server.whole() - before;
+        let is_fine = whole == 1 || whole == 2 && BEGINNING.contains(&point);
+        assert!(is_fine, "downloaded {whole} times after {what}");
+    }
+
+    /// The same, wherever the image comes from: it is there and nothing else is. Returns what was done, for messages.
+    fn converges(&mut self, arguments: &[&str], point: &str, fault: &str) -> String {
         let armed = if point.contains('@') { point.to_owned() } else { format!("{point}@1") };
         if self.world.data().exists() {
             fs::remove_dir_all(self.world.data()).unwrap();
@@ -79,7 +88,6 @@ impl Stage {
         if self.lock().exists() {
             fs::remove_file(self.lock()).unwrap();
         }
-        let before = self.server.whole();
         self.world.arm(&format!("{armed}={fault}"));
         let ended = self.world.vmctl(arguments);
         self.world.unset("VMCTL_FAILPOINT");
@@ -98,9 +106,7 @@ impl Stage {
         let files: Vec<_> = files.filter(|path| path.is_file()).collect();
         assert_eq!(files.len(), 1, "{files:?} after {what}");
         assert!(fs::read(&files[0]).unwrap() == self.image, "another image after {what}");
-        let whole = self.server.whole() - before;
-        let is_fine = whole == 1 || whole == 2 && BEGINNING.contains(&point);
-        assert!(is_fine, "downloaded {whole} times after {what}");
+        what
     }
 
     fn apply(&mut self, point: &str, fault: &str) {
@@ -182,5 +188,18 @@ fn apply_of_a_known_digest_killed_anywhere_in_a_download_is_finished_by_the_next
     stage.world.vmfile(&vmfile);
     for point in BEGINNING.iter().chain(&GOING_ON).chain(&PINNING) {
         stage.apply(point, "kill");
+    }
+}
+
+/// A packed file of the host, which `plan` unpacks and converts already.
+#[test]
+fn conversion_of_a_file_disturbed_anywhere_is_finished_by_the_next_plan() {
+    let mut stage = Stage::new();
+    fs::write(stage.world.project().join("disk.vmdk.gz"), packed_vmdk(&stage.world)).unwrap();
+    stage.world.vmfile("vm \"near\" { image \"disk.vmdk.gz\"; backend \"noop\" }");
+    for point in ["written", "written@3", "unpacked", "note-drafted", "placed"] {
+        for fault in FAULTS {
+            stage.converges(&["plan"], &format!("fetch-image.download.{point}"), fault);
+        }
     }
 }
