@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use vmctl_providers::GuestAccess;
 use vmctl_providers::provision::OutputStream;
 use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
 
@@ -12,7 +13,8 @@ use super::ssh::target;
 use crate::args::ExecArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
-use crate::{machines, stdin};
+use crate::machines::Machine;
+use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
 const LOGIN: Duration = Duration::from_secs(60);
@@ -20,8 +22,11 @@ const LOGIN: Duration = Duration::from_secs(60);
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
     let machine = machines::one(ctx, Some(&args.name))?;
-    let target = target(&machine, machine.live()?)?;
     let line = shell_line(&args.command);
+    if machine.live()?.ssh.is_none() {
+        return by_agent(ctx, &machine, &line);
+    }
+    let target = target(&machine, machine.live()?)?;
     small_runtime()?.block_on(async {
         let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
@@ -38,6 +43,36 @@ pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
         };
         session.close().await;
         Ok(Exit::Passed(code(&status)))
+    })
+}
+
+/// Runs one line by the guest agent, which tells what it printed once it has ended.
+fn by_agent(ctx: &Context, machine: &Machine, line: &str) -> Result<Exit, CliError> {
+    let host = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
+    let handle = machine.live()?;
+    let address = &machine.record.address;
+    small_runtime()?.block_on(async {
+        let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let ran = tokio::select! {
+            ran = host.run_by_agent(handle, line, None) => ran?,
+            _ = interrupt.recv() => return Ok(abandoned(ctx, address.name())),
+            _ = terminate.recv() => return Ok(abandoned(ctx, address.name())),
+        };
+        let Some(ran) = ran else {
+            let message = format!("`{address}` has no ssh settings, and no guest agent answers in it");
+            return Err(CliError::new(message).help(
+                "add an `ssh` node to it in the VMFile and apply, or install qemu-guest-agent in its image"
+                    .to_owned(),
+            ));
+        };
+        show(OutputStream::Stdout, &ran.stdout)?;
+        show(OutputStream::Stderr, &ran.stderr)?;
+        if ran.truncated {
+            ui::warn("the guest agent kept only a part of what the command printed");
+        }
+        Ok(Exit::Passed(code(&ran.status)))
     })
 }
 
