@@ -69,7 +69,8 @@ pub(super) fn everything(world: &World) {
 
 /// A machine whose seed makes users.
 const SEEDED: &str = "cloud-init { hostname \"box\"; user \"ops\" { ssh-key \"key.pub\"; groups \"adm\"; shell \"/bin/sh\" }; \
-    user \"app\" { sudo #true }; user \"guest\" { sudo #false } }; ssh; provision \"shell\" { script \"setup.sh\" }";
+    user \"app\" { sudo #true }; user \"guest\" { sudo #false }; packages \"git\"; run \"true\"; \
+    write-file \"/etc/motd\" { content \"x\" } }; ssh; provision \"shell\" { script \"setup.sh\" }";
 
 /// Machines that between them have every field that a machine can have.
 pub(super) const BEFORE: [(&str, &str); 12] = [
