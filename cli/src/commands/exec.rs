@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_providers::GuestAccess;
 use vmctl_providers::provision::OutputStream;
@@ -28,18 +28,14 @@ pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
     }
     let target = target(&machine, machine.live()?)?;
     small_runtime()?.block_on(async {
-        let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut signals = Signals::catch()?;
         let session = tokio::select! {
             session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN) => session?,
-            _ = interrupt.recv() => return Ok(Exit::Interrupted),
-            _ = terminate.recv() => return Ok(Exit::Interrupted),
+            () = signals.any() => return Ok(Exit::Interrupted),
         };
         let status = tokio::select! {
             status = carry(&session, &line) => status?,
-            _ = interrupt.recv() => return Ok(abandoned(ctx, &args.name)),
-            _ = terminate.recv() => return Ok(abandoned(ctx, &args.name)),
+            () = signals.any() => return Ok(abandoned(ctx, &args.name)),
         };
         session.close().await;
         Ok(Exit::Passed(code(&status)))
@@ -52,13 +48,10 @@ fn by_agent(ctx: &Context, machine: &Machine, line: &str) -> Result<Exit, CliErr
     let handle = machine.live()?;
     let address = &machine.record.address;
     small_runtime()?.block_on(async {
-        let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut signals = Signals::catch()?;
         let ran = tokio::select! {
             ran = host.run_by_agent(handle, line, None) => ran?,
-            _ = interrupt.recv() => return Ok(abandoned(ctx, address.name())),
-            _ = terminate.recv() => return Ok(abandoned(ctx, address.name())),
+            () = signals.any() => return Ok(abandoned(ctx, address.name())),
         };
         let Some(ran) = ran else {
             let message = format!("`{address}` has no ssh settings, and no guest agent answers in it");
@@ -74,6 +67,26 @@ fn by_agent(ctx: &Context, machine: &Machine, line: &str) -> Result<Exit, CliErr
         }
         Ok(Exit::Passed(code(&ran.status)))
     })
+}
+
+/// The signals that ask us to go; caught from the moment this is made.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn catch() -> Result<Self, CliError> {
+        let caught =
+            |kind| signal(kind).map_err(|error| CliError::new("cannot wait for signals").because(&error));
+        Ok(Self([caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?]))
+    }
+
+    /// Waits for any of them. Cancel-safe.
+    async fn any(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
 }
 
 /// Runs one line in the guest with our standard streams.
