@@ -17,6 +17,7 @@ use crate::mask;
 use crate::name::Name;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::spec::{Forward, InstanceId, VmHandle, VmSpec, VmState};
+use crate::ssh::ExitStatus;
 
 /// Brings an existing machine to another spec on the same disk.
 pub trait Reconfigure: Send + Sync {
@@ -195,6 +196,17 @@ pub trait GuestAccess: Send + Sync {
     /// Of a machine that does not run nobody tells anything: that is no error.
     fn interfaces(&self, vm: &VmHandle) -> impl Future<Output = Result<Option<Vec<GuestInterface>>>> + Send;
 
+    /// Runs a line of the guest's shell by the guest agent, as whoever the agent is, without input, to its end or to the
+    /// end of `patience`; `None` if no agent answers.
+    ///
+    /// One that has not ended by then goes on: that is [`Error::Timeout`](crate::Error::Timeout).
+    fn run_by_agent(
+        &self,
+        vm: &VmHandle,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> impl Future<Output = Result<Option<RanByAgent>>> + Send;
+
     /// Runs one provisioning step to its end; every line of output goes to `output` as it comes.
     ///
     /// Not idempotent by itself: the caller decides whether a step runs again.
@@ -204,6 +216,19 @@ pub trait GuestAccess: Send + Sync {
         step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// How a command ended that the guest agent ran, and what it printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RanByAgent {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: Vec<u8>,
+    /// What it said besides.
+    pub stderr: Vec<u8>,
+    /// Whether the agent kept less than it printed.
+    pub truncated: bool,
 }
 
 /// A network interface as the guest itself tells of it. Nothing of this is proven.
@@ -225,7 +250,7 @@ pub enum Probe {
     Login,
     /// Something in the guest accepts TCP connections to this port of the guest's loopback. Needs a login.
     Tcp(u16),
-    /// A shell command in the guest ends with 0. Needs a login.
+    /// A shell command in the guest ends with 0. It runs over a login, or by the guest agent where there is none.
     Exec(String),
     /// A line of the console since the machine's last start matches this regular expression.
     Log(String),

@@ -33,8 +33,8 @@ mod volume;
 pub mod workdir;
 
 pub use abilities::{
-    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness,
-    Reconfigure, Stall, Stray, Verdict,
+    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent,
+    Readiness, Reconfigure, Stall, Stray, Verdict,
 };
 pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};

@@ -27,8 +27,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness,
-    Reconfigure, Stray, Verdict,
+    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent,
+    Readiness, Reconfigure, Stray, Verdict,
 };
 use crate::capacity::{self, Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -471,6 +471,15 @@ impl GuestAccess for NoopBackend {
     }
 
     async fn interfaces(&self, _vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        Ok(None)
+    }
+
+    async fn run_by_agent(
+        &self,
+        _vm: &VmHandle,
+        _line: &str,
+        _patience: Option<Duration>,
+    ) -> Result<Option<RanByAgent>> {
         Ok(None)
     }
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent, Readiness,
+    Reconfigure, Stray, Verdict,
 };
 use crate::capacity::{Capacity, Footprint, Space};
 use crate::error::{Error, Result};
@@ -127,6 +127,15 @@ impl GuestAccess for RouterHypervisor {
 
     async fn interfaces(&self, vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
         dispatch!(self, vm.backend, backend => backend.interfaces(vm).await)
+    }
+
+    async fn run_by_agent(
+        &self,
+        vm: &VmHandle,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> Result<Option<RanByAgent>> {
+        dispatch!(self, vm.backend, backend => backend.run_by_agent(vm, line, patience).await)
     }
 
     async fn provision(

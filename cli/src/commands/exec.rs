@@ -3,9 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use vmctl_providers::GuestAccess;
 use vmctl_providers::provision::OutputStream;
 use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
 
@@ -13,6 +14,7 @@ use super::ssh::target;
 use crate::args::ExecArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
+use crate::machines::Machine;
 use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
@@ -34,29 +36,78 @@ pub(super) fn carried(
     patience: Option<Duration>,
 ) -> Result<Exit, CliError> {
     let machine = machines::one(ctx, Some(name))?;
-    let target = target(&machine, machine.live()?)?;
     let line = shell_line(command);
+    if machine.live()?.ssh.is_none() {
+        return by_agent(ctx, &machine, &line, patience);
+    }
+    let target = target(&machine, machine.live()?)?;
     small_runtime()?.block_on(async {
-        let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut signals = Signals::catch()?;
         let session = tokio::select! {
             session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN) => session?,
-            _ = interrupt.recv() => return Ok(Exit::Interrupted),
-            _ = terminate.recv() => return Ok(Exit::Interrupted),
+            () = signals.any() => return Ok(Exit::Interrupted),
         };
         let status = tokio::select! {
             status = carry(&session, &line) => status?,
-            _ = interrupt.recv() => return Ok(abandoned(ctx, name)),
-            _ = terminate.recv() => return Ok(abandoned(ctx, name)),
-            () = async { sleep(patience.unwrap_or_default()).await }, if patience.is_some() => {
-                ui::warn(&format!("the command did not end in time; it may go on in `{name}`"));
-                return Ok(OUT_OF_TIME);
-            }
+            () = signals.any() => return Ok(abandoned(ctx, name)),
+            () = over(patience) => return Ok(late(name)),
         };
         session.close().await;
         Ok(Exit::Passed(code(&status)))
     })
+}
+
+/// Runs one line by the guest agent, which tells what it printed once it has ended.
+fn by_agent(
+    ctx: &Context,
+    machine: &Machine,
+    line: &str,
+    patience: Option<Duration>,
+) -> Result<Exit, CliError> {
+    let host = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
+    let handle = machine.live()?;
+    let address = &machine.record.address;
+    small_runtime()?.block_on(async {
+        let mut signals = Signals::catch()?;
+        let ran = tokio::select! {
+            ran = host.run_by_agent(handle, line, None) => ran?,
+            () = signals.any() => return Ok(abandoned(ctx, address.name())),
+            () = over(patience) => return Ok(late(address.name())),
+        };
+        let Some(ran) = ran else {
+            let message = format!("`{address}` has no ssh settings, and no guest agent answers in it");
+            return Err(CliError::new(message).help(
+                "add an `ssh` node to it in the VMFile and apply, or install qemu-guest-agent in its image"
+                    .to_owned(),
+            ));
+        };
+        show(OutputStream::Stdout, &ran.stdout)?;
+        show(OutputStream::Stderr, &ran.stderr)?;
+        if ran.truncated {
+            ui::warn("the guest agent kept only a part of what the command printed");
+        }
+        Ok(Exit::Passed(code(&ran.status)))
+    })
+}
+
+/// The signals that ask us to go; caught from the moment this is made.
+struct Signals([Signal; 2]);
+
+impl Signals {
+    fn catch() -> Result<Self, CliError> {
+        let caught =
+            |kind| signal(kind).map_err(|error| CliError::new("cannot wait for signals").because(&error));
+        Ok(Self([caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?]))
+    }
+
+    /// Waits for any of them. Cancel-safe.
+    async fn any(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
 }
 
 /// Runs one line in the guest with our standard streams.
@@ -114,6 +165,19 @@ fn show(stream: OutputStream, bytes: &[u8]) -> Result<(), CliError> {
             .write_all(bytes)
             .map_err(|error| CliError::new("cannot write to standard error").because(&error)),
     }
+}
+
+/// Ends when the time is up; never without one.
+async fn over(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => sleep(patience).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn late(name: &str) -> Exit {
+    ui::warn(&format!("the command did not end in time; it may go on in `{name}`"));
+    OUT_OF_TIME
 }
 
 fn abandoned(ctx: &Context, name: &str) -> Exit {

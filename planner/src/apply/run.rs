@@ -484,7 +484,7 @@ impl<H: Host> Run<'_, H> {
         self.dispatcher.done(id);
         self.report.done.push(id);
         let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
-        let note = note.map(|how| format!("the guest did not power down; ended by {how}"));
+        let note = note.map(|how| format!("the guest did not heed its power button; ended by {how}"));
         // What is told to be done is durable.
         self.untold.push(Event::Done { id, elapsed, note });
     }

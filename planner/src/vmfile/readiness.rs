@@ -145,8 +145,8 @@ pub(super) fn first_in_need_of_a_login(vm: &Vm) -> Option<Spanned<&'static str>>
     let probes = probes.filter_map(|probe| {
         let value = match probe.value {
             Probe::Tcp(_) => "`tcp`",
-            Probe::Exec(_) => "`exec`",
-            Probe::Login | Probe::Log(_) => return None,
+            // Without a login it is asked of the guest agent.
+            Probe::Exec(_) | Probe::Login | Probe::Log(_) => return None,
         };
         Some(Spanned { value, span: probe.span })
     });

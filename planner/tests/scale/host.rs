@@ -11,8 +11,8 @@ use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
     BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor,
-    Inspect, Inspection, InstanceId, Machine, Name, Preflight, Probe, Readiness, Reconfigure, Result, Stray,
-    Verdict, VmHandle, VmSpec, VmState, Volumes,
+    Inspect, Inspection, InstanceId, Machine, Name, Preflight, Probe, RanByAgent, Readiness, Reconfigure,
+    Result, Stray, Verdict, VmHandle, VmSpec, VmState, Volumes,
 };
 
 /// Counts what is done to machines that do not exist.
@@ -124,6 +124,15 @@ impl GuestAccess for NumbersHost {
     }
 
     async fn interfaces(&self, _vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
+        Ok(None)
+    }
+
+    async fn run_by_agent(
+        &self,
+        _vm: &VmHandle,
+        _line: &str,
+        _patience: Option<Duration>,
+    ) -> Result<Option<RanByAgent>> {
         Ok(None)
     }
 

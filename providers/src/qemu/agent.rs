@@ -1,5 +1,5 @@
 //! What vmctl uses the guest agent for, where there is one: powering off a guest that does not heed its power button,
-//! and addresses that only the guest knows.
+//! addresses that only the guest knows, and commands in a guest that vmctl does not log in to.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl QemuBackend {
     }
 
     /// The agent of a machine that runs, if it answers.
-    async fn agent_of(&self, vm: &VmHandle) -> Result<Option<Agent>> {
+    pub(super) async fn agent_of(&self, vm: &VmHandle) -> Result<Option<Agent>> {
         let Some(process) = self.find(vm.id)? else { return Ok(None) };
         if !self.monitor(vm.id, &process).await?.has_agent().await? {
             return Ok(None);

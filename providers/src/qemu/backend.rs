@@ -15,8 +15,8 @@ use super::places::RuntimeDir;
 use super::version::{suffices, version};
 use super::virtiofs;
 use crate::abilities::{
-    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, Readiness, Reconfigure,
-    Stray, Verdict,
+    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent, Readiness,
+    Reconfigure, Stray, Verdict,
 };
 use crate::error::Result;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
@@ -229,6 +229,19 @@ impl GuestAccess for QemuBackend {
 
     async fn interfaces(&self, vm: &VmHandle) -> Result<Option<Vec<GuestInterface>>> {
         self.ask_for_interfaces(&self.here(vm).await?).await
+    }
+
+    async fn run_by_agent(
+        &self,
+        vm: &VmHandle,
+        line: &str,
+        patience: Option<Duration>,
+    ) -> Result<Option<RanByAgent>> {
+        let vm = self.here(vm).await?;
+        match self.agent_of(&vm).await? {
+            Some(mut agent) => agent.run(line, patience).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn provision(

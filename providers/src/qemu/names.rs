@@ -4,23 +4,18 @@
 //! time that a machine is waited for, and in a machine that runs when they change. Each line ends with a mark, and no
 //! line without it is touched.
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::backend::QemuBackend;
 use super::guest::{LOGIN, while_alive};
 use super::manifest::{Manifest, Owner};
 use crate::error::{Error, Result};
-use crate::process::tail;
-use crate::provision::OutputStream;
 use crate::spec::{Peer, VmHandle};
-use crate::ssh::{Session, quote};
+use crate::ssh::{CarriedOut, Session, quote};
 use crate::workdir::WorkDir;
 
 /// How a line of ours ends.
 const MARK: &str = "# vmctl";
-
-/// How much of the guest's messages goes into an error.
-const MESSAGES: usize = 1024;
 
 impl QemuBackend {
     /// Brings a running guest up to date, if there is anything new. Nobody tells one that vmctl does not log in to.
@@ -51,23 +46,12 @@ pub(super) fn are_to_be_told(vm: &VmHandle) -> Result<bool> {
 /// Writes the lines, and remembers what they say.
 pub(super) async fn tell(vm: &VmHandle, session: &Session, deadline: Instant) -> Result<()> {
     let peers = vm.machine.peers();
-    let command = command(&peers);
-    let mut messages = Vec::new();
-    let running = session.exec(&command, tokio::io::empty(), |stream, bytes| {
-        if stream == OutputStream::Stderr {
-            messages.extend_from_slice(bytes);
-            messages.drain(..messages.len().saturating_sub(2 * MESSAGES));
+    match session.carry_out(&command(&peers), deadline).await? {
+        CarriedOut::Done => {}
+        CarriedOut::Failed(said) => return Err(Error::Names { said, in_time: true }),
+        CarriedOut::TooLate => {
+            return Err(Error::Names { said: "it did not answer in time".to_owned(), in_time: false });
         }
-    });
-    let Ok(status) = timeout_at(deadline, running).await else {
-        let said = "it did not answer in time".to_owned();
-        return Err(Error::Names { said, in_time: false });
-    };
-    let status = status?;
-    if !status.is_success() {
-        let said = tail(&messages, MESSAGES);
-        let said = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-        return Err(Error::Names { said, in_time: true });
     }
     if let Some(mut manifest) = manifest(vm)?.filter(|manifest| manifest.told != peers) {
         manifest.told = peers;

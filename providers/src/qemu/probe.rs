@@ -1,7 +1,8 @@
 //! Asking a guest whether it is ready, or well.
 //!
 //! Through QEMU's user network a TCP connection from the host succeeds at once, whether the guest listens or not. So
-//! ports are asked from inside the guest, over ssh, as are commands. Only the console's log is read from outside.
+//! ports are asked from inside the guest, over ssh, as are commands. Only the console's log is read from outside. Commands
+//! in a guest that vmctl does not log in to are for its agent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +53,10 @@ const REFUSED: &str = "connection refused";
 const NO_LINE: &str = "no line of the console since the machine's last start matches";
 const SILENCE: &str = "no answer";
 const STILL_RUNS: &str = "the command has not ended";
+const NO_AGENT: &str = "no guest agent answers, and the machine has no login";
+
+/// What to do about the latter.
+const NO_AGENT_HELP: &str = "add an `ssh` block, or install qemu-guest-agent in the image";
 
 /// A machine whose process lives, and until when it is asked.
 struct Asked<'a> {
@@ -136,6 +141,7 @@ impl QemuBackend {
     async fn wait_for(&self, asked: &Asked<'_>, probe: &Probe, patience: Duration) -> Result<()> {
         let waited = match probe {
             Probe::Login => self.wait_for_login(asked, patience).await,
+            Probe::Exec(command) if asked.vm.ssh.is_none() => self.wait_for_agent(asked, command).await,
             Probe::Tcp(_) | Probe::Exec(_) => self.wait_inside(asked, probe).await,
             Probe::Log(pattern) => wait_for_line(asked, pattern).await,
         };
@@ -212,6 +218,33 @@ impl QemuBackend {
         }
     }
 
+    /// Asks the guest agent again and again.
+    async fn wait_for_agent(&self, asked: &Asked<'_>, command: &str) -> Result<Option<Unmet>> {
+        loop {
+            let said = match self.ask_agent(asked, command).await? {
+                Verdict::Holds => return Ok(None),
+                Verdict::Fails(said) => said,
+            };
+            if !pause(asked.deadline).await {
+                let help = (said == NO_AGENT).then(|| NO_AGENT_HELP.to_owned());
+                return Ok(Some(Unmet { said, kind: ErrorKind::Timeout, help, timed_out: true }));
+            }
+        }
+    }
+
+    /// Asks the guest agent, once. What it does not do is the guest's affair.
+    async fn ask_agent(&self, asked: &Asked<'_>, command: &str) -> Result<Verdict> {
+        let Some(mut agent) = self.agent_of(asked.vm).await? else {
+            return Ok(Verdict::Fails(NO_AGENT.to_owned()));
+        };
+        match agent.run(command, Some(asked.patience())).await {
+            Ok(ran) => Ok(verdict(&ran.status, &ran.stderr)),
+            Err(Error::Timeout { .. }) => Ok(Verdict::Fails(STILL_RUNS.to_owned())),
+            Err(error @ Error::Agent(_)) => Ok(Verdict::Fails(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The open login, or a new one before the deadline.
     async fn login(&self, asked: &Asked<'_>) -> Result<Arc<Session>> {
         match self.sessions.get(asked.vm.id, asked.process.pid()) {
@@ -239,6 +272,7 @@ impl QemuBackend {
         let asking = async {
             match probe {
                 Probe::Login => self.ask_for_login(&asked).await,
+                Probe::Exec(command) if vm.ssh.is_none() => self.ask_agent(&asked, command).await,
                 Probe::Tcp(_) | Probe::Exec(_) => {
                     let session = self.login(&asked).await?;
                     ask_inside(&session, probe, asked.deadline).await

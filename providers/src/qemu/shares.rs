@@ -5,21 +5,16 @@
 
 use rustix::fs::getxattr;
 use rustix::io::Errno;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::argv::{tag, text};
 use super::virtiofs;
 use crate::error::{Error, Result};
-use crate::process::tail;
-use crate::provision::OutputStream;
 use crate::spec::{Machine, Share, ShareDriver};
-use crate::ssh::{Session, quote};
+use crate::ssh::{CarriedOut, Session, quote};
 
 /// An attribute that QEMU keeps with files that a guest made. Asking for one tells whether there can be any.
 const OWNER: &str = "user.virtfs.uid";
-
-/// How much of the guest's messages goes into an error.
-const MESSAGES: usize = 1024;
 
 /// Most bytes that travel at once. What Linux takes without splitting; the default of 8 KiB makes every file slow.
 const MSIZE: u32 = 256 << 10;
@@ -59,27 +54,14 @@ fn check(share: &Share) -> Result<()> {
 
 /// Mounts what is not mounted yet. A share that the guest has mounted elsewhere by itself is left there.
 pub(super) async fn mount(session: &Session, shares: &[Share], deadline: Instant) -> Result<()> {
-    let command = command(shares);
-    let mut messages = Vec::new();
-    let running = session.exec(&command, tokio::io::empty(), |stream, bytes| {
-        if stream == OutputStream::Stderr {
-            messages.extend_from_slice(bytes);
-            messages.drain(..messages.len().saturating_sub(2 * MESSAGES));
+    match session.carry_out(&command(shares), deadline).await? {
+        CarriedOut::Done => Ok(()),
+        CarriedOut::Failed(said) => Err(Error::Mount { said, in_time: true }),
+        CarriedOut::TooLate => {
+            let said = "the guest has not mounted them in time".to_owned();
+            Err(Error::Mount { said, in_time: false })
         }
-    });
-    let Ok(status) = timeout_at(deadline, running).await else {
-        return Err(Error::Mount {
-            said: "the guest has not mounted them in time".to_owned(),
-            in_time: false,
-        });
-    };
-    let status = status?;
-    if status.is_success() {
-        return Ok(());
     }
-    let said = tail(&messages, MESSAGES);
-    let said = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
-    Err(Error::Mount { said, in_time: true })
 }
 
 /// The line for the login user's shell.

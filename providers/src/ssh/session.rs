@@ -9,11 +9,12 @@ use std::time::Duration;
 use russh::client::{Handle, Msg};
 use russh::{ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Disconnect};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::SyncIoBridge;
 
 use super::connect::{self, HostKeyCheck};
 use super::{Keyring, SshError, SshTarget, folder, quote};
+use crate::process::tail;
 use crate::provision::OutputStream;
 
 /// Chooses between the login user's own rights and sudo, then runs `$0`.
@@ -37,6 +38,9 @@ const UPLOAD_STALL: Duration = Duration::from_secs(60);
 /// How long output may still come after a command ended. Something that it left running can hold its streams open
 /// for ever; what was written before the end arrives at once.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
+
+/// How much of the messages of a command that failed goes into an error.
+const MESSAGES: usize = 1024;
 
 /// Where a guest is asked for its ports.
 const LOOPBACK: &str = "127.0.0.1";
@@ -68,6 +72,17 @@ impl fmt::Display for ExitStatus {
             Self::Signal(name) => write!(f, "signal {name}"),
         }
     }
+}
+
+/// What came of a command that was to do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CarriedOut {
+    /// It ended with 0.
+    Done,
+    /// How it ended, and the end of what it said on standard error.
+    Failed(String),
+    /// It did not end in time.
+    TooLate,
 }
 
 /// A logged-in connection to one guest; commands and uploads share it. Clones are the same connection.
@@ -144,6 +159,25 @@ impl Session {
             }
         }
         running.finish().await
+    }
+
+    /// Lets `command`, a line for the login user's shell, do something until `deadline`. If that passes, it may go on in the
+    /// guest.
+    pub async fn carry_out(&self, command: &str, deadline: Instant) -> Result<CarriedOut, SshError> {
+        let mut messages = Vec::new();
+        let running = self.exec(command, tokio::io::empty(), |stream, bytes| {
+            if stream == OutputStream::Stderr {
+                messages.extend_from_slice(bytes);
+                messages.drain(..messages.len().saturating_sub(2 * MESSAGES));
+            }
+        });
+        let Ok(status) = timeout_at(deadline, running).await else { return Ok(CarriedOut::TooLate) };
+        let status = status?;
+        if status.is_success() {
+            return Ok(CarriedOut::Done);
+        }
+        let said = tail(&messages, MESSAGES);
+        Ok(CarriedOut::Failed(if said.is_empty() { status.to_string() } else { format!("{status}: {said}") }))
     }
 
     /// Stores the file `source` in the guest as `destination`, with the permission bits `mode`.

@@ -20,12 +20,87 @@ fn page(port: u16) -> String {
     answer
 }
 
+/// A machine whose own user-data is merged with vmctl's, with users of both, beside the machines of the example.
+const MERGED: &str = r#"
+vm "merged" {
+    image (ref)"debian"
+    memory 512
+    cloud-init {
+        user "deploy" { groups "adm" "crew" }
+        user "app" { ssh-key "app.pub"; sudo "ALL=(deploy) NOPASSWD:ALL"; shell "/bin/sh" }
+        write-file "/etc/ours" { content "ours\n" }
+        run "echo ours >> /var/said"
+        user-data "user-data.yaml" merge-keys=#true
+    }
+    ssh
+}
+"#;
+
+/// The user's own part: it makes users, too, and lets the guest ignore its power button.
+const THEIRS: &str = r#"#cloud-config
+users:
+  - default
+  - name: theirs
+    shell: /bin/sh
+write_files:
+  - path: /etc/theirs
+    content: "theirs\n"
+  - path: /etc/systemd/logind.conf.d/button.conf
+    content: "[Login]\nHandlePowerKey=ignore\n"
+runcmd:
+  - echo theirs >> /var/said
+  - systemctl restart systemd-logind
+"#;
+
+/// What both parts asked for is there, and the login was checked by the host key that vmctl made.
+fn check_merged(world: &World) {
+    let asked = "id -un; id -nG; id -un app; id -un debian; id -un theirs; cat /var/said /etc/ours /etc/theirs; \
+                 getent passwd app | cut -d: -f7; sudo -l -U app | tail -n 1";
+    let said = world.exec("merged", asked);
+    let said: Vec<_> = said.lines().map(str::trim).collect();
+    let expected = [
+        "deploy",
+        "deploy adm crew",
+        "app",
+        "debian",
+        "theirs",
+        "theirs",
+        "ours",
+        "ours",
+        "theirs",
+        "/bin/sh",
+        "(deploy) NOPASSWD: ALL",
+    ];
+    assert_eq!(said, expected);
+    let folder = world.data().join("projects/shop/vms/merged");
+    let made = fs::read_to_string(folder.join("known_hosts")).expect("the host key was known before");
+    let host_key = world.exec("merged", "sudo cat /etc/ssh/ssh_host_ed25519_key.pub");
+    let key = host_key.split(' ').nth(1).expect("a public key");
+    assert!(made.contains(key), "{made} {host_key}");
+    // It ignores its power button, and does what its agent is told.
+    world.vmctl(&["stop", "merged"]).expect(0).says("guest agent");
+}
+
 #[test]
 fn shop_is_applied_changed_replaced_and_destroyed() {
+    // `merged` makes them four for a while; it does little while the last two boot.
     let world = World::new(3);
     let port = free_port();
     world.copy_example("shop", &[("18088", port)]);
+    // vmctl logs in to the Debian of the example with an RSA key, which its OpenSSH takes only with SHA-2.
+    let mut keygen = world.beside_vmctl("ssh-keygen");
+    let made = keygen.args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "rsa"]).status();
+    assert!(made.is_ok_and(|status| status.success()), "ssh-keygen makes a key");
+    let text = fs::read_to_string(world.project().join("VMFile.kdl")).expect("the VMFile");
+    let text = text.replacen("    ssh\n", "    ssh {\n        private-key \"rsa\"\n    }\n", 1);
+    let merged = text.clone() + MERGED;
+    world.write("VMFile.kdl", &merged);
+    world.write("user-data.yaml", THEIRS);
+    world.write("app.pub", &format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{} app\n", "A".repeat(43)));
     world.vmctl(&["apply", "--yes"]).expect(0).says("3 apples for 6 coins");
+    check_merged(&world);
+    world.vmctl(&["destroy", "merged", "--yes"]).expect(0);
+    world.write("VMFile.kdl", &text);
     assert!(page(port).ends_with("<h1>Fresh from the tree</h1>\n3 apples for 6 coins\n"), "{}", page(port));
     assert_eq!(world.exec("db", "cloud-init status"), "status: done\n");
     assert_eq!(world.exec("db", "hostname"), "db\n");

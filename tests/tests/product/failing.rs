@@ -246,3 +246,26 @@ vm "one" {
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
     leaks::check(&world, &held);
 }
+
+/// F27: which question failed, what was answered, and the end of the console; nothing of it acts on the terminal.
+#[test]
+fn guest_that_does_not_become_ready_is_told_with_its_probe_and_its_console() {
+    let world = World::new(1);
+    // What the guest says clears screens, sets titles and turns the direction of letters, on both ways that it has.
+    let hostile = r"\033[2J\033]0;title\007\302\233\342\200\256";
+    let probe = format!(
+        "printf '{hostile}on-the-console\\n' | sudo tee /dev/console >&2; printf '{hostile}in-the-answer' >&2; exit 3"
+    );
+    // The first time it boots, too.
+    for (timeout, arguments) in [("40s", &["apply", "--yes"][..]), ("10s", &["apply", "--yes", "--json"])] {
+        world.vmfile(&format!(
+            r##"vm "one" {{ image "TINY"; memory 192; ssh; ready {{ exec "true"; exec #"{probe}"#; timeout "{timeout}" }} }}"##
+        ));
+        let failed = world.vmctl(arguments).expect(5).says("exit code 3").says("in-the-answer");
+        let failed = failed.says("its console ends with").says("on-the-console").says("vm.one");
+        // Letters that turn the direction are data to a program, and nothing to a terminal's reader.
+        let acts = |c: char| (c.is_control() && c != '\n') || (c == '\u{202e}' && arguments.len() == 2);
+        assert!(!failed.text().contains(acts), "{:?}", failed.text());
+    }
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+}

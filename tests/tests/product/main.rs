@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends")]
 
 mod access;
+mod agent;
 mod bad_input;
 mod beside;
 mod changes;

@@ -356,7 +356,7 @@ pub(in super::super) static EXEC: Shape = Shape {
         "exec",
         Type::Text,
         "`exec \"pg_isready\"`",
-        "This shell command, run in the guest, ends with 0; needs a login",
+        "This shell command, run in the guest, ends with 0; without a login the guest agent runs it, as root",
     )
 };
 pub(in super::super) static LOG: Shape = Shape {

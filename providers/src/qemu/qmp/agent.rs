@@ -14,19 +14,23 @@ use qapi::qga;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::abilities::GuestInterface;
+use crate::abilities::{GuestInterface, RanByAgent};
 use crate::error::{Error, Result};
+use crate::ssh::ExitStatus;
 
-/// Longest answer that is accepted.
-const MAX_LINE: usize = 1 << 18;
+/// Longest answer that is accepted: the output of a command is one.
+const MAX_LINE: usize = 4 << 20;
 
 /// How long a command may take. An agent in an emulated guest answers in some hundredths of a second.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Begins what is no part of anything before it (guest-sync-delimited).
 const SENTINEL: u8 = 0xff;
+
+/// Time from one question whether a command has ended to the next.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Interfaces and addresses of each that are believed to be a guest's, rather than a flood.
 const MOST: usize = 64;
@@ -93,6 +97,32 @@ impl Agent {
         });
         let is_loopback = |interface: &GuestInterface| interface.addresses.iter().any(IpAddr::is_loopback);
         Ok(interfaces.filter(|interface| !is_loopback(interface)).take(MOST).collect())
+    }
+
+    /// See [`crate::GuestAccess::run_by_agent`].
+    pub(crate) async fn run(&mut self, line: &str, patience: Option<Duration>) -> Result<RanByAgent> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let started = self.execute(qga::guest_exec {
+            path: "/bin/sh".to_owned(),
+            arg: Some(vec!["-c".to_owned(), line.to_owned()]),
+            capture_output: Some(qga::GuestExecCaptureOutput::flag(true)),
+            env: None,
+            input_data: None,
+        });
+        let pid = started.await?.pid;
+        loop {
+            let status = self.execute(qga::guest_exec_status { pid }).await?;
+            if status.exited {
+                return Ok(ran(status));
+            }
+            let next = Instant::now() + AGAIN;
+            if let (Some(deadline), Some(after)) = (deadline, patience)
+                && next > deadline
+            {
+                return Err(Error::Timeout { what: "the end of a command in the guest".to_owned(), after });
+            }
+            sleep_until(next).await;
+        }
     }
 
     /// Passes over what earlier clients left behind: the answer stands behind a byte that is in no JSON.
@@ -163,6 +193,21 @@ impl Agent {
     }
 }
 
+/// What the agent says of a command that ended. Its numbers are the guest's word.
+fn ran(status: qga::GuestExecStatus) -> RanByAgent {
+    let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    let code = match (status.signal, status.exitcode) {
+        (Some(signal), _) => number(signal).saturating_add(128),
+        (None, code) => code.map_or(u32::MAX, number),
+    };
+    RanByAgent {
+        status: ExitStatus::Code(code),
+        stdout: status.out_data.unwrap_or_default(),
+        stderr: status.err_data.unwrap_or_default(),
+        truncated: status.out_truncated == Some(true) || status.err_truncated == Some(true),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::UnixListener;
@@ -226,13 +271,13 @@ mod tests {
 
     #[tokio::test]
     async fn refusals_and_floods_are_told() {
-        let flood = [b'x'; MAX_LINE + 100];
+        let flood = vec![b'x'; MAX_LINE + 100];
         for (answer, said) in [
             (
                 b"{\"error\": {\"class\": \"Odd\", \"desc\": \"disabled\"}}\n".as_slice(),
                 "was refused: disabled",
             ),
-            (&flood, "more than 262144 bytes"),
+            (&flood, "more than 4194304 bytes"),
             (b"[]\n", "something else than JSON"),
         ] {
             let (_folder, socket) = scripted(&[b"\xff{\"return\": 1}\n", answer]).await;

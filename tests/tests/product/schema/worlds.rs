@@ -67,13 +67,18 @@ pub(super) fn everything(world: &World) {
     world.vmfile(&format!("{machines}{PLANNED_ONLY}"));
 }
 
+/// A machine whose seed makes users.
+const SEEDED: &str = "cloud-init { hostname \"box\"; user \"ops\" { ssh-key \"key.pub\"; groups \"adm\"; shell \"/bin/sh\" }; \
+    user \"app\" { sudo #true }; user \"guest\" { sudo #false }; packages \"git\"; run \"true\"; \
+    write-file \"/etc/motd\" { content \"x\" } }; ssh; provision \"shell\" { script \"setup.sh\" }";
+
 /// Machines that between them have every field that a machine can have.
 pub(super) const BEFORE: [(&str, &str); 12] = [
     ("same", "memory 256; vcpus 2; disk 1; network \"none\""),
     ("edited", "forward host=0 guest=80; depends-on \"same\" until=\"started\""),
     ("grown", "ready { log \"up\"; timeout \"90s\" }"),
     ("remade", "cloud-init { user-data \"seed.yaml\"; ssh-key \"key.pub\" }; ssh { user \"me\" }"),
-    ("seeded", "cloud-init { hostname \"box\" }; ssh; provision \"shell\" { script \"setup.sh\" }"),
+    ("seeded", SEEDED),
     ("off", "state \"stopped\""),
     ("on", ""),
     ("awake", ""),
@@ -89,7 +94,7 @@ const AFTER: [(&str, &str); 11] = [
     ("edited", "forward host=0 guest=81 protocol=\"udp\"; check \"x\" { log \"x\" }"),
     ("grown", "vcpus 2; memory 64; disk 1; network \"none\"; ready { log \"up\"; timeout \"2m\" }"),
     ("remade", "cloud-init { user-data \"seed.yaml\"; ssh-key \"key.pub\" }; ssh { user \"me\" }"),
-    ("seeded", "cloud-init { hostname \"box\" }; ssh; provision \"shell\" { script \"setup.sh\" }"),
+    ("seeded", SEEDED),
     ("off", ""),
     ("on", "state \"stopped\""),
     ("awake", "state \"suspended\""),
