@@ -27,6 +27,7 @@ mod output;
 mod outputs;
 mod passphrase;
 mod progress;
+mod reach;
 mod render;
 mod report;
 mod sarif;

@@ -13,6 +13,7 @@
 
 pub mod browser;
 pub mod disk;
+pub mod lan;
 pub mod leaks;
 pub mod monitor;
 pub mod process;

@@ -34,7 +34,7 @@ pub(super) fn carried(
     patience: Option<Duration>,
 ) -> Result<Exit, CliError> {
     let machine = machines::one(ctx, Some(name))?;
-    let target = target(&machine, machine.live()?)?;
+    let target = target(&machine, &machine.in_reach(ctx)?)?;
     let line = shell_line(command);
     small_runtime()?.block_on(async {
         let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);

@@ -29,7 +29,8 @@ use super::plan::Goal;
 use crate::args::{CarryingArgs, LockArgs, PlanningArgs, RunArgs};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Machine, reachable};
+use crate::machines::{self, Machine};
+use crate::reach::reachable;
 use crate::{outputs, ui};
 
 /// What ends a command that was asked to end and does not.

@@ -3,6 +3,7 @@
 
 mod access;
 mod bad_input;
+mod bridges;
 mod changes;
 mod crash;
 mod downloads;
