@@ -117,6 +117,23 @@ fn guests_on_a_bridge_are_found_by_their_own_cards_whatever_others_say() {
     assert_eq!(lan.taps(), [""; 0]);
 }
 
+#[test]
+fn example_is_reached_at_its_own_address() {
+    let mut world = World::new(1);
+    let mut lan = Lan::of(&mut world);
+    lan.lend_addresses(&world);
+    world.copy_example("bridge", &[]);
+    world.vmctl(&["apply", "--yes"]).expect(0).says("page = http://10.9.0.");
+    let page = world.vmctl(&["output", "page"]).expect(0).stdout;
+    let host = page.trim().strip_prefix("http://").unwrap().trim_end_matches('/');
+    let asked = lan.run(&format!(
+        r#"exec bash -c 'exec 3<>/dev/tcp/{host}/80; printf "GET / HTTP/1.0\r\n\r\n" >&3; cat <&3'"#
+    ));
+    assert!(asked.ends_with("hello from the bridge\n"), "{asked}");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    assert_eq!(lan.taps(), [""; 0]);
+}
+
 /// The way of a user who is not root. Where the tests are not run by root they are root in a namespace only, and nobody
 /// else is there: then the helper is named.
 #[test]
