@@ -5,12 +5,12 @@
 //! in a user namespace around them.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::namespace::Namespace;
 use crate::{World, process};
 
 /// The bridge's own address, and those that are lent on it.
@@ -19,45 +19,29 @@ const ADDRESSES: [&str; 2] = ["10.9.0.1/24", "10.9.0.10,10.9.0.90,1h"];
 /// A network namespace with the bridge `br0`, in which the world's vmctl runs.
 #[derive(Debug)]
 pub struct Lan {
-    holder: Child,
+    namespace: Namespace,
     server: Option<Child>,
-    /// How to get inside.
-    enter: Vec<String>,
 }
 
 impl Lan {
     /// Makes the network, and lets every later run of `world` enter it. Panics where that is not possible: a test that was
     /// not run did not pass.
     pub fn of(world: &mut World) -> Self {
-        let is_root = rustix::process::geteuid().is_root();
-        let mut holder = Command::new("unshare")
-            .arg(if is_root { "-mn" } else { "-rmn" })
-            .args(["sh", "-c", "echo ready && exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("`unshare` of util-linux");
-        let mut line = String::new();
-        let stdout = holder.stdout.take().expect("stdout is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("the holder speaks");
-        assert_eq!(line, "ready\n", "a network of its own needs root, or user_namespaces(7)");
-        let mut enter: Vec<_> = ["nsenter", "-m", "-n", "-t"].map(str::to_owned).into();
-        enter.push(holder.id().to_string());
-        if !is_root {
-            enter.extend(["-U", "--preserve-credentials"].map(str::to_owned));
-        }
-        let lan = Self { holder, server: None, enter };
+        let namespace = if rustix::process::geteuid().is_root() {
+            Namespace::new("-mn", &["-m", "-n"])
+        } else {
+            Namespace::new("-rmn", &["--preserve-credentials", "-U", "-m", "-n"])
+        };
+        world.through(namespace.prefix(world, &[]));
+        let lan = Self { namespace, server: None };
         lan.run("ip link set lo up; ip link add br0 type bridge; ip link set br0 up");
         lan.run(&format!("ip addr add {} dev br0", ADDRESSES[0]));
-        world.through(lan.prefix(world, &[]));
         lan
     }
 
     /// What gets a run of `world` inside, through `more` programs there.
     pub fn prefix(&self, world: &World, more: &[&str]) -> Vec<String> {
-        let project = world.project().display().to_string();
-        let inside = ["sh", "-c", r#"cd "$0" && exec "$@""#, &project];
-        self.enter.iter().cloned().chain(inside.iter().chain(more).map(ToString::to_string)).collect()
+        self.namespace.prefix(world, more)
     }
 
     /// Lets a dnsmasq lend addresses on the bridge. Its leases are in `leases` of the project.
@@ -86,13 +70,7 @@ impl Lan {
 
     /// Runs a line of shell inside; it must succeed. What it printed.
     pub fn run(&self, line: &str) -> String {
-        let Output { status, stdout, stderr } = Command::new(&self.enter[0])
-            .args(&self.enter[1..])
-            .args(["sh", "-ec", line])
-            .output()
-            .expect("`nsenter` of util-linux");
-        assert!(status.success(), "{line}: {}", String::from_utf8_lossy(&stderr));
-        String::from_utf8_lossy(&stdout).into_owned()
+        self.namespace.run(&["sh", "-ec", line])
     }
 
     /// The devices that are on the bridge `br0` and up, sorted.
@@ -128,11 +106,6 @@ impl Drop for Lan {
         if let Some(mut server) = self.server.take() {
             process::kill(server.id());
             server.wait().expect("a killed child can be waited for");
-        }
-        // It ends by itself when its input does; the network ends with the last process inside.
-        drop(self.holder.stdin.take());
-        if let Err(error) = self.holder.wait() {
-            assert!(std::thread::panicking(), "the holder of the namespace did not end: {error}");
         }
     }
 }

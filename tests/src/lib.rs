@@ -16,6 +16,7 @@ pub mod disk;
 pub mod lan;
 pub mod leaks;
 pub mod monitor;
+mod namespace;
 pub mod process;
 pub mod server;
 pub mod slots;
