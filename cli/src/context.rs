@@ -275,6 +275,8 @@ impl Context {
             take_over: self.options.take_over,
             firmware_dirs: self.settings.firmware_dirs.clone(),
             keyring: self.settings.keyring.clone(),
+            bridge_helper: self.settings.bridge_helper.clone(),
+            lease_files: self.settings.lease_files.clone(),
         });
         Ok(RouterHypervisor::new(noop, qemu))
     }

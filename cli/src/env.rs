@@ -46,6 +46,10 @@ pub(crate) struct Settings {
     pub(crate) firmware_dirs: Vec<PathBuf>,
     /// What opens the keys of logins.
     pub(crate) keyring: Keyring,
+    /// QEMU's bridge helper, named by environment.
+    pub(crate) bridge_helper: Option<PathBuf>,
+    /// Files with leases of addresses, named by environment.
+    pub(crate) lease_files: Vec<PathBuf>,
     fetching: FetchOptions,
     data_dir: Result<PathBuf, SettingsError>,
     runtime_dir: Result<PathBuf, SettingsError>,
@@ -110,6 +114,10 @@ impl Settings {
         let config = absolute("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
         let firmware_dirs = config.map(|config| config.join("qemu/firmware")).into_iter();
         let firmware_dirs = firmware_dirs.chain(SYSTEM_FOLDERS.map(PathBuf::from)).collect();
+        let bridge_helper = text("VMCTL_BRIDGE_HELPER").map(|path| host.cwd.join(path));
+        let lease_files = text("VMCTL_LEASES").unwrap_or_default();
+        let lease_files = std::env::split_paths(&lease_files).filter(|path| !path.as_os_str().is_empty());
+        let lease_files = lease_files.map(|path| host.cwd.join(path)).collect();
         let cwd = host.cwd.clone();
         let environment = BTreeMap::new();
         let fetching = fetching(&text, home.as_deref(), &host.cwd);
@@ -126,6 +134,8 @@ impl Settings {
             log_filter,
             firmware_dirs,
             keyring,
+            bridge_helper,
+            lease_files,
             fetching,
             data_dir,
             runtime_dir,

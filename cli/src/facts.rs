@@ -1,6 +1,6 @@
 //! What is shown of a machine: the facts, with names that are a promise to scripts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -12,7 +12,8 @@ use vmctl_providers::{Damage, DiskImage, Forward, Inspection, Nic, Stall, proces
 use vmctl_state::FailedProvision;
 
 use crate::commands::ssh::arguments;
-use crate::machines::{Machine, is_live, phase_word, reachable};
+use crate::machines::{Machine, is_live, phase_word};
+use crate::reach::reachable;
 
 /// Everything known about one machine: an element of `list --json`, and `vm` of `status --json`.
 ///
@@ -35,6 +36,7 @@ pub(crate) struct Facts {
     pub(crate) image: Option<DiskImage>,
     pub(crate) networks: Vec<Nic>,
     pub(crate) forwards: Vec<Forward>,
+    pub(crate) ip: Option<Ipv4Addr>,
     pub(crate) work_dir: Option<PathBuf>,
     pub(crate) overlay: Option<PathBuf>,
     pub(crate) seed: Option<PathBuf>,
@@ -108,6 +110,7 @@ impl Machine {
             image: handle.and_then(|handle| handle.machine.image.clone()),
             networks: handle.map(|handle| handle.machine.nics.clone()).unwrap_or_default(),
             forwards: runtime.map(|runtime| runtime.forwards.clone()).unwrap_or_default(),
+            ip: runtime.and_then(|runtime| runtime.address),
             work_dir: files.as_ref().map(|files| files.path().to_owned()),
             overlay: files
                 .as_ref()

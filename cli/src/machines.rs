@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
-use vmctl_providers::ssh::SshTarget;
 use vmctl_providers::workdir::among;
 use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
@@ -278,11 +277,6 @@ impl Machine {
     }
 }
 
-/// How to log in; `None` without ssh settings, or if no port of this host leads to the guest.
-pub(crate) fn reachable(handle: &VmHandle) -> Option<SshTarget> {
-    SshTarget::of(handle).filter(|target| target.address.port() != 0)
-}
-
 /// Whether a process stands behind the state.
 pub(crate) fn is_live(state: VmState) -> bool {
     match state {
@@ -376,6 +370,7 @@ pub(crate) mod samples {
                 accel: "kvm".to_owned(),
                 vnc: Some("unix:/run/vmctl/0/vnc.sock".to_owned()),
                 forwards: vec![Forward { host_port: 40022, ..Forward::SSH }],
+                address: None,
                 boot: None,
                 host: None,
             }),

@@ -28,6 +28,7 @@ mod output;
 mod outputs;
 mod passphrase;
 mod progress;
+mod reach;
 mod render;
 mod report;
 mod sarif;

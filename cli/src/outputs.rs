@@ -1,6 +1,7 @@
 //! Outputs with what is known of the machines now: for people, and for programs.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 use vmctl_planner::Desired;
@@ -9,7 +10,8 @@ use vmctl_planner::outputs::{self, Evaluated, Standing};
 use vmctl_planner::vmfile::HIDDEN;
 use vmctl_providers::{Name, Runtime, VmHandle};
 
-use crate::machines::{Machine, is_live, reachable};
+use crate::machines::{Machine, is_live};
+use crate::reach::reachable;
 use crate::ui;
 
 /// What stands in the place of a text that is not known.
@@ -26,6 +28,12 @@ fn standing(machine: &Machine) -> Standing {
         forwards: runtime.forwards.clone(),
         user: handle.ssh.as_ref().map(|ssh| ssh.user.clone()),
         sshd: reachable(handle).map(|target| target.address),
+        host: if handle.is_reached_on_a_bridge() {
+            runtime.address.map(IpAddr::V4)
+        } else {
+            Some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        },
+        ip: runtime.address.map(IpAddr::V4),
     };
     let runtime = machine.handle.as_ref().and_then(|handle| Some((handle, handle.runtime.as_ref()?)));
     match (&machine.sight, runtime) {
@@ -116,7 +124,7 @@ mod tests {
 
     #[test]
     fn only_a_process_that_lives_has_ports() {
-        let Standing::Up { forwards, user, sshd } = standing(&samples::machine("web", VmState::Running))
+        let Standing::Up { forwards, user, sshd, .. } = standing(&samples::machine("web", VmState::Running))
         else {
             panic!("it runs");
         };

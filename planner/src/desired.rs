@@ -207,6 +207,8 @@ pub enum OutputPart {
 pub enum Attribute {
     /// The address that the host reaches it at.
     Host,
+    /// Its own address on the network of its bridge.
+    Ip,
     /// The port of the host that leads to this TCP port of it.
     Port(u16),
     /// The port of the host that leads to its sshd.
@@ -220,6 +222,7 @@ impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("host"),
+            Self::Ip => f.write_str("ip"),
             Self::Port(port) => write!(f, "port.{port}"),
             Self::SshPort => f.write_str("ssh-port"),
             Self::User => f.write_str("user"),

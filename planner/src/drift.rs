@@ -65,6 +65,8 @@ pub enum DriftKind {
     SeedMissing,
     /// The firmware that it boots with, or its variables, are gone.
     FirmwareMissing,
+    /// A card is not on its bridge any more.
+    OffBridge,
     /// The image under the disk changed.
     BaseChanged,
     /// The folder is gone; the process is not.
@@ -223,8 +225,8 @@ fn is_bound_by(wanted: &Forward, found: &Forward) -> bool {
 
 impl DriftKind {
     /// What an update of the machine puts right, whether it runs or not.
-    pub(crate) const REPAIRED: [Self; 4] =
-        [Self::ForwardMissing, Self::ForwardExtra, Self::SeedMissing, Self::FirmwareMissing];
+    pub(crate) const REPAIRED: [Self; 5] =
+        [Self::ForwardMissing, Self::ForwardExtra, Self::SeedMissing, Self::FirmwareMissing, Self::OffBridge];
 }
 
 fn damage(damage: &Damage) -> Drift {
@@ -233,6 +235,7 @@ fn damage(damage: &Damage) -> Drift {
         Damage::VolumeMissing { .. } => DriftKind::VolumeMissing,
         Damage::SeedMissing { .. } => DriftKind::SeedMissing,
         Damage::FirmwareMissing { .. } => DriftKind::FirmwareMissing,
+        Damage::OffBridge { .. } => DriftKind::OffBridge,
         Damage::BaseChanged { .. } => DriftKind::BaseChanged,
         Damage::FolderMissing { .. } => DriftKind::FolderMissing,
         Damage::FolderForeign { .. } => DriftKind::FolderForeign,

@@ -23,11 +23,6 @@ pub const NOT_YET: &[NotYet] = &[
     },
     NotYet {
         nodes: &["vm/network"],
-        what: "a tap network",
-        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Tap { .. })),
-    },
-    NotYet {
-        nodes: &["vm/network"],
         what: "a vnic network",
         is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
     },

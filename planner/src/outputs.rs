@@ -18,6 +18,10 @@ pub enum Standing {
         user: Option<String>,
         /// Where this host reaches its sshd.
         sshd: Option<SocketAddr>,
+        /// The address that this host reaches it at, where no forward says another.
+        host: Option<IpAddr>,
+        /// Its own address on the network of a bridge.
+        ip: Option<IpAddr>,
     },
     /// It does not run.
     Off {
@@ -69,6 +73,12 @@ pub enum Unknown {
         /// Why.
         reason: String,
     },
+    /// It runs, and nobody knows where on the network of its bridge.
+    #[error("`vm.{vm}` runs, and its address on the network of its bridge is not known")]
+    NoAddress {
+        /// The machine.
+        vm: Name,
+    },
     /// It runs, and is not yet as the VMFile asks.
     #[error("`vm.{vm}` runs, and has no {what}")]
     Without {
@@ -91,6 +101,9 @@ impl Unknown {
                 "`vmctl plan` shows what is to be done, `vmctl apply` starts what should run".to_owned()
             }
             Self::Unreachable { vm, .. } => format!("`vmctl status {vm}` shows what is known of it"),
+            Self::NoAddress { vm } => format!(
+                "a guest that still boots has none yet; `vmctl exec {vm} -- true` waits for it, and says who was asked"
+            ),
             Self::Without { .. } => {
                 "`vmctl plan` shows what differs from the VMFile, `vmctl apply` repairs it".to_owned()
             }
@@ -124,7 +137,7 @@ fn part(
         Some(OutputPart::Attribute { vm, attribute }) => (vm, *attribute),
     };
     let vm = vm.clone();
-    let (forwards, user, sshd) = match machines.get(&vm) {
+    let (forwards, user, sshd, host, ip) = match machines.get(&vm) {
         None => return Err(Unknown::NotMade { vm }),
         Some(Standing::Off { state }) => {
             let is_meant = desired.vms.get(&vm).is_some_and(|vm| vm.power == Power::Stopped);
@@ -133,12 +146,15 @@ fn part(
         Some(Standing::Unreachable { reason }) => {
             return Err(Unknown::Unreachable { vm, reason: reason.clone() });
         }
-        Some(Standing::Up { forwards, user, sshd }) => (forwards, user, sshd),
+        Some(Standing::Up { forwards, user, sshd, host, ip }) => (forwards, user, sshd, host, ip),
     };
     let door = |attribute| match attribute {
         Attribute::Port(port) => forwarded(forwards, port),
         Attribute::SshPort => *sshd,
-        Attribute::Host | Attribute::User => None,
+        Attribute::Host | Attribute::Ip | Attribute::User => None,
+    };
+    let known = |address: Option<IpAddr>| {
+        address.map(|address| address.to_string()).ok_or_else(|| Unknown::NoAddress { vm: vm.clone() })
     };
     let without = |what: String| Unknown::Without { vm: vm.clone(), what };
     match attribute {
@@ -148,9 +164,9 @@ fn part(
                 OutputPart::Attribute { vm: other, attribute } if *other == vm => door(*attribute),
                 OutputPart::Attribute { .. } | OutputPart::Text(_) => None,
             });
-            let address = of_port.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |door| door.ip());
-            Ok(address.to_string())
+            known(of_port.map(|door| door.ip()).or(*host))
         }
+        Attribute::Ip => known(*ip),
         Attribute::Port(port) => door(attribute)
             .map(|door| door.port().to_string())
             .ok_or_else(|| without(format!("forward to port {port}"))),
@@ -216,10 +232,26 @@ mod tests {
             ],
             user: Some("me".to_owned()),
             sshd: Some(SocketAddr::from(([127, 0, 0, 1], 40_022))),
+            host: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ip: None,
+        };
+        let bridged = Standing::Up {
+            forwards: Vec::new(),
+            user: Some("me".to_owned()),
+            sshd: Some(SocketAddr::from(([10, 9, 0, 17], 22))),
+            host: Some(IpAddr::from([10, 9, 0, 17])),
+            ip: Some(IpAddr::from([10, 9, 0, 17])),
         };
         let off = || Standing::Off { state: "stopped".to_owned() };
         let silent = Standing::Unreachable { reason: "no answer within 5s".to_owned() };
-        [(name("web"), up), (name("off"), off()), (name("crashed"), off()), (name("hung"), silent)].into()
+        [
+            (name("bridged"), bridged),
+            (name("web"), up),
+            (name("off"), off()),
+            (name("crashed"), off()),
+            (name("hung"), silent),
+        ]
+        .into()
     }
 
     fn evaluated(parts: Vec<OutputPart>) -> Evaluated {
@@ -228,7 +260,7 @@ mod tests {
 
     #[test]
     fn texts_are_filled_with_what_is_bound() {
-        use Attribute::{Host, Port, SshPort, User};
+        use Attribute::{Host, Ip, Port, SshPort, User};
         for (parts, expected) in [
             (vec![], ""),
             (vec![text("as it is")], "as it is"),
@@ -242,6 +274,8 @@ mod tests {
                 "me@127.0.0.1:40022",
             ),
             (vec![of("web", Port(80)), text(" on "), of("web", Host)], "40080 on 127.0.0.1"),
+            (vec![of("bridged", Host), text(":"), of("bridged", SshPort)], "10.9.0.17:22"),
+            (vec![text("http://"), of("bridged", Ip)], "http://10.9.0.17"),
         ] {
             assert_eq!(evaluated(parts).text.as_deref(), Ok(expected));
         }
@@ -268,6 +302,12 @@ mod tests {
                 Attribute::SshPort,
                 "`vm.hung` cannot be asked: no answer within 5s",
                 "`vmctl status hung` shows what is known of it",
+            ),
+            (
+                "web",
+                Attribute::Ip,
+                "`vm.web` runs, and its address on the network of its bridge is not known",
+                "a guest that still boots has none yet; `vmctl exec web -- true` waits for it, and says who was asked",
             ),
             (
                 "web",

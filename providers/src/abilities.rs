@@ -95,7 +95,7 @@ pub enum Ending {
     Unknown,
 }
 
-/// What is wrong with a machine's files.
+/// What is wrong with a machine's files, and with what else it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Damage {
@@ -128,6 +128,15 @@ pub enum Damage {
         /// What is different, in words.
         what: String,
     },
+    /// One of its cards is not on its bridge any more; it can be put back.
+    OffBridge {
+        /// The host's end of the card: a tap device.
+        tap: String,
+        /// The bridge that it was on.
+        bridge: String,
+        /// Where it is instead, in words.
+        found: String,
+    },
     /// Its folder is gone; its process is not.
     FolderMissing {
         /// Where it was.
@@ -155,6 +164,9 @@ impl fmt::Display for Damage {
             }
             Self::BaseChanged { path, what } => {
                 write!(f, "the image `{}` under its disk changed: {what}", path.display())
+            }
+            Self::OffBridge { tap, bridge, found } => {
+                write!(f, "its card on `{bridge}` is cut off: the device `{tap}` is {found}")
             }
             Self::FolderMissing { path } => {
                 write!(f, "its folder `{}` is gone, its process is not", path.display())

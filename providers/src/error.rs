@@ -85,6 +85,22 @@ pub enum Error {
         /// The machine's type.
         machine: String,
     },
+    /// No card can be put on a bridge of the host.
+    #[error("the bridge `{bridge}` cannot be used: {reason}")]
+    Bridge {
+        /// The bridge.
+        bridge: String,
+        /// Why, as a clause.
+        reason: String,
+        /// What to do next.
+        help: String,
+    },
+    /// Where a guest is on the network of its bridge is not known.
+    #[error("no address of the guest was found: {said}")]
+    NoAddress {
+        /// Who was asked, and what they said.
+        said: String,
+    },
     /// What was asked for is not supported by this backend.
     #[error("{what} is not supported by the `{backend}` backend")]
     Unsupported {
@@ -361,6 +377,7 @@ impl Error {
             Self::BackendUnavailable { .. }
             | Self::ProgramMissing { .. }
             | Self::FirmwareMissing { .. }
+            | Self::Bridge { .. }
             | Self::Unsupported { .. } => ErrorKind::Unavailable,
             Self::Command(_)
             | Self::Io { .. }
@@ -378,7 +395,7 @@ impl Error {
             | Self::DiskTooSmall { .. }
             | Self::VolumeGone { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
-            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Timeout { .. } | Self::NoAddress { .. } => ErrorKind::Timeout,
             Self::NotUndone { cause, .. } | Self::ProvisionCut { cause, .. } => cause.kind(),
             Self::NotReady { kind, .. } => *kind,
             Self::Pattern(_) => ErrorKind::InvalidInput,
@@ -411,6 +428,13 @@ impl Error {
                      or choose a machine type that it is for, such as `q35` or `virt`"
                 ))
             }
+            Self::Bridge { help, .. } => Some(help.clone()),
+            Self::NoAddress { .. } => Some(
+                "the guest must ask for an address on that network (DHCP): then a lease that vmctl can read tells it \
+                 (VMCTL_LEASES names files of leases in other places), or the guest agent in it does (qemu-guest-agent); \
+                 `vmctl console` reaches it without a network"
+                    .to_owned(),
+            ),
             Self::PortInUse { .. } => Some(
                 "stop its holder, choose another host port, or use host=0 to let the kernel choose"
                     .to_owned(),

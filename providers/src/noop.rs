@@ -329,6 +329,11 @@ impl Hypervisor for NoopBackend {
     }
 
     async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
+        if vm.is_reached_on_a_bridge() {
+            // The host itself would answer.
+            let what = "reaching a machine on a bridge".to_owned();
+            return Err(Error::Unsupported { backend: BackendTag::Noop, what });
+        }
         match self.find(vm)? {
             Some(machine) if machine.state == VmState::Running => Ok("127.0.0.1".to_owned()),
             found => Err(Error::InvalidState {
@@ -396,7 +401,9 @@ impl Reconfigure for NoopBackend {
         self.ensure_volumes(spec)?;
         machine.name = Some(spec.name.clone());
         machine.machine = spec.machine.clone();
-        machine.damage.retain(|damage| !matches!(damage, Damage::SeedMissing { .. }));
+        machine
+            .damage
+            .retain(|damage| !matches!(damage, Damage::SeedMissing { .. } | Damage::OffBridge { .. }));
         write_json(&self.file(vm), &machine)?;
         failpoint!("update.noop.written", self.file(vm));
         self.log("update", vm.name.as_str())?;
@@ -634,6 +641,7 @@ fn handle_of(vm: &VmHandle, machine: &FakeMachine) -> VmHandle {
         accel: "none".to_owned(),
         vnc: None,
         forwards: forwards(&machine.machine),
+        address: None,
         boot: None,
         host: None,
     });

@@ -13,7 +13,7 @@ mod identity;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -89,23 +89,55 @@ fn is_program(file: &Path) -> bool {
 ///
 /// It gets no standard input. It is killed if the deadline passes ([`Error::Timeout`]) or the future is dropped.
 /// A failure is an [`Error::Command`] with command line, status and the tail of standard error.
-#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
 pub async fn helper<S: AsRef<OsStr>>(program: &Program, args: &[S], deadline: Duration) -> Result<Vec<u8>> {
-    let path = program.locate()?;
-    let mut command = tokio::process::Command::new(&path);
+    to_its_end(&program.locate()?, program.name, args, Vec::new(), deadline).await
+}
+
+/// As [`helper`], of the program at `path`, which gets `given` besides its standard streams, under the numbers that the
+/// files have here. They are closed here when it has ended.
+pub(crate) async fn helper_given<S: AsRef<OsStr>>(
+    path: &Path,
+    args: &[S],
+    given: Vec<OwnedFd>,
+    deadline: Duration,
+) -> Result<Vec<u8>> {
+    to_its_end(path, &path.to_string_lossy(), args, given, deadline).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+async fn to_its_end<S: AsRef<OsStr>>(
+    path: &Path,
+    name: &str,
+    args: &[S],
+    given: Vec<OwnedFd>,
+    deadline: Duration,
+) -> Result<Vec<u8>> {
+    let mut command = tokio::process::Command::new(path);
     command.args(args).env_remove(PASSPHRASE_VARIABLE).stdin(Stdio::null()).kill_on_drop(true);
+    give(&mut command, given);
     let output = tokio::time::timeout(deadline, command.output())
         .await
-        .map_err(|_| Error::Timeout { what: format!("the end of `{}`", program.name), after: deadline })?
-        .map_err(Error::io("run", &path))?;
+        .map_err(|_| Error::Timeout { what: format!("the end of `{name}`"), after: deadline })?
+        .map_err(Error::io("run", path))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     Err(Error::Command(CommandError {
-        command: quote(program.name, args),
+        command: quote(name, args),
         status: describe(output.status),
         stderr: tail(&output.stderr, STDERR_TAIL),
     }))
+}
+
+/// Lets the program have `given`, under the numbers that the files have here; no other program gets them.
+#[expect(unsafe_code, reason = "a mark that must be taken off in the child alone")]
+fn give(command: &mut tokio::process::Command, given: Vec<OwnedFd>) {
+    if given.is_empty() {
+        return;
+    }
+    let unmark = move || given.iter().try_for_each(|file| Ok(fcntl_setfd(file, FdFlags::empty())?));
+    // SAFETY: between fork and exec it makes one system call for each file. It takes no memory and no lock.
+    unsafe { command.pre_exec(unmark) };
 }
 
 /// How a program ended that was asked something.
@@ -211,22 +243,18 @@ pub struct Launched {
 ///
 /// Its standard output is a pipe for a first sign of life ([`Launched::first_line`]); it must bear that the pipe is
 /// closed afterwards. It starts in `/` so that it pins no folder, and gets no file that we were started with: a lock or a
-/// pipe of whoever runs us would be held for as long as it lives.
+/// pipe of whoever runs us would be held for as long as it lives. What is `given` it has, under the numbers that the files
+/// have here, and nobody here has it any more.
 #[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
-pub fn machine(program: &Program, args: &[OsString], log: File) -> Result<Launched> {
+pub fn machine(program: &Program, args: &[OsString], log: File, given: Vec<OwnedFd>) -> Result<Launched> {
     let path = program.locate()?;
     let setsid = SETSID.locate()?;
     keep_what_we_were_given()?;
-    let mut child = tokio::process::Command::new(&setsid)
-        .arg(&path)
-        .args(args)
-        .current_dir("/")
-        .env_remove(PASSPHRASE_VARIABLE)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .map_err(Error::io("run", &setsid))?;
+    let mut command = tokio::process::Command::new(&setsid);
+    command.arg(&path).args(args).current_dir("/").env_remove(PASSPHRASE_VARIABLE);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    give(&mut command, given);
+    let mut child = command.spawn().map_err(Error::io("run", &setsid))?;
     let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
     Ok(Launched { child, stdout: BufReader::new(stdout) })
 }
@@ -411,7 +439,7 @@ mod tests {
     async fn machine_has_a_session_of_its_own_and_no_input() {
         let log = tempfile::tempfile().unwrap();
         let script = "read x; echo $? $(cut -d' ' -f1,6 /proc/$$/stat)".into();
-        let mut launched = machine(&SH, &["-c".into(), script], log).unwrap();
+        let mut launched = machine(&SH, &["-c".into(), script], log, Vec::new()).unwrap();
         let line = launched.first_line(100).await.unwrap().unwrap();
         let [read, pid, session] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         assert_eq!((read, pid), ("1", session));
@@ -419,12 +447,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn machine_has_no_file_that_we_were_started_with() {
-        let given = tempfile::tempfile().unwrap();
-        fcntl_setfd(&given, FdFlags::empty()).unwrap();
-        let script = format!("test -e /proc/$$/fd/{}; echo $?", given.as_raw_fd()).into();
-        let mut launched = machine(&SH, &["-c".into(), script], tempfile::tempfile().unwrap()).unwrap();
-        assert_eq!(launched.first_line(100).await.unwrap().unwrap(), "1");
+    async fn machine_has_what_it_is_given_and_no_other_file_of_ours() {
+        let (left_open, given) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        fcntl_setfd(&left_open, FdFlags::empty()).unwrap();
+        let asked = |number| format!("test -e /proc/$$/fd/{number}; echo -n \"$? \";");
+        let script = asked(left_open.as_raw_fd()) + &asked(given.as_raw_fd()) + "echo";
+        let log = tempfile::tempfile().unwrap();
+        let mut launched =
+            machine(&SH, &["-c".into(), script.into()], log, vec![OwnedFd::from(given)]).unwrap();
+        assert_eq!(launched.first_line(100).await.unwrap().unwrap(), "1 0");
         launched.ended().await.unwrap();
     }
 

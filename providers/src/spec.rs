@@ -1,6 +1,7 @@
 //! What a machine is to be ([`VmSpec`]), what a backend made of it ([`VmHandle`]), what it does ([`VmState`]).
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::name::Name;
+use crate::ssh;
 
 mod hardware;
 mod machine;
@@ -287,6 +289,10 @@ pub struct Runtime {
     pub vnc: Option<String>,
     /// The forwards with the host ports that were really bound.
     pub forwards: Vec<Forward>,
+    /// Where it is on the network of a bridge, as far as that was found when the machine was looked at. It is not
+    /// remembered: it may be another guest's soon.
+    #[serde(skip)]
+    pub address: Option<Ipv4Addr>,
     /// The host's boot during which it was started (`/proc/sys/kernel/random/boot_id`), where that is known.
     #[serde(default)]
     pub boot: Option<String>,
@@ -341,6 +347,22 @@ impl VmHandle {
             state: VmState::Preparing,
             runtime: None,
             forced_stop: None,
+        }
+    }
+
+    /// Whether the host reaches it on the network of a bridge alone, and not by forwards.
+    pub fn is_reached_on_a_bridge(&self) -> bool {
+        self.machine.is_on_a_bridge() && !self.machine.nics.iter().any(|nic| nic.network.is_user())
+    }
+
+    /// Where this host reaches the guest's sshd, while the machine runs and as far as that is known.
+    pub fn sshd(&self) -> Option<SocketAddr> {
+        match self.ssh_port() {
+            Some(port) => Some((Ipv4Addr::LOCALHOST, port).into()),
+            None if self.is_reached_on_a_bridge() => {
+                Some((self.runtime.as_ref()?.address?, ssh::PORT).into())
+            }
+            None => None,
         }
     }
 

@@ -14,8 +14,10 @@
 pub mod browser;
 pub mod certificate;
 pub mod disk;
+pub mod lan;
 pub mod leaks;
 pub mod monitor;
+mod namespace;
 pub mod process;
 pub mod proxy;
 pub mod server;

@@ -123,8 +123,9 @@ pub fn listening(pid: u32) -> Vec<SocketAddr> {
         .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect();
     let mut found = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+    // Those of the network namespace that it is in.
+    for table in [format!("/proc/{pid}/net/tcp"), format!("/proc/{pid}/net/tcp6")] {
+        for line in fs::read_to_string(&table).unwrap_or_default().lines().skip(1) {
             let columns: Vec<&str> = line.split_whitespace().collect();
             // Columns of proc(5): 1 local address, 3 state (0A is LISTEN), 9 inode.
             if let (Some(local), Some(&"0A"), Some(inode)) = (columns.get(1), columns.get(3), columns.get(9))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 use serde::Serialize;
 use vmctl_providers::process::{self, PRLIMIT, Program};
+use vmctl_providers::qemu::bridge::{Maker, Obstacle, links};
 use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU_IMG, VIRTIOFSD, accel, firmware};
 use vmctl_providers::{Arch, Error};
 
@@ -25,6 +26,9 @@ const SETSID: Program = Program { name: "setsid", package: "util-linux" };
 
 /// How long a program may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the look at bridges is called.
+const BRIDGES: &str = "bridges";
 
 /// Free space below which disks of a few machines hardly fit.
 const LITTLE_SPACE: u64 = 5 << 30;
@@ -73,10 +77,11 @@ struct Document {
 /// Runs the command; exit 1 if machines cannot run.
 pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     let settings = &ctx.settings;
-    let (qemu, qemu_img) = small_runtime()?.block_on(async {
+    let (qemu, qemu_img, bridges) = small_runtime()?.block_on(async {
         tokio::join!(
             version("qemu", qemu::qemu(Arch::HOST), Status::Fail),
-            version("qemu-img", &QEMU_IMG, Status::Fail)
+            version("qemu-img", &QEMU_IMG, Status::Fail),
+            bridges(settings.bridge_helper.as_deref())
         )
     });
     let mut checks = vec![
@@ -87,6 +92,7 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
         present("ssh", &SSH, Status::Warn),
         present("virtiofsd", &VIRTIOFSD, Status::Warn),
         uefi(Arch::HOST, &settings.firmware_dirs),
+        bridges,
         acceleration(settings.accel, &accel::probe()),
         data_folder(settings.data_dir()),
         runtime_folder(settings.runtime_dir()),
@@ -151,6 +157,33 @@ fn uefi(arch: Arch, folders: &[PathBuf]) -> Check {
     match firmware::locate(arch, folders) {
         Ok(path) => Check::new("uefi", Status::Ok, path.display().to_string()),
         Err(error) => Check::new("uefi", Status::Warn, error.to_string()).fix(error.help()),
+    }
+}
+
+/// Whether machines can have cards on bridges, and which there are.
+async fn bridges(helper: Option<&Path>) -> Check {
+    let links = match links().await {
+        Ok(links) => links,
+        Err(error) => return Check::new(BRIDGES, Status::Warn, error.to_string()).fix(repair(&error)),
+    };
+    let bridges: Vec<_> = links.iter().filter(|link| link.is_bridge()).map(|link| &*link.name).collect();
+    judge_bridges(&bridges, Maker::choose(helper))
+}
+
+/// A host without a bridge lacks nothing: few machines have cards there.
+fn judge_bridges(bridges: &[&str], maker: Result<Maker, Obstacle>) -> Check {
+    let named = bridges.join(", ");
+    match maker {
+        _ if bridges.is_empty() => Check::new(BRIDGES, Status::Ok, "none; only `network \"tap\"` needs one"),
+        Ok(Maker::Us) => Check::new(BRIDGES, Status::Ok, named),
+        Ok(Maker::Helper(path)) => {
+            let detail = format!("{named}; cards are put there by {}, as its list allows", path.display());
+            Check::new(BRIDGES, Status::Ok, detail)
+        }
+        Err(obstacle) => {
+            let detail = format!("{named}; `network \"tap\"` cannot be used: {}", obstacle.reason);
+            Check::new(BRIDGES, Status::Warn, detail).fix(obstacle.help)
+        }
     }
 }
 
@@ -297,6 +330,18 @@ mod tests {
         assert_eq!(writable("x", &open, Status::Warn, "fix").status, Status::Warn);
         assert_eq!(writable("x", &file, Status::Fail, "fix").status, Status::Fail);
         assert_eq!(writable("x", &file.join("below"), Status::Fail, "fix").status, Status::Fail);
+    }
+
+    #[test]
+    fn bridges_are_of_use_to_who_may_put_cards_on_them() {
+        let obstacle = || Obstacle { reason: "no right".to_owned(), help: "get it".to_owned() };
+        let none = judge_bridges(&[], Err(obstacle()));
+        assert_eq!((none.status, none.fix), (Status::Ok, None));
+        assert_eq!(judge_bridges(&["br0", "br1"], Ok(Maker::Us)).detail, "br0, br1");
+        let helped = judge_bridges(&["br0"], Ok(Maker::Helper("/helper".into())));
+        assert_eq!((helped.status, helped.detail.contains("/helper")), (Status::Ok, true));
+        let refused = judge_bridges(&["br0"], Err(obstacle()));
+        assert_eq!((refused.status, refused.fix.as_deref()), (Status::Warn, Some("get it")));
     }
 
     #[test]

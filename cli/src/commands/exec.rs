@@ -40,7 +40,7 @@ pub(super) fn carried(
     if machine.live()?.ssh.is_none() {
         return by_agent(ctx, &machine, &line, patience);
     }
-    let target = target(&machine, machine.live()?)?;
+    let target = target(&machine, &machine.in_reach(ctx)?)?;
     small_runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let session = tokio::select! {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 use vmctl_planner::{Mode, Options, Values};
 use vmctl_providers::process::Foreground;
-use vmctl_providers::{MAX_NAME, Name, Protocol};
+use vmctl_providers::{MAX_NAME, Name, Protocol, VmHandle};
 use vmctl_state::project::Temporary;
 
 use super::apply::{self, Asks, Order, look_of};
@@ -29,7 +29,8 @@ use super::plan::Goal;
 use crate::args::{CarryingArgs, LockArgs, PlanningArgs, RunArgs};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Machine, reachable};
+use crate::machines;
+use crate::reach::reachable;
 use crate::{outputs, ui};
 
 /// What ends a command that was asked to end and does not.
@@ -223,7 +224,9 @@ fn variables(ctx: &Context, project: &Name) -> Result<BTreeMap<String, OsString>
     variables.insert("VMCTL_DATA_DIR".to_owned(), ctx.settings.data_dir()?.into());
     let machines = machines::all(ctx, project)?;
     for machine in &machines {
-        variables.extend(of_machine(machine));
+        if machine.live().is_ok() {
+            variables.extend(of_machine(machine.name(), &machine.in_reach(ctx)?));
+        }
     }
     let desired = ctx.load()?.desired;
     for (name, output) in outputs::of(&desired, &machines) {
@@ -235,12 +238,11 @@ fn variables(ctx: &Context, project: &Name) -> Result<BTreeMap<String, OsString>
 }
 
 /// How to reach one machine.
-fn of_machine(machine: &Machine) -> BTreeMap<String, OsString> {
+fn of_machine(name: &str, handle: &VmHandle) -> BTreeMap<String, OsString> {
     let mut variables = BTreeMap::new();
     let mut set = |what: &str, value: OsString| {
-        variables.insert(format!("VMCTL_VM_{}_{what}", word(machine.name())), value);
+        variables.insert(format!("VMCTL_VM_{}_{what}", word(name)), value);
     };
-    let Some(handle) = &machine.handle else { return variables };
     if let Some(target) = reachable(handle) {
         set("SSH_HOST", target.address.ip().to_string().into());
         set("SSH_PORT", target.address.port().to_string().into());
@@ -248,6 +250,9 @@ fn of_machine(machine: &Machine) -> BTreeMap<String, OsString> {
         set("SSH_KEY", target.private_key.into());
         set("SSH_KNOWN_HOSTS", target.known_hosts.into());
         set("SSH_HOST_ALIAS", target.host_alias.into());
+    }
+    if let Some(address) = handle.runtime.as_ref().and_then(|runtime| runtime.address) {
+        set("ADDRESS", address.to_string().into());
     }
     for forward in handle.runtime.iter().flat_map(|runtime| &runtime.forwards) {
         let kind = match forward.protocol {

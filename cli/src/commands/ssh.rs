@@ -10,7 +10,8 @@ use vmctl_providers::{SshConfig, VmHandle};
 use crate::args::SshArgs;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::machines::{self, Machine, reachable};
+use crate::machines::{self, Machine};
+use crate::reach::reachable;
 
 /// The system's ssh client.
 pub(crate) const SSH: Program = Program { name: "ssh", package: "openssh-client" };
@@ -24,7 +25,7 @@ pub(crate) fn run(ctx: &Context, args: &SshArgs) -> Result<Exit, CliError> {
     {
         return Err(CliError::new(format!("no private key at `{}`", path.display())));
     }
-    let mut handle = machine.live()?.clone();
+    let mut handle = machine.in_reach(ctx)?;
     if args.user.is_some() || key.is_some() {
         let login = handle.ssh.get_or_insert_with(|| SshConfig { user: "vm".to_owned(), private_key: None });
         login.user = args.user.clone().unwrap_or_else(|| login.user.clone());
@@ -46,7 +47,7 @@ pub(crate) fn target(machine: &Machine, handle: &VmHandle) -> Result<SshTarget, 
         CliError::new(format!("`{address}` has no ssh settings"))
             .help("add an `ssh` node to it in the VMFile and apply, or pass --user".to_owned())
     } else {
-        CliError::new(format!("`{address}` has no port of this host that leads to its sshd"))
+        CliError::new(format!("nothing of this host leads to the sshd of `{address}`"))
             .help("`vmctl console` reaches it without a network".to_owned())
     })
 }

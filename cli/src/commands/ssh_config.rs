@@ -29,7 +29,7 @@ pub(super) fn logins(ctx: &Context, args: &SomeArgs) -> Result<Vec<(Machine, Ssh
     if !named.is_empty() {
         let login = |name: &&vmctl_providers::Name| {
             let machine = machines::one(ctx, Some(name.as_str()))?;
-            let target = target(&machine, machine.live()?)?;
+            let target = target(&machine, &machine.in_reach(ctx)?)?;
             Ok((machine, target))
         };
         return named.iter().map(login).collect();
@@ -37,7 +37,7 @@ pub(super) fn logins(ctx: &Context, args: &SomeArgs) -> Result<Vec<(Machine, Ssh
     let Some(project) = ctx.project()? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for machine in machines::all(ctx, &project)? {
-        match machine.live().and_then(|handle| target(&machine, handle)) {
+        match machine.in_reach(ctx).and_then(|handle| target(&machine, &handle)) {
             Ok(target) => found.push((machine, target)),
             Err(error) => ctx.note(&format!("Left out: {}.", error.message())),
         }

@@ -72,6 +72,7 @@ fn text(facts: &Facts, guest: Option<&GuestFacts>, state: String) -> String {
     ];
     rows.extend(facts.networks.iter().map(|nic| ("Network", Some(network(nic)))));
     rows.extend(facts.forwards.iter().map(|forward| ("Forward", Some(port(forward)))));
+    rows.push(("IP", facts.ip.map(|ip| ip.to_string())));
     let interfaces = guest.iter().flat_map(|guest| &guest.interfaces);
     rows.extend(interfaces.map(|interface| ("Guest says", Some(of_the_guest(interface)))));
     rows.extend([
@@ -275,6 +276,7 @@ mod tests {
                 "guest_port": 22
               }
             ],
+            "ip": null,
             "work_dir": "/data/projects/shop/vms/web",
             "overlay": "/data/projects/shop/vms/web/overlay.qcow2",
             "seed": "/data/projects/shop/vms/web/seed.img",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use vmctl_providers::{Name, Protocol};
+use vmctl_providers::{Name, NetworkConfig, Protocol};
 
 use super::report::Fault;
 use super::resolve::Resolver;
@@ -37,6 +37,18 @@ fn missing(vm: &Vm, attribute: Attribute) -> Option<Fault> {
     let name = &vm.name.value;
     let (message, help) = match attribute {
         Attribute::Host => return None,
+        Attribute::Ip => {
+            let mut cards = vm.networks.iter();
+            if cards.any(|network| matches!(network.value, NetworkConfig::Tap { .. })) {
+                return None;
+            }
+            (
+                format!(
+                    "`{name}` has no card on a bridge, where it would have an address that the host sees"
+                ),
+                "write `vm.NAME.host`; or give it a `network \"tap\"`".to_owned(),
+            )
+        }
         Attribute::Port(port) => {
             let mut forwards = vm.forwards.iter().map(|forward| &forward.value);
             if forwards.any(|forward| forward.guest == port && forward.protocol == Protocol::Tcp) {

@@ -55,6 +55,8 @@ impl World {
             take_over: false,
             firmware_dirs: Vec::new(),
             keyring: Keyring::default(),
+            bridge_helper: None,
+            lease_files: Vec::new(),
         });
         Self {
             images: ImageCache::new(path.join("images")),

@@ -164,7 +164,7 @@ mod tests {
             .map(Into::into)
             .collect();
         args.push(pidfile.clone().into());
-        let mut launched = machine(&EMPTY_QEMU, &args, tempfile::tempfile().unwrap()).unwrap();
+        let mut launched = machine(&EMPTY_QEMU, &args, tempfile::tempfile().unwrap(), Vec::new()).unwrap();
         assert!(launched.first_line(1000).await.unwrap().is_some_and(|line| line.contains("QMP")));
 
         let is_expected = |args: &[String]| args.iter().any(|arg| Path::new(arg) == pidfile);

@@ -16,6 +16,7 @@ mod network;
 mod shares;
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -48,15 +49,23 @@ const MORE_DISPLAYS: u16 = 99;
 /// The arguments with which QEMU runs `vm`.
 ///
 /// `console_start` is the length of the console's log before the launch, in bytes; the process carries it as a mark.
+/// `taps` are the files that QEMU is given for its cards on bridges, in the order of these cards.
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
-pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) -> Result<Vec<OsString>> {
+pub fn argv(
+    vm: &VmHandle,
+    run: &RuntimeDir,
+    accel: &Accel,
+    console_start: u64,
+    taps: &[RawFd],
+) -> Result<Vec<OsString>> {
     let mut args = Args::new(vm);
     machine::machine(&mut args, vm, accel);
     machine::uefi(&mut args, vm)?;
     machine::kernel(&mut args, vm)?;
     disks::disks(&mut args, vm)?;
+    let mut taps = taps.iter().copied();
     for (index, nic) in vm.machine.nics.iter().enumerate() {
-        network::network_card(&mut args, index, nic)?;
+        network::network_card(&mut args, index, nic, &mut taps)?;
     }
     for (index, share) in vm.machine.shares.iter().enumerate() {
         shares::share(&mut args, index, share, run)?;
@@ -268,7 +277,7 @@ mod tests {
 
     fn lines_of(vm: &VmHandle, accel: &Accel) -> String {
         let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
-        let args = argv(vm, &run, accel, 4096).unwrap();
+        let args = argv(vm, &run, accel, 4096, &[]).unwrap();
         let mut text = String::new();
         for arg in args {
             let arg = arg.into_string().unwrap();
@@ -328,7 +337,7 @@ mod tests {
             ..Hardware::default()
         };
         let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
-        let args: Vec<_> = argv(&vm, &run, &Accel::Tcg(None), 0).unwrap();
+        let args: Vec<_> = argv(&vm, &run, &Accel::Tcg(None), 0, &[]).unwrap();
         let args: Vec<String> = args.into_iter().map(|arg| arg.into_string().unwrap()).collect();
         for pair in [
             ["-machine", "pc"],
@@ -362,7 +371,7 @@ mod tests {
 
         vm.uefi = None;
         let run = RuntimeDir::new(Path::new("/run"), vm.id);
-        assert!(argv(&vm, &run, &Accel::Kvm, 0).is_err(), "it never boots by something else");
+        assert!(argv(&vm, &run, &Accel::Kvm, 0, &[]).is_err(), "it never boots by something else");
     }
 
     #[test]
@@ -411,12 +420,17 @@ mod tests {
         let run = RuntimeDir::new(Path::new("/run"), vm.id);
         vm.machine.nics[0].network = NetworkConfig::Tap { bridge: "br0".to_owned() };
         assert_eq!(
-            argv(&vm, &run, &Accel::Kvm, 0).unwrap_err().to_string(),
-            "a tap network is not supported by the `qemu` backend"
+            argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap_err().to_string(),
+            "a tap network that was given no device is not supported by the `qemu` backend"
         );
+        let args = argv(&vm, &run, &Accel::Kvm, 0, &[37]).unwrap();
+        let netdev = args.iter().position(|arg| arg == "-netdev").map(|place| &args[place + 1]);
+        assert_eq!(netdev.unwrap(), r#"{"fd":"37","id":"net0","type":"tap"}"#);
         vm.machine.nics.clear();
         vm.work_dir = PathBuf::from(OsString::from_vec(b"/data\xff".to_vec()));
-        assert!(argv(&vm, &run, &Accel::Kvm, 0).unwrap_err().to_string().ends_with("it is not valid UTF-8"));
+        assert!(
+            argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap_err().to_string().ends_with("it is not valid UTF-8")
+        );
     }
 
     #[test]
@@ -443,8 +457,8 @@ mod tests {
         fn paths_are_values_and_nothing_else(name in "[^\0/]{1,40}") {
             let vm = handle(&Path::new("/data").join(&name));
             let run = RuntimeDir::new(Path::new("/run").join(&name).as_path(), vm.id);
-            let args = argv(&vm, &run, &Accel::Kvm, 0).unwrap();
-            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm, 0).unwrap();
+            let args = argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap();
+            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm, 0, &[]).unwrap();
             prop_assert_eq!(args.len(), plain.len());
 
             let values: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap()).collect();

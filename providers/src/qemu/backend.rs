@@ -62,6 +62,10 @@ pub struct QemuConfig {
     pub firmware_dirs: Vec<PathBuf>,
     /// What opens the keys of logins.
     pub keyring: Keyring,
+    /// QEMU's bridge helper, to be used whoever we are; without one, ourselves or that of a usual place.
+    pub bridge_helper: Option<PathBuf>,
+    /// Files with leases of dnsmasq besides those of the usual places.
+    pub lease_files: Vec<PathBuf>,
 }
 
 /// Runs machines as detached QEMU processes.
@@ -178,7 +182,7 @@ impl Hypervisor for QemuBackend {
     }
 
     async fn guest_ip(&self, vm: &VmHandle) -> Result<String> {
-        self.address(vm)
+        self.address(&self.here(vm).await?).await
     }
 
     fn console_endpoint(&self, vm: &VmHandle) -> Result<ConsoleEndpoint> {

@@ -66,6 +66,8 @@ mod tests {
             take_over: false,
             firmware_dirs: Vec::new(),
             keyring: Keyring::default(),
+            bridge_helper: None,
+            lease_files: Vec::new(),
         });
         let mut disk = vec![7; 4096];
         disk[510..512].copy_from_slice(b"\x55\xaa");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::QemuBackend;
 use super::look::{curb, state_at_rest};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::process::Process;
 use crate::provision::{self, OutputLine, ProvisionStep};
 use crate::spec::{BackendTag, InstanceId, VmHandle};
-use crate::ssh::{Session, SshTarget};
+use crate::ssh::{self, Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
@@ -63,13 +63,37 @@ impl QemuBackend {
         process: &Process,
         patience: Duration,
     ) -> Result<Arc<Session>> {
-        let target = SshTarget::of(vm).ok_or_else(|| Error::Unsupported {
-            backend: BackendTag::Qemu,
-            what: "logging in to a machine without ssh settings or a forward to port 22".to_owned(),
-        })?;
-        let session = Arc::new(Session::wait_for(&target, &self.config().keyring, patience).await?);
+        let session = match SshTarget::of(vm) {
+            // In memory of its own: what waits for a guest is deep enough without it.
+            _ if vm.ssh.is_some() && vm.is_reached_on_a_bridge() => {
+                Box::pin(self.log_in_on_a_bridge(vm, patience)).await?
+            }
+            Some(target) => Session::wait_for(&target, &self.config().keyring, patience).await?,
+            None => {
+                let what = "logging in to a machine without ssh settings or a way to its port 22".to_owned();
+                return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
+            }
+        };
+        let session = Arc::new(session);
         self.sessions.keep(vm.id, process.pid(), &session);
         Ok(session)
+    }
+
+    /// Waits for the guest's address, then for a login there. A guest may get another address while it boots.
+    async fn log_in_on_a_bridge(&self, vm: &VmHandle, patience: Duration) -> Result<Session> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let address = self.await_address(vm, deadline).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(target) = SshTarget::at(vm, (address, ssh::PORT).into()) else {
+                let what = "logging in to a machine without ssh settings".to_owned();
+                return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
+            };
+            tokio::select! {
+                session = Session::wait_for(&target, &self.config().keyring, left) => return Ok(session?),
+                moved = self.moves_from(vm, address) => moved?,
+            }
+        }
     }
 
     /// See [`crate::GuestAccess::provision`].

@@ -89,6 +89,7 @@ impl QemuBackend {
             Some((process, state)) => {
                 seen.state = state;
                 curb(vm);
+                seen.damage = self.cut_off(&vm.machine, &process).await?;
                 let mut monitor = self.monitor(vm.id, &process).await?;
                 if state == VmState::Failed {
                     seen.stall = monitor.stall(|node| disk_of(vm, node)).await?;
@@ -100,7 +101,13 @@ impl QemuBackend {
                 forwards.sort_unstable();
                 seen.forwards = Some(forwards);
                 let display = display::address(vm, &self.runtime_dir(vm.id), &mut monitor).await?;
-                seen.handle.runtime = Some(self.runtime_facts(vm, &process, (bound, display))?);
+                // A guest's agent is asked through the monitor, which takes one client at a time.
+                drop(monitor);
+                let mut runtime = self.runtime_facts(vm, &process, (bound, display))?;
+                if state == VmState::Running {
+                    runtime.address = self.known_address(vm).await?;
+                }
+                seen.handle.runtime = Some(runtime);
             }
         }
         seen.handle.state = seen.state;
@@ -108,7 +115,7 @@ impl QemuBackend {
             seen.ending = Some(self.ending(vm));
         }
         if seen.state != VmState::Destroyed {
-            seen.damage = self.damage(vm).await?;
+            seen.damage.extend(self.damage(vm).await?);
         }
         Ok(seen)
     }
@@ -168,6 +175,7 @@ impl QemuBackend {
             accel,
             vnc: display,
             forwards: usernet::compare(&usernet::wanted(&vm.machine), bound).met,
+            address: None,
             boot: ending::boot(),
             host: ending::host(),
         })
@@ -225,12 +233,31 @@ impl QemuBackend {
     }
 
     /// See [`crate::Hypervisor::guest_ip`]: through QEMU's user network a guest is reached by its forwards.
-    pub(super) fn address(&self, vm: &VmHandle) -> Result<String> {
+    pub(super) async fn address(&self, vm: &VmHandle) -> Result<String> {
         if vm.machine.nics.iter().any(|nic| nic.network.is_user()) {
             return Ok(Ipv4Addr::LOCALHOST.to_string());
         }
-        let what = "reaching a machine without a user network".to_owned();
+        if vm.machine.is_on_a_bridge() {
+            self.process_of(vm, "ask for the address of")?;
+            return self.find_address(vm).await.map(|address| address.to_string());
+        }
+        let what = "reaching a machine that is on no network of this host".to_owned();
         Err(Error::Unsupported { backend: BackendTag::Qemu, what })
+    }
+
+    /// The address of a guest that runs on the network of a bridge, if it can be found now.
+    async fn known_address(&self, vm: &VmHandle) -> Result<Option<Ipv4Addr>> {
+        if !vm.machine.is_on_a_bridge() {
+            return Ok(None);
+        }
+        match self.find_address(vm).await {
+            Ok(address) => Ok(Some(address)),
+            Err(error @ Error::NoAddress { .. }) => {
+                tracing::debug!(%error, "the guest is not found on its network");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -33,6 +33,8 @@
 //!         take_over: false,
 //!         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
 //!         keyring: Keyring::default(),
+//!         bridge_helper: None,
+//!         lease_files: Vec::new(),
 //!     });
 //!     let vm = qemu.prepare(spec).await?;
 //!     let vm = qemu.start(&vm).await?;
@@ -42,10 +44,12 @@
 //! ```
 //!
 //! Where to read on: [`argv()`] is the command line, [`accel`] the choice of accelerator, `start` and `stop` the two
-//! ends of a process's life, `look` the questions about a machine, `probe` those to its guest, `qmp` the monitor.
+//! ends of a process's life, `look` the questions about a machine, `probe` those to its guest, `qmp` the monitor,
+//! [`bridge`] the cards on bridges of the host.
 
 pub mod accel;
 pub mod argv;
+pub mod bridge;
 pub mod firmware;
 pub mod manifest;
 pub mod places;

@@ -21,6 +21,7 @@ impl QemuBackend {
         firmware::check(hardware, &self.config().firmware_dirs)?;
         check_shares(&spec.machine).await?;
         check_media(&spec.machine)?;
+        self.check_bridges(&spec.machine).await?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
         ports::check_all_free(&spec.machine, own_pid)
     }
@@ -79,8 +80,8 @@ fn check_networks(machine: &Machine) -> Result<()> {
     for nic in &machine.nics {
         match nic.network {
             NetworkConfig::User | NetworkConfig::Isolated | NetworkConfig::None => {}
-            NetworkConfig::Private { link: Some(_), .. } => {}
-            NetworkConfig::Tap { .. } | NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
+            NetworkConfig::Private { link: Some(_), .. } | NetworkConfig::Tap { .. } => {}
+            NetworkConfig::Vnic { .. } | NetworkConfig::Private { .. } => {
                 return Err(unsupported(&nic.network));
             }
         }
@@ -119,6 +120,8 @@ mod tests {
             take_over: false,
             firmware_dirs: Vec::new(),
             keyring: Keyring::default(),
+            bridge_helper: None,
+            lease_files: Vec::new(),
         };
         let mut spec = spec(Path::new("/images/base"));
         change(&mut spec);

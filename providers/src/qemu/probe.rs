@@ -316,6 +316,7 @@ fn unreachable_guest(error: Error) -> Result<Unmet> {
         Error::Ssh(ssh) if matches!(ssh.kind(), ErrorKind::Timeout | ErrorKind::Guest) => {
             Ok(Unmet::from(&error))
         }
+        Error::NoAddress { .. } => Ok(Unmet { timed_out: true, ..Unmet::from(&error) }),
         _ => Err(error),
     }
 }

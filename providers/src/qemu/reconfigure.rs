@@ -99,6 +99,7 @@ impl QemuBackend {
         let mut monitor = self.monitor(vm.id, process).await?;
         self.grow_live(&mut monitor, &now.machine, &changed.machine, &changed.project).await?;
         forwards::bring(&mut monitor, &changed.machine, process.pid()).await?;
+        self.put_back(&changed.machine, process).await?;
         let handle = changed.handle(work, vm.state, vm.runtime.clone());
         self.handle_of_live(&handle, process, &mut monitor).await
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::time::Duration;
 
@@ -70,8 +71,15 @@ impl QemuBackend {
         if let Ok(accel) = launched {
             run.close_sockets_to_others()?;
             let (pid, accel) = (process.pid(), accel.to_string());
-            vm.runtime =
-                Some(Runtime { pid, accel, vnc: None, forwards: Vec::new(), boot: None, host: None });
+            vm.runtime = Some(Runtime {
+                pid,
+                accel,
+                vnc: None,
+                forwards: Vec::new(),
+                address: None,
+                boot: None,
+                host: None,
+            });
         }
         self.adopt(&vm, &process).await
     }
@@ -123,34 +131,38 @@ impl QemuBackend {
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
         let choice = vm.machine.hardware.accel_over(self.config().accel);
         let accel = decide_for(vm.machine.hardware.guest_arch(), choice, &probe())?;
-        let Err(error) = launch(vm, work, run, &accel).await else { return Ok(accel) };
+        let Err(error) = self.launch(vm, work, run, &accel).await else { return Ok(accel) };
         let second = match &error {
             Error::ProcessEnded { detail } => second_choice(choice, &accel, detail.as_deref()),
             _ => None,
         };
         match second {
-            Some(accel) if self.find(vm.id)?.is_none() => launch(vm, work, run, &accel).await.map(|()| accel),
+            Some(accel) if self.find(vm.id)?.is_none() => {
+                self.launch(vm, work, run, &accel).await.map(|()| accel)
+            }
             _ => Err(error),
         }
     }
-}
 
-/// Runs QEMU and returns when its main loop answers.
-async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
-    let console = work.console_log();
-    let console_start = console.metadata().map_err(Error::io("examine", console))?.len();
-    let args = argv(vm, run, accel, console_start)?;
-    let path = qemu_log(work);
-    let mut log = create_log(work)?;
-    let program = qemu(vm.machine.hardware.guest_arch());
-    writeln!(log, "{}\n", process::quote(program.name, &args)).map_err(Error::io("write", &path))?;
+    /// Runs QEMU and returns when its main loop answers.
+    async fn launch(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
+        let console = work.console_log();
+        let console_start = console.metadata().map_err(Error::io("examine", console))?.len();
+        let taps = self.make_taps(&vm.machine).await?;
+        let numbers: Vec<_> = taps.iter().map(AsRawFd::as_raw_fd).collect();
+        let args = argv(vm, run, accel, console_start, &numbers)?;
+        let path = qemu_log(work);
+        let mut log = create_log(work)?;
+        let program = qemu(vm.machine.hardware.guest_arch());
+        writeln!(log, "{}\n", process::quote(program.name, &args)).map_err(Error::io("write", &path))?;
 
-    virtiofs::serve(&vm.machine.shares, run).await?;
-    let launched = greeted(vm, run, program, &args, log).await;
-    if launched.is_err() {
-        virtiofs::end_all(run).await?;
+        virtiofs::serve(&vm.machine.shares, run).await?;
+        let launched = greeted(vm, run, program, &args, (log, taps)).await;
+        if launched.is_err() {
+            virtiofs::end_all(run).await?;
+        }
+        launched
     }
-    launched
 }
 
 /// Runs QEMU, and explains why it does not answer if it does not.
@@ -159,11 +171,11 @@ async fn greeted(
     run: &RuntimeDir,
     program: &Program,
     args: &[OsString],
-    log: File,
+    (log, taps): (File, Vec<OwnedFd>),
 ) -> Result<()> {
     let command_line = log.metadata().map_err(Error::io("read", "QEMU's log"))?.len();
     let path = qemu_log(&WorkDir::new(&vm.work_dir));
-    let mut launched = process::machine(program, args, log)?;
+    let mut launched = process::machine(program, args, log, taps)?;
     let failure = match timeout(LAUNCH, answers(&mut launched, run, program)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,

@@ -141,7 +141,7 @@ async fn serve_one(abilities: Abilities, share: &Share, index: usize, run: &Runt
     ensure_private_file(&log_path)?;
     let log =
         std::fs::OpenOptions::new().append(true).open(&log_path).map_err(Error::io("open", &log_path))?;
-    let mut launched = process::machine(&VIRTIOFSD, &args, log)?;
+    let mut launched = process::machine(&VIRTIOFSD, &args, log, Vec::new())?;
     failpoint!("start.qemu.serving", run.path());
     let status = match timeout(LISTENING, listens(&socket, &mut launched)).await {
         Ok(Ok(None)) => return Ok(()),

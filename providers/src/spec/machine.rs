@@ -51,6 +51,11 @@ impl Machine {
         links.flat_map(|link| link.peers.iter().cloned()).collect()
     }
 
+    /// Whether it has a card on a bridge of the host.
+    pub fn is_on_a_bridge(&self) -> bool {
+        self.nics.iter().any(|nic| matches!(nic.network, NetworkConfig::Tap { .. }))
+    }
+
     /// What cannot change while a machine runs.
     pub(crate) fn fixed_while_it_runs(&self) -> Self {
         let mut machine = self.clone();

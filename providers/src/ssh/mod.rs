@@ -16,7 +16,7 @@ mod keyring;
 mod known_hosts;
 mod session;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use error::SshError;
@@ -25,6 +25,9 @@ pub use session::{CarriedOut, ExitStatus, Input, Running, Session};
 
 use crate::spec::VmHandle;
 use crate::workdir::WorkDir;
+
+/// The port on which a guest's sshd listens.
+pub const PORT: u16 = 22;
 
 /// Where and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +45,17 @@ pub struct SshTarget {
 }
 
 impl SshTarget {
-    /// The target of a running machine; `None` if it has no ssh settings or no forwarded port.
+    /// The target of a running machine; `None` if it has no ssh settings, or nobody knows where its sshd is.
     pub fn of(vm: &VmHandle) -> Option<Self> {
+        Self::at(vm, vm.sshd()?)
+    }
+
+    /// The target of a machine whose sshd is reached at `address`; `None` if it has no ssh settings.
+    pub fn at(vm: &VmHandle, address: SocketAddr) -> Option<Self> {
         let ssh = vm.ssh.as_ref()?;
-        let port = vm.ssh_port()?;
         let work_dir = WorkDir::new(&vm.work_dir);
         Some(Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            address,
             user: ssh.user.clone(),
             private_key: ssh.private_key.clone().unwrap_or_else(|| work_dir.user_key()),
             known_hosts: work_dir.known_hosts(),

@@ -64,6 +64,8 @@ async fn machines_without_a_record_are_found_by_folder_and_process() {
         take_over: false,
         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
         keyring: Keyring::default(),
+        bridge_helper: None,
+        lease_files: Vec::new(),
     });
     assert_eq!(strays(&elsewhere, &[]).await, []);
 }

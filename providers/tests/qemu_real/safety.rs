@@ -49,7 +49,7 @@ async fn process_with_a_reused_pid_survives_everything() {
     let script = "echo $$; exec sleep 600".into();
     let sh = Program { name: "sh", package: "dash" };
     let args = ["-c".into(), script, "-uuid".into(), vm.id.to_string().into()];
-    let mut victim = vmctl_providers::process::machine(&sh, &args, log).unwrap();
+    let mut victim = vmctl_providers::process::machine(&sh, &args, log, Vec::new()).unwrap();
     let victim_pid: u32 = victim.first_line(100).await.unwrap().unwrap().parse().unwrap();
 
     fs::write(run.pidfile(), format!("{victim_pid}\n")).unwrap();
@@ -59,6 +59,7 @@ async fn process_with_a_reused_pid_survives_everything() {
         accel: "tcg".to_owned(),
         vnc: None,
         forwards: Vec::new(),
+        address: None,
         boot: None,
         host: None,
     });

@@ -122,6 +122,8 @@ pub(crate) fn backend(data: &Path, run: &Path) -> QemuBackend {
         take_over: false,
         firmware_dirs: firmware::SYSTEM_FOLDERS.map(Into::into).into(),
         keyring: Keyring::default(),
+        bridge_helper: None,
+        lease_files: Vec::new(),
     })
 }
 

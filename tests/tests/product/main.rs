@@ -5,6 +5,7 @@ mod access;
 mod agent;
 mod bad_input;
 mod beside;
+mod bridges;
 mod changes;
 mod crash;
 mod downloads;

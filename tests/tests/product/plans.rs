@@ -213,16 +213,16 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
         format!("vm \"{name}\" {{ image \"blank.qcow2\"; backend \"noop\"; {rest} }}\n")
     };
     let web = machine("web", "");
-    world.vmfile(&(machine("db", "network \"tap\"") + &web));
+    world.vmfile(&(machine("db", "network \"vnic\" name=\"v0\"") + &web));
     let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
-    let text = "this version cannot carry out yet: a tap network";
+    let text = "this version cannot carry out yet: a vnic network";
     let refusal = json!({ "kind": "not-yet", "text": text });
     assert_eq!((&plan["changes"][0]["refused"], &plan["changes"][1]["refused"]), (&refusal, &Value::Null));
     for (arguments, words) in [
         (["plan", "--out", "x.plan"].as_slice(), "Refused: this plan cannot be applied."),
         (
             &["apply", "--yes"],
-            "vm.db: this version cannot carry out yet: a tap network help: `vmctl plan` shows it",
+            "vm.db: this version cannot carry out yet: a vnic network help: `vmctl plan` shows it",
         ),
     ] {
         let told = world.vmctl(arguments).expect(1).says(words).says("--exclude db");
@@ -236,9 +236,11 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
     assert_eq!(world.states().into_keys().collect::<Vec<_>>(), ["web"]);
 
     // Both causes are told, each with its way out.
-    world.vmfile(&(machine("db", "network \"tap\"") + &machine("web", "lifecycle { prevent-destroy }")));
+    world.vmfile(
+        &(machine("db", "network \"vnic\" name=\"v0\"") + &machine("web", "lifecycle { prevent-destroy }")),
+    );
     world.vmctl(&["apply", "--yes", "--exclude", "db"]).expect(0);
-    world.vmfile(&machine("db", "network \"tap\""));
+    world.vmfile(&machine("db", "network \"vnic\" name=\"v0\""));
     let both = world.vmctl(&["apply", "--yes"]).expect(1).says("`prevent-destroy` protects `web`");
     both.says("put the block of `web` back").says("vm.db: this version").says("--exclude db --exclude web");
 }

@@ -155,7 +155,7 @@ fn machines_in_every_state_are_as_promised() {
     let seen = ["prepared", "running", "suspended", "stopped", "failed", "destroyed", "unreachable"];
     assert_eq!(states, set(&seen));
     let vms = list["vms"].as_array().expect("machines");
-    assert_eq!(words(vms, "/damage", "kind").len(), 7, "{list:#}");
+    assert_eq!(words(vms, "/damage", "kind").len(), 8, "{list:#}");
     for vm in vms {
         let name = vm["name"].as_str().expect("a name");
         assert_eq!(document(&world, "status", &["status", name, "--json"], 0)["vm"], *vm);

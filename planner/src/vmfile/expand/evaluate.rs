@@ -178,6 +178,7 @@ impl<'n> Scope<'n> {
     fn attribute(&mut self, name: &str, rest: &str, span: SourceSpan) -> Option<OutputPart> {
         let (machine, attribute) = match rest.rsplit_once('.') {
             Some((machine, "host")) => (machine, Some(Attribute::Host)),
+            Some((machine, "ip")) => (machine, Some(Attribute::Ip)),
             Some((machine, "user")) => (machine, Some(Attribute::User)),
             Some((machine, "ssh-port")) => (machine, Some(Attribute::SshPort)),
             Some((rest, port)) => match (rest.rsplit_once('.'), port.parse()) {
@@ -191,7 +192,7 @@ impl<'n> Scope<'n> {
             self.faults.push(
                 Fault::error("vmfile::template", format!("`{}` says nothing about a machine", shorten(name)))
                     .at(span, "in this text")
-                    .help("write `vm.web.host`, `vm.web.port.80`, `vm.web.ssh-port` or `vm.web.user`"),
+                    .help("write `vm.web.host`, `vm.web.port.80`, `vm.web.ssh-port`, `vm.web.user` or `vm.web.ip`"),
             );
             return None;
         };

@@ -1,6 +1,7 @@
 //! Network cards, and what stands behind them.
 
 use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,13 @@ use super::Args;
 use crate::error::{Error, Result};
 use crate::spec::{BackendTag, Forward, NetworkConfig, Nic};
 
-pub(super) fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<()> {
+/// Adds a card; one on a bridge takes the next of `taps`.
+pub(super) fn network_card(
+    args: &mut Args,
+    index: usize,
+    nic: &Nic,
+    taps: &mut impl Iterator<Item = RawFd>,
+) -> Result<()> {
     let netdev = netdev_id(index);
     let forwards =
         || -> Vec<Value> { nic.forwards.iter().map(|forward| json!({"str": rule(forward)})).collect() };
@@ -25,9 +32,11 @@ pub(super) fn network_card(args: &mut Args, index: usize, nic: &Nic) -> Result<(
             "mcast": link.hub.to_string(),
             "localaddr": Ipv4Addr::LOCALHOST.to_string(),
         }),
-        NetworkConfig::Private { link: None, .. }
-        | NetworkConfig::Tap { .. }
-        | NetworkConfig::Vnic { .. } => {
+        NetworkConfig::Tap { .. } => match taps.next() {
+            Some(tap) => json!({"type": "tap", "id": netdev, "fd": tap.to_string()}),
+            None => return Err(unsupported(&nic.network)),
+        },
+        NetworkConfig::Private { link: None, .. } | NetworkConfig::Vnic { .. } => {
             return Err(unsupported(&nic.network));
         }
     };
@@ -48,7 +57,7 @@ pub(crate) fn unsupported(network: &NetworkConfig) -> Error {
     let what = match network {
         NetworkConfig::User => "a user network",
         NetworkConfig::Isolated => "an isolated user network",
-        NetworkConfig::Tap { .. } => "a tap network",
+        NetworkConfig::Tap { .. } => "a tap network that was given no device",
         NetworkConfig::Vnic { .. } => "a vnic network",
         NetworkConfig::Private { link: Some(_), .. } => "a private network",
         NetworkConfig::Private { link: None, .. } => "a private network that was given no group",

@@ -185,6 +185,7 @@ pub(super) fn drifted() -> World {
     edit(&world, "foreign", |machine| {
         machine["damage"] = json!([
             { "kind": "base-changed", "path": "/x", "what": "its size" },
+            { "kind": "off-bridge", "tap": "vt0", "bridge": "br0", "found": "on no bridge" },
             { "kind": "folder-foreign", "path": "/x", "found": "nobody" },
         ]);
     });
