@@ -46,24 +46,36 @@ pub(crate) const TCP_DISPLAY: &str = "tcp";
 /// The last display that is tried where none is asked for.
 const MORE_DISPLAYS: u16 = 99;
 
+/// What one launch decides besides the machine itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'l> {
+    /// What runs the guest's processors.
+    pub accel: &'l Accel,
+    /// The length of the console's log before the launch, in bytes; the process carries it as a mark.
+    pub console_start: u64,
+    /// The files that QEMU is given for its cards on bridges, in the order of these cards.
+    pub taps: &'l [RawFd],
+    /// How fast the host's time stamp counter counts, in kHz, if the guest's kernel must be told.
+    pub tsc_khz: Option<u32>,
+}
+
+impl<'l> Launch<'l> {
+    /// A launch with an empty log, of a machine on no bridge, whose kernel is told nothing.
+    pub fn new(accel: &'l Accel) -> Self {
+        Self { accel, console_start: 0, taps: &[], tsc_khz: None }
+    }
+}
+
 /// The arguments with which QEMU runs `vm`.
 ///
-/// `console_start` is the length of the console's log before the launch, in bytes; the process carries it as a mark.
-/// `taps` are the files that QEMU is given for its cards on bridges, in the order of these cards.
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
-pub fn argv(
-    vm: &VmHandle,
-    run: &RuntimeDir,
-    accel: &Accel,
-    console_start: u64,
-    taps: &[RawFd],
-) -> Result<Vec<OsString>> {
+pub fn argv(vm: &VmHandle, run: &RuntimeDir, launch: Launch<'_>) -> Result<Vec<OsString>> {
     let mut args = Args::new(vm);
-    machine::machine(&mut args, vm, accel);
+    machine::machine(&mut args, vm, launch.accel);
     machine::uefi(&mut args, vm)?;
-    machine::kernel(&mut args, vm)?;
+    machine::kernel(&mut args, vm, launch.tsc_khz)?;
     disks::disks(&mut args, vm)?;
-    let mut taps = taps.iter().copied();
+    let mut taps = launch.taps.iter().copied();
     for (index, nic) in vm.machine.nics.iter().enumerate() {
         network::network_card(&mut args, index, nic, &mut taps)?;
     }
@@ -73,7 +85,7 @@ pub fn argv(
     args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
     args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
     lines(&mut args, vm, run)?;
-    args.pair("-chardev", format!("null,id={CONSOLE_MARK}{console_start}"));
+    args.pair("-chardev", format!("null,id={CONSOLE_MARK}{}", launch.console_start));
     monitors(&mut args, run)?;
     args.pair("-pidfile", text(&run.pidfile())?);
     // Last: what is read back from a command line, such as the first `-name`, is ours.
@@ -277,7 +289,7 @@ mod tests {
 
     fn lines_of(vm: &VmHandle, accel: &Accel) -> String {
         let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
-        let args = argv(vm, &run, accel, 4096, &[]).unwrap();
+        let args = argv(vm, &run, Launch { console_start: 4096, ..Launch::new(accel) }).unwrap();
         let mut text = String::new();
         for arg in args {
             let arg = arg.into_string().unwrap();
@@ -337,7 +349,7 @@ mod tests {
             ..Hardware::default()
         };
         let run = RuntimeDir::new(Path::new("/run/vmctl"), vm.id);
-        let args: Vec<_> = argv(&vm, &run, &Accel::Tcg(None), 0, &[]).unwrap();
+        let args: Vec<_> = argv(&vm, &run, Launch::new(&Accel::Tcg(None))).unwrap();
         let args: Vec<String> = args.into_iter().map(|arg| arg.into_string().unwrap()).collect();
         for pair in [
             ["-machine", "pc"],
@@ -371,7 +383,7 @@ mod tests {
 
         vm.uefi = None;
         let run = RuntimeDir::new(Path::new("/run"), vm.id);
-        assert!(argv(&vm, &run, &Accel::Kvm, 0, &[]).is_err(), "it never boots by something else");
+        assert!(argv(&vm, &run, Launch::new(&Accel::Kvm)).is_err(), "it never boots by something else");
     }
 
     #[test]
@@ -398,6 +410,9 @@ mod tests {
             cmdline: Some("console=ttyS0".to_owned()),
         });
         insta::assert_snapshot!(lines_of(&vm, &Accel::Tcg(None)));
+        let run = RuntimeDir::new(Path::new("/run"), vm.id);
+        let args = argv(&vm, &run, Launch { tsc_khz: Some(2_500_000), ..Launch::new(&Accel::Kvm) }).unwrap();
+        assert!(args.iter().any(|arg| arg == "console=ttyS0 tsc_early_khz=2500000"), "{args:?}");
     }
 
     #[test]
@@ -420,16 +435,19 @@ mod tests {
         let run = RuntimeDir::new(Path::new("/run"), vm.id);
         vm.machine.nics[0].network = NetworkConfig::Tap { bridge: "br0".to_owned() };
         assert_eq!(
-            argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap_err().to_string(),
+            argv(&vm, &run, Launch::new(&Accel::Kvm)).unwrap_err().to_string(),
             "a tap network that was given no device is not supported by the `qemu` backend"
         );
-        let args = argv(&vm, &run, &Accel::Kvm, 0, &[37]).unwrap();
+        let args = argv(&vm, &run, Launch { taps: &[37], ..Launch::new(&Accel::Kvm) }).unwrap();
         let netdev = args.iter().position(|arg| arg == "-netdev").map(|place| &args[place + 1]);
         assert_eq!(netdev.unwrap(), r#"{"fd":"37","id":"net0","type":"tap"}"#);
         vm.machine.nics.clear();
         vm.work_dir = PathBuf::from(OsString::from_vec(b"/data\xff".to_vec()));
         assert!(
-            argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap_err().to_string().ends_with("it is not valid UTF-8")
+            argv(&vm, &run, Launch::new(&Accel::Kvm))
+                .unwrap_err()
+                .to_string()
+                .ends_with("it is not valid UTF-8")
         );
     }
 
@@ -457,8 +475,8 @@ mod tests {
         fn paths_are_values_and_nothing_else(name in "[^\0/]{1,40}") {
             let vm = handle(&Path::new("/data").join(&name));
             let run = RuntimeDir::new(Path::new("/run").join(&name).as_path(), vm.id);
-            let args = argv(&vm, &run, &Accel::Kvm, 0, &[]).unwrap();
-            let plain = argv(&handle(Path::new("/data/x")), &run, &Accel::Kvm, 0, &[]).unwrap();
+            let args = argv(&vm, &run, Launch::new(&Accel::Kvm)).unwrap();
+            let plain = argv(&handle(Path::new("/data/x")), &run, Launch::new(&Accel::Kvm)).unwrap();
             prop_assert_eq!(args.len(), plain.len());
 
             let values: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap()).collect();

@@ -78,6 +78,7 @@ mod shares;
 mod standstill;
 mod start;
 mod stop;
+mod tsc;
 mod usernet;
 mod version;
 mod virtiofs;
@@ -85,7 +86,7 @@ mod volumes;
 
 pub use crate::spec::AccelChoice;
 pub use accel::{Accel, HostFacts};
-pub use argv::argv;
+pub use argv::{Launch, argv};
 pub use backend::{QEMU_ARM, QEMU_IMG, QEMU_X86, QemuBackend, QemuConfig, qemu};
 pub use manifest::Manifest;
 pub use places::RuntimeDir;

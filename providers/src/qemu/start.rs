@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::accel::{Accel, decide_for, probe, second_choice};
-use super::argv::argv;
+use super::argv::{Launch, argv};
 use super::backend::{QemuBackend, qemu};
 use super::display;
 use super::firmware;
@@ -22,6 +22,7 @@ use super::ports;
 use super::preflight::check_media;
 use super::qmp::Monitor;
 use super::shares::check_shares;
+use super::tsc;
 use super::virtiofs;
 use super::volumes;
 use crate::console_log;
@@ -150,7 +151,8 @@ impl QemuBackend {
         let console_start = console.metadata().map_err(Error::io("examine", console))?.len();
         let taps = self.make_taps(&vm.machine).await?;
         let numbers: Vec<_> = taps.iter().map(AsRawFd::as_raw_fd).collect();
-        let args = argv(vm, run, accel, console_start, &numbers)?;
+        let tsc_khz = tsc::to_tell(&vm.machine, accel).await;
+        let args = argv(vm, run, Launch { accel, console_start, taps: &numbers, tsc_khz })?;
         let path = qemu_log(work);
         let mut log = create_log(work)?;
         let program = qemu(vm.machine.hardware.guest_arch());

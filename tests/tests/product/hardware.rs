@@ -62,6 +62,40 @@ fn kernel_is_booted_without_a_disk_on_the_hardware_that_was_asked_for() {
     world.vmctl(&["down", "--destroy"]).expect(0);
 }
 
+/// Emulated beside other guests, Linux on a `microvm` cannot measure its clock, and hung until it was told.
+#[test]
+fn microvm_boots_beside_other_work_stops_and_starts_again() {
+    let world = World::new(1);
+    let images = World::tiny_image();
+    for name in ["tiny-vmlinuz", "tiny-initrd.img"] {
+        fs::copy(images.with_file_name(name), world.project().join(name)).expect("a copy");
+    }
+    let cmdline = fs::read_to_string(images.with_file_name("tiny.cmdline")).expect("the kernel's arguments");
+    world.vmfile(&format!(
+        r#"
+vm "micro" {{
+    image "TINY"
+    machine "microvm"
+    kernel "tiny-vmlinuz"
+    initrd "tiny-initrd.img"
+    cmdline "{} root=LABEL=rootfs"
+    memory 192
+    ssh {{ user "vm" }}
+}}
+"#,
+        cmdline.trim()
+    ));
+    world.vmctl(&["up"]).expect(0);
+    assert!(world.exec("micro", "cat /proc/cmdline").contains("tsc_early_khz="));
+    assert_eq!(world.exec("micro", "ls /sys/bus/pci/devices"), "", "it has no PCI bus");
+    world.exec("micro", "echo kept > kept; sync");
+    world.vmctl(&["stop", "micro"]).expect(0);
+    world.vmctl(&["up"]).expect(0);
+    assert_eq!(world.exec("micro", "cat kept"), "kept\n");
+    leaks::leakcheck(&world);
+    world.vmctl(&["down", "--destroy"]).expect(0);
+}
+
 #[test]
 fn guest_boots_by_uefi_tells_its_address_and_shows_itself_behind_a_password() {
     let world = World::new(1);

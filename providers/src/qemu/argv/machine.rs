@@ -94,15 +94,17 @@ pub(super) fn uefi(args: &mut Args, vm: &VmHandle) -> Result<()> {
     Ok(())
 }
 
-/// A kernel that is booted directly.
-pub(super) fn kernel(args: &mut Args, vm: &VmHandle) -> Result<()> {
+/// A kernel that is booted directly, and what it is told besides its user's words.
+pub(super) fn kernel(args: &mut Args, vm: &VmHandle, tsc_khz: Option<u32>) -> Result<()> {
     let Some(kernel) = &vm.machine.hardware.kernel else { return Ok(()) };
     args.pair("-kernel", text(&kernel.kernel.path)?);
     if let Some(initrd) = &kernel.initrd {
         args.pair("-initrd", text(&initrd.path)?);
     }
-    if let Some(cmdline) = &kernel.cmdline {
-        args.pair("-append", cmdline);
+    let frequency = tsc_khz.map(|khz| format!("tsc_early_khz={khz}"));
+    let words: Vec<_> = kernel.cmdline.iter().chain(&frequency).map(String::as_str).collect();
+    if !words.is_empty() {
+        args.pair("-append", words.join(" "));
     }
     Ok(())
 }
