@@ -1,5 +1,6 @@
 //! The command line as data. The doc comments here are the help that users read.
 
+mod beside;
 mod everyday;
 mod image;
 mod planning;
@@ -12,7 +13,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-pub(crate) use everyday::{DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, StopArgs, UpArgs};
+use crate::complete::{machines, projects};
+
+pub(crate) use beside::{CompletionsArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
+pub(crate) use everyday::{
+    DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, RunArgs, SomeArgs, StopArgs, UpArgs,
+};
 pub(crate) use image::{
     ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
     ImageUpdateArgs,
@@ -58,7 +64,7 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, global = true, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// Project to work in [env: VMCTL_PROJECT] [default: as the VMFile says, else its folder's name]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = projects())]
     pub(crate) project: Option<Name>,
     /// Folder for state, machines and images [env: VMCTL_DATA_DIR] [default: $XDG_DATA_HOME/vmctl, else ~/.local/share/vmctl]
     #[arg(long, global = true, value_name = "PATH")]
@@ -128,6 +134,8 @@ pub(crate) enum Command {
     Reload(ReloadArgs),
     /// Run provisioning steps on machines that run, and change nothing else
     Provision(ProvisionArgs),
+    /// Bring the machines up for one command, and remove them whatever happens
+    Run(RunArgs),
     /// Start machines that are off, as they are
     Start(MachinesArgs),
     /// Stop machines, and keep them
@@ -160,6 +168,12 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     /// Run a command in a machine and pass its exit code on
     Exec(ExecArgs),
+    /// Wait until machines are ready, run or are off
+    Wait(WaitArgs),
+    /// Print how other programs log in, in the words of ssh_config(5)
+    SshConfig(SshConfigArgs),
+    /// Print the machines as an inventory for Ansible
+    Inventory(InventoryArgs),
     /// Connect to a machine's serial console
     Console(ConsoleArgs),
     /// Show where a machine's display is, and the password that opens it
@@ -174,6 +188,10 @@ pub(crate) enum Command {
     Image(ImageArgs),
     /// Check that this host can run machines, and say how to repair what is missing
     Doctor(DoctorArgs),
+    /// Print what makes a shell complete vmctl's commands, options and machines
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(ManArgs),
     /// List the places where tests let this program fail
     #[cfg(feature = "failpoints")]
     #[command(hide = true)]
@@ -230,6 +248,7 @@ pub(crate) struct ListArgs {
 #[command(after_help = "Examples:\n  vmctl status web\n  vmctl status shop/web --json")]
 pub(crate) struct StatusArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Print JSON
     #[arg(long)]
@@ -243,6 +262,7 @@ pub(crate) struct StatusArgs {
 )]
 pub(crate) struct VncArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Print JSON
     #[arg(long)]
@@ -256,6 +276,7 @@ pub(crate) struct VncArgs {
 )]
 pub(crate) struct SshArgs {
     /// Machine, as `web` or `project/web`; not needed if there is only one
+    #[arg(add = machines())]
     pub(crate) name: Option<String>,
     /// User to log in as [default: as the VMFile says]
     #[arg(long)]
@@ -275,6 +296,7 @@ pub(crate) struct SshArgs {
 )]
 pub(crate) struct ExecArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
@@ -288,6 +310,7 @@ pub(crate) struct ExecArgs {
 )]
 pub(crate) struct ConsoleArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
 }
 
@@ -298,6 +321,7 @@ pub(crate) struct ConsoleArgs {
 )]
 pub(crate) struct LogArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Show only the console log
     #[arg(long)]

@@ -34,6 +34,13 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The same for another project.
+    pub(crate) fn of_project(&self, project: Name) -> Self {
+        let mut settings = self.settings.clone();
+        settings.project = Some(project);
+        Self { settings, options: self.options.clone() }
+    }
+
     /// Folder that holds one folder per project.
     fn projects_dir(&self) -> Result<PathBuf, CliError> {
         Ok(self.settings.data_dir()?.join("projects"))
@@ -98,6 +105,19 @@ impl Context {
         let data_dir = self.settings.data_dir()?;
         make_private(data_dir)?;
         Ok(ImageCache::new(data_dir.join("images")))
+    }
+
+    /// Lets whoever makes room in the cache know that the lock file beside `vmfile` pins images.
+    pub(crate) fn remember_pins(&self, vmfile: &Path) {
+        let noted = self.images().and_then(|images| {
+            images.remember_pins(vmfile).map_err(|error| {
+                CliError::new(format!("cannot write in `{}`", images.folder().display())).because(&error)
+            })
+        });
+        if let Err(error) = noted {
+            let lost = "`vmctl image prune` in another folder may remove what is pinned here";
+            ui::warn(&format!("{lost}: {error}"));
+        }
     }
 
     /// Reads the VMFile and everything it names; what is wrong with it is a value of its own.

@@ -86,6 +86,14 @@ impl CliError {
         }
     }
 
+    /// What was attempted, without anything else; empty where a report says it.
+    pub(crate) fn message(&self) -> &str {
+        match &self.body {
+            Body::Text { message, .. } => message,
+            Body::Report(_) | Body::Silent => "",
+        }
+    }
+
     /// A panic outside of any step: everything that ran was let go of.
     pub(crate) fn panicked() -> Self {
         Self::new("vmctl panicked; this is a bug in vmctl")

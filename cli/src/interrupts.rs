@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use vmctl_planner::apply::Control;
 
 use crate::aside::aside;
@@ -32,11 +33,18 @@ struct Signals {
     at_terminal: bool,
 }
 
-/// Listens from now on until the process ends: on a thread of its own, so that nothing else can keep it from that.
+/// Listens for as long as it lives.
+#[derive(Debug)]
+#[must_use = "who drops it listens no more"]
+pub(crate) struct Listening {
+    _until: DropGuard,
+}
+
+/// Listens from now on, on a thread of its own, so that nothing else can keep it from that.
 ///
 /// A terminal that goes away asks to stop like the first Ctrl-C, and never like the second. Without a terminal, a
 /// hangup is no reason to leave machines half-made.
-pub(crate) fn listen(control: &Control) -> Result<(), CliError> {
+pub(crate) fn listen(control: &Control) -> Result<Listening, CliError> {
     let failed = |error: io::Error| CliError::new("cannot listen for signals").because(&error);
     let runtime = small_runtime()?;
     let signals = {
@@ -49,11 +57,20 @@ pub(crate) fn listen(control: &Control) -> Result<(), CliError> {
         }
     };
     let control = control.clone();
+    let over = CancellationToken::new();
+    let listening = Listening { _until: over.clone().drop_guard() };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || runtime.block_on(obey(signals, &control)))
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = obey(signals, &control) => {}
+                    () = over.cancelled() => {}
+                }
+            });
+        })
         .map_err(failed)?;
-    Ok(())
+    Ok(listening)
 }
 
 async fn obey(mut signals: Signals, control: &Control) {

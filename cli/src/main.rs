@@ -10,6 +10,7 @@
 mod args;
 mod aside;
 mod commands;
+mod complete;
 mod context;
 mod descriptors;
 mod download;
@@ -47,6 +48,7 @@ use crate::env::Settings;
 use crate::error::{CliError, Exit};
 
 fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return error::usage(&error).into(),
@@ -77,6 +79,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Down(args) => commands::everyday::down(&ctx, args),
         Command::Reload(args) => commands::everyday::reload(&ctx, args),
         Command::Provision(args) => commands::everyday::provision(&ctx, args),
+        Command::Run(args) => commands::run::run(&ctx, &args),
         Command::Start(args) => commands::everyday::turn(&ctx, args, Turn::Start),
         Command::Stop(args) => commands::everyday::stop(&ctx, args),
         Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),
@@ -94,11 +97,16 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Status(args) => commands::status::run(&ctx, &args),
         Command::Ssh(args) => commands::ssh::run(&ctx, &args),
         Command::Exec(args) => commands::exec::run(&ctx, &args),
+        Command::Wait(args) => commands::wait::run(&ctx, &args),
+        Command::SshConfig(args) => commands::ssh_config::run(&ctx, &args.some),
+        Command::Inventory(args) => commands::inventory::run(&ctx, &args),
         Command::Console(args) => commands::console::run(&ctx, &args),
         Command::Log(args) => commands::log::run(&ctx, &args),
         Command::Validate(args) => commands::validate::run(&ctx, &args),
         Command::Fmt(args) => commands::fmt::run(&ctx, &args),
         Command::Image(args) => commands::image::run(&ctx, &args),
+        Command::Completions(args) => commands::manual::completions(&args),
+        Command::Man(args) => commands::manual::man(&ctx, &args),
         Command::Doctor(args) => commands::doctor::run(&ctx, &args),
         #[cfg(feature = "failpoints")]
         Command::Failpoints => failpoints::list().map(|()| Exit::Fine),

@@ -12,7 +12,8 @@ use vmctl_state::StoreError;
 use crate::step::{STOP_TIMEOUT, StepKind};
 
 /// One named place. Those of the state are in all that is written down: also in a machine's folder, where
-/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole.
+/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole, and in `VMFile.lock`. Those of
+/// downloads are passed by whatever fills the cache from a server; some also where a file is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failpoint {
     /// Its name.
@@ -74,7 +75,10 @@ macro_rules! failpoints {
 
 /// Every place. What is not in this list cannot be armed.
 pub const FAILPOINTS: &[Failpoint] = failpoints! {
-    "fetch-image": "cache.copied" "cache.renamed";
+    "fetch-image":
+        "cache.copied" "cache.renamed"
+        "download.opened" "download.drafted" "download.begun" "download.written" "download.unpacked" "download.verified"
+        "download.converted" "download.note-drafted" "download.noted" "download.placed";
     "prepare":
         "noop.folder-made" "noop.written"
         "qemu.folder-made" "qemu.claimed" "qemu.overlay-made" "qemu.overlay-renamed" "qemu.keys-written"
@@ -82,7 +86,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought";
     "start":
         "noop.written"
-        "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
+        "qemu.serving" "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
     "resume": "noop.written" "qemu.unpaused";
     "ready": "noop.answered" "qemu.logged-in";
     "provision": "noop.running" "noop.ran" "qemu.begun" "qemu.running";
@@ -98,6 +102,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "commit.begun" "commit.flushed" "commit.synced"
     "publish.begun" "publish.replaced" "close.published"
     "noop.drafted" "qemu.drafted"
+    "pins.drafted" "pins.replaced"
 };
 
 /// Passes an edge of a step. A disk that is to fail here is an error, as if the step had met it.
@@ -143,7 +148,7 @@ fn name(kind: StepKind, edge: Edge) -> String {
 }
 
 #[cfg(feature = "failpoints")]
-fn answer(errno: Option<String>) -> std::io::Error {
+pub(crate) fn answer(errno: Option<String>) -> std::io::Error {
     std::io::Error::from_raw_os_error(errno.and_then(|number| number.parse().ok()).unwrap_or_default())
 }
 

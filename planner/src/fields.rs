@@ -3,7 +3,7 @@
 //! `docs/planning-behaviors.md` and the field reference are made from it.
 
 use serde_json::Value;
-use vmctl_providers::{NetworkConfig, Peer, SeedUser, Sudo};
+use vmctl_providers::{NetworkConfig, Peer, SeedUser, ShareDriver, Sudo};
 
 use crate::desired::{InputFile, VncTcp};
 use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
@@ -525,7 +525,8 @@ fn keep_peers(vm: &mut RecordedVm, old: &RecordedVm) {
 /// A share as shown: `/home/me/src -> /mnt/src, read only`.
 fn share_text(share: &crate::desired::Share) -> String {
     let readonly = if share.readonly { ", read only" } else { "" };
-    format!("{} -> {}{readonly}", share.source.display(), share.target)
+    let driver = if share.driver == ShareDriver::Virtiofs { ", over virtiofs" } else { "" };
+    format!("{} -> {}{readonly}{driver}", share.source.display(), share.target)
 }
 
 fn seed(vm: &RecordedVm, value: fn(&RecordedCloudInit) -> Value) -> Value {

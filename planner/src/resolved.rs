@@ -80,6 +80,7 @@ impl Form<'_> {
                 "source": self.path(&share.source),
                 "target": self.text(&share.target),
                 "readonly": share.readonly,
+                "driver": share.driver,
             })
         };
         let ssh = vm.ssh.as_ref().map(|ssh| {

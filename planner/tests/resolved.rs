@@ -144,7 +144,7 @@ vm "db" {
     image "disk.img" sha256="HEX"
     disk 3
     share "shared" "/mnt/x" readonly
-    share "./shared" "/mnt/y"
+    share "./shared" "/mnt/y" driver="virtiofs"
     media "tools.img"
     cloud-init {
         ssh-key "key.pub"

@@ -436,7 +436,8 @@ impl Error {
             }
             Self::Mount { .. } => Some(
                 "it needs the 9p file system in the guest's kernel (Debian's `cloud` kernel has none, the one of \
-                 `linux-image-amd64` has) and a login as root or with a sudo that asks for no password"
+                 `linux-image-amd64` has; both have virtiofs: `share … driver=\"virtiofs\"`) and a login as root or \
+                 with a sudo that asks for no password"
                     .to_owned(),
             ),
             Self::Names { .. } => Some(

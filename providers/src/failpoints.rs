@@ -13,6 +13,18 @@ macro_rules! failpoint {
 
 pub(crate) use failpoint;
 
+/// The same in what fills the cache of images: the error is one of a failed write to the cache.
+macro_rules! image_failpoint {
+    ($name:expr, $path:expr) => {
+        fail::fail_point!($name, |errno| {
+            let (path, source) = ($path.into(), $crate::failpoints::answer(errno));
+            Err($crate::image::ImageError::Cache { action: "write", path, source }.into())
+        })
+    };
+}
+
+pub(crate) use image_failpoint;
+
 /// What the system answers where a fault with the number `errno` is armed.
 #[cfg(feature = "failpoints")]
 pub(crate) fn answer(errno: Option<String>) -> std::io::Error {

@@ -40,7 +40,7 @@ pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
 pub use hypervisor::{ConsoleEndpoint, Hypervisor};
 pub use mask::Mask;
-pub use name::{Name, NameError};
+pub use name::{MAX_NAME, Name, NameError};
 pub use noop::NoopBackend;
 pub use pattern::{Pattern, PatternError};
 pub use qemu::QemuBackend;
@@ -49,7 +49,7 @@ pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
     ImageFormat, InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Peer, PrivateLink,
-    Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser, Share, SshConfig, Sudo, Uefi,
-    VmHandle, VmSpec, VmState, VncTcp, Volume,
+    Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser, Share, ShareDriver, SshConfig,
+    Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout};
 
@@ -54,12 +55,17 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds it in PATH; [`Error::ProgramMissing`] if it is not there.
+    /// Finds it in PATH, or where programs for other programs are; [`Error::ProgramMissing`] if it is not there.
     pub fn locate(&self) -> Result<PathBuf> {
+        let elsewhere = || BESIDE_PATH.iter().map(|folder| Path::new(folder).join(self.name));
         find_program(self.name)
+            .or_else(|| elsewhere().find(|file| is_program(file)))
             .ok_or_else(|| Error::ProgramMissing { program: self.name.to_owned(), package: self.package })
     }
 }
+
+/// Where distributions keep programs that people do not call by themselves, such as QEMU's helpers.
+const BESIDE_PATH: [&str; 3] = ["/usr/libexec", "/usr/lib/qemu", "/usr/lib"];
 
 /// Gives a process a session of its own. QEMU's `-daemonize` would do so too, but its sandbox then forbids the
 /// very calls (fork, setsid) that the denial of new processes and privileges is about.
@@ -72,7 +78,11 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .filter(|folder| !folder.as_os_str().is_empty())
         .filter_map(|folder| std::path::absolute(folder.join(name)).ok())
-        .find(|file| file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok())
+        .find(|file| is_program(file))
+}
+
+fn is_program(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, Access::EXEC_OK).is_ok()
 }
 
 /// Runs a program to its end and returns its standard output.
@@ -165,7 +175,7 @@ pub(crate) struct Limits {
 }
 
 /// Sets limits and becomes another program.
-const PRLIMIT: Program = Program { name: "prlimit", package: "util-linux" };
+pub const PRLIMIT: Program = Program { name: "prlimit", package: "util-linux" };
 
 /// As [`helper`], within limits that the kernel keeps.
 pub(crate) async fn limited_helper(
@@ -258,6 +268,56 @@ impl Launched {
     /// Kills a program that gave no sign of life, and waits for its end.
     pub async fn kill(mut self) -> io::Result<()> {
         self.child.kill().await
+    }
+}
+
+/// A program that works in our place for a while, with our standard streams: whoever presses Ctrl-C tells it as well.
+#[derive(Debug)]
+pub struct Foreground {
+    child: Child,
+    pid: Option<Pid>,
+}
+
+impl Foreground {
+    /// Starts `command`, a program and its arguments, with `variables` besides our own.
+    pub fn start(
+        command: &[String],
+        variables: impl IntoIterator<Item = (String, OsString)>,
+    ) -> io::Result<Self> {
+        let Some((program, args)) = command.split_first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no program is named"));
+        };
+        #[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+        let child = tokio::process::Command::new(program).args(args).envs(variables).spawn()?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Ok(Self { child, pid })
+    }
+
+    /// Waits until it ends, and returns the code that a shell would give: 128 and the number of the signal, if one ended
+    /// it. May be called again.
+    pub async fn ended(&mut self) -> io::Result<u8> {
+        let status = self.child.wait().await?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends it (SIGKILL).
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// One that ended takes no signal. Its number is its own until it is waited for, which nobody else does.
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid.filter(|_| self.child.id().is_some())
+            && let Err(error) = rustix::process::kill_process(pid, signal)
+        {
+            tracing::debug!(%error, "a program cannot be signalled");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uef
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
 pub use seed::{SeedContent, SeedFile, SeedText, SeedUser, Sudo};
-pub use storage::{Share, Volume};
+pub use storage::{Share, ShareDriver, Volume};
 
 /// Names a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

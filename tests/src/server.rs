@@ -122,6 +122,13 @@ impl Server {
         self.asked.lock().expect("no test panics while it holds this").clone()
     }
 
+    /// How often all of something was asked for: not a rest of it, and not only if it is another one.
+    pub fn whole(&self) -> usize {
+        let is_part =
+            |asked: &Asked| ["range", "if-none-match"].iter().any(|it| asked.headers.contains_key(*it));
+        self.asked().iter().filter(|asked| asked.method == "GET" && !is_part(asked)).count()
+    }
+
     /// How often a path was asked for by `method`.
     pub fn count(&self, method: &str, path: &str) -> usize {
         self.asked().iter().filter(|asked| asked.method == method && asked.path == path).count()

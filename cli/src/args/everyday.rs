@@ -1,21 +1,23 @@
 //! Options of the short ways: `up`, `down` and what works on machines by name.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::Args;
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-use super::{CarryingArgs, machine_name};
+use super::{CarryingArgs, DEFAULT_PARALLELISM, machine_name};
+use crate::complete::machines;
 
 /// Machines, all of them unless some are named.
 #[derive(Debug, Args)]
 pub(crate) struct SomeArgs {
     /// Machines [default: all of the project]
-    #[arg(value_name = "VM", value_parser = machine_name)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) vms: Vec<Name>,
     /// The same as naming it; may be repeated
-    #[arg(long = "name", value_name = "VM", value_parser = machine_name)]
+    #[arg(long = "name", value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) named: Vec<Name>,
 }
 
@@ -110,7 +112,7 @@ pub(crate) struct ProvisionArgs {
 )]
 pub(crate) struct MachinesArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     #[command(flatten)]
     pub(crate) carrying: CarryingArgs,
@@ -123,7 +125,7 @@ pub(crate) struct MachinesArgs {
 )]
 pub(crate) struct StopArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     /// How long a guest may take to power off before its process is ended, as `30s` or in seconds [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = patience)]
@@ -139,7 +141,7 @@ pub(crate) struct StopArgs {
 )]
 pub(crate) struct DestroyArgs {
     /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, required = true)]
+    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
     pub(crate) vms: Vec<Name>,
     /// Remove their volumes as well, with all that is on them
     #[arg(long)]
@@ -151,8 +153,40 @@ pub(crate) struct DestroyArgs {
     pub(crate) carrying: CarryingArgs,
 }
 
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl run -- ./test.sh\n  vmctl run --on web -- make -C /srv check\n  vmctl run --timeout 10m --locked -- pytest tests/vm\n  vmctl run -- sh -c 'vmctl exec web -- uptime'\n\nThe machines belong to a project of their own, so that runs go on side by side. CMD finds in its environment\nVMCTL_PROJECT and VMCTL_DATA_DIR, so that vmctl works on these machines, VMCTL_OUTPUT_NAME for each output, and for each\nmachine VMCTL_VM_NAME_SSH_HOST, _SSH_PORT, _SSH_USER, _SSH_KEY, _SSH_KNOWN_HOSTS, _SSH_HOST_ALIAS and _PORT_N (or\n_UDP_PORT_N): the port of this host that leads to port N of the guest.\n\nVolumes are removed as well, and nothing is protected. What a run that was killed left, the next one removes.\nThe exit code is the command's own; 124 if it did not end in time; that of `vmctl apply` if the machines did not come\nup; 5 if the command ended well and not all could be removed."
+)]
+pub(crate) struct RunArgs {
+    /// Run the command in this machine instead of on this host
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
+    pub(crate) on: Option<Name>,
+    /// Make only this machine and what it needs; may be repeated
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
+    pub(crate) target: Vec<Name>,
+    /// Leave the machines as they are in the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// How long the command may take, as `10m` or in seconds; then it is asked to end, and after 10 s ended
+    #[arg(long, value_name = "DURATION", value_parser = patience)]
+    pub(crate) timeout: Option<Duration>,
+    /// Take images only as VMFile.lock pins them, and leave it as it is
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Go on even if the host has too little memory or disk for all of it
+    #[arg(long)]
+    pub(crate) overcommit: bool,
+    /// Steps to run at once
+    #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
+    pub(crate) parallelism: NonZeroUsize,
+    /// Command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
 /// A duration with a unit, or a number of seconds.
-fn patience(text: &str) -> Result<Duration, String> {
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
         Err(_) => parse_duration(text).map_err(|error| error.to_string()),

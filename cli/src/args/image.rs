@@ -114,4 +114,7 @@ pub(crate) struct ImageUpdateArgs {
     /// Images, by the name that the VMFile gives them, by a machine of theirs, or by URL [default: all]
     #[arg(value_name = "NAME|URL")]
     pub(crate) images: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use vmctl_providers::Name;
 
 use super::{DEFAULT_PARALLELISM, LockArgs, machine_name};
+use crate::complete::machines;
 
 /// What a plan is about, and what it is made from.
 #[derive(Debug, Clone, Default, Args)]
@@ -22,16 +23,16 @@ pub(crate) struct PlanningArgs {
     #[arg(long)]
     pub(crate) no_refresh: bool,
     /// Plan only for this machine and what it needs; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) target: Vec<Name>,
     /// Leave this machine and what needs it out of the plan; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) exclude: Vec<Name>,
     /// Make this machine anew, whether or not it changed; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines(), conflicts_with = "destroy")]
     pub(crate) replace: Vec<Name>,
     /// Run the provisioning step of this machine again that was cut off, if one was; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name, conflicts_with = "destroy")]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines(), conflicts_with = "destroy")]
     pub(crate) rerun: Vec<Name>,
     /// Run no provisioning step; what is due stays due
     #[arg(long, conflicts_with_all = ["destroy", "refresh_only", "rerun"])]
@@ -104,10 +105,10 @@ pub(crate) struct DriftArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Look only at this machine; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) target: Vec<Name>,
     /// Do not look at this machine; may be repeated
-    #[arg(long, value_name = "VM", value_parser = machine_name)]
+    #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]
     pub(crate) exclude: Vec<Name>,
     /// What to do with the conditions of `check` and `ready`
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
@@ -213,6 +214,7 @@ pub(crate) enum GraphFormat {
 )]
 pub(crate) struct TaintArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Why, as shown in plans
     #[arg(long, value_name = "TEXT", default_value = "by hand")]
@@ -226,6 +228,7 @@ pub(crate) struct TaintArgs {
 #[command(after_help = "Examples:\n  vmctl untaint web")]
 pub(crate) struct UntaintArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) lock: LockArgs,

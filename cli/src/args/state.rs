@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use vmctl_providers::Name;
 
 use super::{LockArgs, machine_name};
+use crate::complete::machines;
 
 /// Options of `state`.
 #[derive(Debug, Args)]
@@ -50,6 +51,7 @@ pub(crate) enum StateCommand {
 )]
 pub(crate) struct StateShowArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Print JSON
     #[arg(long)]
@@ -63,7 +65,7 @@ pub(crate) struct StateShowArgs {
 )]
 pub(crate) struct StateHistoryArgs {
     /// Machine whose steps are shown
-    #[arg(value_name = "VM")]
+    #[arg(value_name = "VM", add = machines())]
     pub(crate) name: Option<String>,
     /// Show the steps of this run; its first digits are enough
     #[arg(long, value_name = "ID")]
@@ -82,7 +84,7 @@ pub(crate) struct StateMvArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) from: String,
     /// Its new name
-    #[arg(value_parser = machine_name)]
+    #[arg(value_parser = machine_name, add = machines())]
     pub(crate) to: Name,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
@@ -135,7 +137,7 @@ pub(crate) struct StateUnlockArgs {
 )]
 pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
-    #[arg(required = true)]
+    #[arg(required = true, add = machines())]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
@@ -148,6 +150,7 @@ pub(crate) struct StateRmArgs {
 )]
 pub(crate) struct StateProvisionedArgs {
     /// Machine, as `web` or `project/web`
+    #[arg(add = machines())]
     pub(crate) name: String,
     /// Do so without asking
     #[arg(short, long)]

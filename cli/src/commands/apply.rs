@@ -76,7 +76,7 @@ pub(super) fn carry_out(ctx: &Context, args: &CarryingArgs, order: Order) -> Res
     let mut writer = ctx.writer(&dir, order.command, &args.lock, reserve)?;
     let control =
         Control { fail_fast: args.fail_fast, stop_timeout: order.stop_timeout, ..Control::default() };
-    interrupts::listen(&control)?;
+    let _listening = interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let runtime = large_runtime()?;
     let exit = runtime.block_on(with_lock(ctx, args, &order, &mut writer, host, &control));
@@ -110,6 +110,8 @@ pub(super) struct Order {
     pub(super) stop_timeout: Option<Duration>,
     /// Whether images come only as the lock file pins them, and that file stays as it is.
     pub(super) locked: bool,
+    /// Whether the plan and the outputs are printed: stdout may belong to another program.
+    pub(super) shows_results: bool,
 }
 
 /// When a person is asked before anything is done.
@@ -138,7 +140,16 @@ impl Order {
     /// What a goal leads to now.
     pub(super) fn new(command: &'static str, goal: Goal, asks: Asks) -> Self {
         let look = look_of(&PlanningArgs::default());
-        Self { command, goal, saved: None, look, asks, stop_timeout: None, locked: false }
+        Self {
+            command,
+            goal,
+            saved: None,
+            look,
+            asks,
+            stop_timeout: None,
+            locked: false,
+            shows_results: true,
+        }
     }
 
     /// Reads a saved plan, and the VMFile that it was made from. Nothing may have moved since.
@@ -312,12 +323,15 @@ impl Session<'_> {
     /// apply tries again: their records say what they were made from.
     fn keep_pins(&self, plan: &Plan, report: &Report) {
         let makes_machines = self.order.goal.options.mode == Mode::Normal;
-        let desired = self.order.goal.desired.as_ref().filter(|_| makes_machines && !self.order.locked);
+        let desired = self.order.goal.desired.as_ref().filter(|_| makes_machines);
         let Some((desired, vmfile)) = desired.zip(desired.and_then(|desired| desired.inputs.first())) else {
             return;
         };
+        if !plan.pins.is_empty() {
+            self.ctx.remember_pins(&vmfile.path);
+        }
         let pins = to_lock(&plan.pins, &report.fetched);
-        if pins.is_empty() {
+        if pins.is_empty() || self.order.locked {
             return;
         }
         let lock = LockFile::of(&vmfile.path);
@@ -331,7 +345,7 @@ impl Session<'_> {
         let mut words = Vec::new();
         if self.args.json {
             words.push(Words::Event("plan", json!({ "plan": document })));
-        } else if !self.ctx.options.quiet || !self.is_agreed(plan) {
+        } else if self.order.shows_results && (!self.ctx.options.quiet || !self.is_agreed(plan)) {
             words.push(Words::Out(render::plan(&document, ui::stdout_width())));
         }
         words.extend(left_alone(plan).map(Words::Err));
@@ -383,7 +397,7 @@ impl Session<'_> {
     /// What the outputs of the VMFile come to now, if it has any.
     async fn outputs(&self, writer: &Writer, host: &RouterHypervisor) -> (Result<(), CliError>, Vec<Words>) {
         let Self { ctx, args, order, .. } = self;
-        let makes_machines = order.goal.options.mode == Mode::Normal;
+        let makes_machines = order.goal.options.mode == Mode::Normal && order.shows_results;
         let desired =
             order.goal.desired.as_ref().filter(|desired| makes_machines && !desired.outputs.is_empty());
         let Some(desired) = desired.filter(|_| args.json || !ctx.options.quiet) else {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use serde::Serialize;
-use vmctl_providers::process::{self, Program};
-use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU_IMG, accel, firmware};
+use vmctl_providers::process::{self, PRLIMIT, Program};
+use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU_IMG, VIRTIOFSD, accel, firmware};
 use vmctl_providers::{Arch, Error};
 
 use super::JSON_FORMAT;
@@ -83,7 +83,9 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
         new_enough(qemu),
         qemu_img,
         present("setsid", &SETSID, Status::Fail),
+        present("prlimit", &PRLIMIT, Status::Warn),
         present("ssh", &SSH, Status::Warn),
+        present("virtiofsd", &VIRTIOFSD, Status::Warn),
         uefi(Arch::HOST, &settings.firmware_dirs),
         acceleration(settings.accel, &accel::probe()),
         data_folder(settings.data_dir()),

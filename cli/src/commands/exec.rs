@@ -1,10 +1,12 @@
 //! `exec`: runs a command in a machine and passes its exit code on.
 
+use std::future::pending;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use vmctl_providers::GuestAccess;
 use vmctl_providers::provision::OutputStream;
 use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
@@ -19,12 +21,25 @@ use crate::{machines, stdin, ui};
 /// How long a running machine may take to let us in; it may have been started a moment ago.
 const LOGIN: Duration = Duration::from_secs(60);
 
+/// The exit code of a command that did not end in time, as of timeout(1).
+pub(super) const OUT_OF_TIME: Exit = Exit::Passed(124);
+
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
-    let machine = machines::one(ctx, Some(&args.name))?;
-    let line = shell_line(&args.command);
+    carried(ctx, &args.name, &args.command, None)
+}
+
+/// Runs a command in the machine called `name`, at most for so long.
+pub(super) fn carried(
+    ctx: &Context,
+    name: &str,
+    command: &[String],
+    patience: Option<Duration>,
+) -> Result<Exit, CliError> {
+    let machine = machines::one(ctx, Some(name))?;
+    let line = shell_line(command);
     if machine.live()?.ssh.is_none() {
-        return by_agent(ctx, &machine, &line);
+        return by_agent(ctx, &machine, &line, patience);
     }
     let target = target(&machine, machine.live()?)?;
     small_runtime()?.block_on(async {
@@ -35,7 +50,8 @@ pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
         };
         let status = tokio::select! {
             status = carry(&session, &line) => status?,
-            () = signals.any() => return Ok(abandoned(ctx, &args.name)),
+            () = signals.any() => return Ok(abandoned(ctx, name)),
+            () = over(patience) => return Ok(out_of_time(name)),
         };
         session.close().await;
         Ok(Exit::Passed(code(&status)))
@@ -43,7 +59,12 @@ pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
 }
 
 /// Runs one line by the guest agent, which tells what it printed once it has ended.
-fn by_agent(ctx: &Context, machine: &Machine, line: &str) -> Result<Exit, CliError> {
+fn by_agent(
+    ctx: &Context,
+    machine: &Machine,
+    line: &str,
+    patience: Option<Duration>,
+) -> Result<Exit, CliError> {
     let host = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
     let handle = machine.live()?;
     let address = &machine.record.address;
@@ -52,6 +73,7 @@ fn by_agent(ctx: &Context, machine: &Machine, line: &str) -> Result<Exit, CliErr
         let ran = tokio::select! {
             ran = host.run_by_agent(handle, line, None) => ran?,
             () = signals.any() => return Ok(abandoned(ctx, address.name())),
+            () = over(patience) => return Ok(out_of_time(address.name())),
         };
         let Some(ran) = ran else {
             let message = format!("`{address}` has no ssh settings, and no guest agent answers in it");
@@ -144,6 +166,19 @@ fn show(stream: OutputStream, bytes: &[u8]) -> Result<(), CliError> {
             .write_all(bytes)
             .map_err(|error| CliError::new("cannot write to standard error").because(&error)),
     }
+}
+
+/// Ends with `patience`, where there is an end of it.
+async fn over(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => sleep(patience).await,
+        None => pending().await,
+    }
+}
+
+fn out_of_time(name: &str) -> Exit {
+    ui::warn(&format!("the command did not end in time; it may go on in `{name}`"));
+    OUT_OF_TIME
 }
 
 fn abandoned(ctx: &Context, name: &str) -> Exit {

@@ -1,5 +1,6 @@
 //! `image`: the cache of disk images, and what fills it.
 
+mod pinned;
 mod update;
 
 use std::collections::BTreeSet;
@@ -10,8 +11,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use vmctl_planner::apply::Control;
 use vmctl_providers::Digest;
-use vmctl_providers::image::{CachedImage, Fetched, ImageCache, RemoteImage, Upstream};
+use vmctl_providers::image::{
+    CachedImage, FetchOptions, Fetched, ImageCache, ImageError, RemoteImage, Upstream,
+};
 
+use self::pinned::Pinned;
 use super::JSON_FORMAT;
 use crate::args::{
     ImageArgs, ImageCommand, ImageInspectArgs, ImageListArgs, ImagePruneArgs, ImagePullArgs, ImageRmArgs,
@@ -58,21 +62,14 @@ fn pull(ctx: &Context, args: &ImagePullArgs) -> Result<Exit, CliError> {
     let images = ctx.images()?;
     let options = ctx.settings.fetch_options();
     let control = Control::default();
-    interrupts::listen(&control)?;
+    let _listening = interrupts::listen(&control)?;
     let runtime = large_runtime()?;
     let mut done: Vec<(String, Fetched)> = Vec::new();
     for url in &args.urls {
         let sha256 = args.sha256.as_deref().map(Digest::from_hex);
         let remote = RemoteImage { url: url.clone(), sha256 };
         let shown = Fetching::new(url, ctx.options.quiet || args.json);
-        let tell = Mutex::new(shown);
-        let progress = |state| {
-            if let Ok(mut shown) = tell.lock() {
-                shown.show(state);
-            }
-        };
-        let fetched = runtime.block_on(images.fetch(&remote, &options, &progress, &control.drain));
-        drop(tell);
+        let fetched = runtime.block_on(fetch_shown(&images, &remote, &options, shown, &control));
         if control.drain.is_cancelled() && fetched.is_err() {
             let kept = "Stopped. What came so far is kept: the next pull goes on behind it.";
             ctx.note(kept);
@@ -96,6 +93,23 @@ fn pull(ctx: &Context, args: &ImagePullArgs) -> Result<Exit, CliError> {
         }
     }
     Ok(Exit::Fine)
+}
+
+/// Fetches, showing how far it is. The first Ctrl-C ends it.
+async fn fetch_shown(
+    images: &ImageCache,
+    remote: &RemoteImage,
+    options: &FetchOptions,
+    shown: Fetching,
+    control: &Control,
+) -> Result<Fetched, ImageError> {
+    let tell = Mutex::new(shown);
+    let progress = |state| {
+        if let Ok(mut shown) = tell.lock() {
+            shown.show(state);
+        }
+    };
+    images.fetch(remote, options, &progress, &control.drain).await
 }
 
 fn pulled<'a>(url: &'a str, fetched: &'a Fetched) -> Pulled<'a> {
@@ -122,6 +136,7 @@ struct Listed {
     virtual_size: u64,
     origins: Vec<Origin>,
     used_by: Vec<String>,
+    pinned_by: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -135,6 +150,31 @@ struct Origin {
 struct User {
     machine: String,
     digest: Digest,
+}
+
+/// Who needs which image.
+struct Needs {
+    users: Vec<User>,
+    pinned: Vec<Pinned>,
+}
+
+impl Needs {
+    fn of(ctx: &Context) -> Result<Self, CliError> {
+        Ok(Self { users: users(ctx)?, pinned: pinned::pinned(ctx)? })
+    }
+
+    /// The machines that need `image`.
+    fn machines(&self, image: &CachedImage) -> BTreeSet<&str> {
+        let users = self.users.iter().filter(|user| user.digest == image.image.digest);
+        users.map(|user| user.machine.as_str()).collect()
+    }
+
+    /// The digests of all that machines need or lock files pin, of what is in the cache.
+    fn kept(&self, images: &ImageCache) -> Result<BTreeSet<Digest>, CliError> {
+        let pinned = images.list()?.into_iter().filter(|image| !pinned::by(&self.pinned, image).is_empty());
+        let pinned = pinned.map(|image| image.image.digest);
+        Ok(self.users.iter().map(|user| user.digest.clone()).chain(pinned).collect())
+    }
 }
 
 /// The machines of all projects with their images, as records and machines' folders name them.
@@ -191,10 +231,10 @@ fn digests(value: &impl Serialize) -> Vec<Digest> {
     found
 }
 
-fn listed(image: CachedImage, users: &[User]) -> Listed {
-    let machines = users.iter().filter(|user| user.digest == image.image.digest);
-    let machines: BTreeSet<&str> = machines.map(|user| user.machine.as_str()).collect();
+fn listed(image: CachedImage, needs: &Needs) -> Listed {
     Listed {
+        used_by: needs.machines(&image).into_iter().map(str::to_owned).collect(),
+        pinned_by: pinned::by(&needs.pinned, &image),
         digest: image.image.digest,
         image_format: image.image.format.as_str(),
         path: image.image.path.display().to_string(),
@@ -206,13 +246,12 @@ fn listed(image: CachedImage, users: &[User]) -> Listed {
             .into_iter()
             .map(|origin| Origin { url: origin.url, sha256: origin.sha256, at: origin.at })
             .collect(),
-        used_by: machines.into_iter().map(str::to_owned).collect(),
     }
 }
 
 fn list(ctx: &Context, args: &ImageListArgs) -> Result<Exit, CliError> {
-    let users = users(ctx)?;
-    let images: Vec<_> = ctx.images()?.list()?.into_iter().map(|image| listed(image, &users)).collect();
+    let needs = Needs::of(ctx)?;
+    let images: Vec<_> = ctx.images()?.list()?.into_iter().map(|image| listed(image, &needs)).collect();
     if args.json {
         #[derive(Serialize)]
         struct Document {
@@ -227,7 +266,11 @@ fn list(ctx: &Context, args: &ImageListArgs) -> Result<Exit, CliError> {
     } else {
         let mut table = Table::new(&["DIGEST", "FORMAT", "ON DISK", "VIRTUAL", "USED BY", "FROM"]);
         for image in &images {
-            let users = if image.used_by.is_empty() { "-".to_owned() } else { image.used_by.join(" ") };
+            let users = match (&image.used_by[..], &image.pinned_by[..]) {
+                ([], []) => "-".to_owned(),
+                ([], _) => "(pinned)".to_owned(),
+                (users, _) => users.join(" "),
+            };
             table.row([
                 image.digest.hex()[..SHORT].to_owned(),
                 image.image_format.to_owned(),
@@ -261,7 +304,7 @@ fn find(images: &ImageCache, text: &str) -> Result<CachedImage, CliError> {
 }
 
 fn inspect(ctx: &Context, args: &ImageInspectArgs) -> Result<Exit, CliError> {
-    let image = listed(find(&ctx.images()?, &args.image)?, &users(ctx)?);
+    let image = listed(find(&ctx.images()?, &args.image)?, &Needs::of(ctx)?);
     if args.json {
         #[derive(Serialize)]
         struct Document {
@@ -284,6 +327,7 @@ fn inspect(ctx: &Context, args: &ImageInspectArgs) -> Result<Exit, CliError> {
     }
     let users = if image.used_by.is_empty() { "no machine".to_owned() } else { image.used_by.join(" ") };
     lines.push(format!("used by       {users}"));
+    lines.extend(image.pinned_by.iter().map(|path| format!("pinned by     {path}")));
     ui::print(&format!("{}\n", ui::visible(&lines.join("\n"))))?;
     Ok(Exit::Fine)
 }
@@ -343,15 +387,11 @@ impl Removed {
 fn rm(ctx: &Context, args: &ImageRmArgs) -> Result<Exit, CliError> {
     let images = ctx.images()?;
     let _held = keep_others_out(ctx)?;
-    let users = users(ctx)?;
+    let needs = Needs::of(ctx)?;
     let mut chosen: Vec<CachedImage> = Vec::new();
     for text in &args.images {
         let image = find(&images, text)?;
-        let used: BTreeSet<&str> = users
-            .iter()
-            .filter(|user| user.digest == image.image.digest)
-            .map(|user| user.machine.as_str())
-            .collect();
+        let used = needs.machines(&image);
         if !used.is_empty() {
             let used: Vec<&str> = used.into_iter().collect();
             return Err(CliError::new(format!(
@@ -369,18 +409,18 @@ fn rm(ctx: &Context, args: &ImageRmArgs) -> Result<Exit, CliError> {
         images.remove(image)?;
     }
     let freed_bytes = chosen.iter().map(|image| image.allocated).sum();
-    let removed = chosen.into_iter().map(|image| listed(image, &users)).collect();
+    let removed = chosen.into_iter().map(|image| listed(image, &needs)).collect();
     Removed { format: JSON_FORMAT, dry_run: false, removed, downloads: 0, freed_bytes }.tell(args.json)
 }
 
 fn prune(ctx: &Context, args: &ImagePruneArgs) -> Result<Exit, CliError> {
     let images = ctx.images()?;
     let _held = keep_others_out(ctx)?;
-    let users = users(ctx)?;
-    let used = users.iter().map(|user| user.digest.clone()).collect();
+    let needs = Needs::of(ctx)?;
+    let used = needs.kept(&images)?;
     let unused = if args.dry_run { images.unused(&used)? } else { images.prune(&used)? };
     let freed_bytes = unused.bytes();
     let downloads = unused.downloads.len();
-    let removed = unused.images.into_iter().map(|image| listed(image, &users)).collect();
+    let removed = unused.images.into_iter().map(|image| listed(image, &needs)).collect();
     Removed { format: JSON_FORMAT, dry_run: args.dry_run, removed, downloads, freed_bytes }.tell(args.json)
 }

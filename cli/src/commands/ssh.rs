@@ -56,23 +56,9 @@ const CONNECT_TIMEOUT_SECONDS: u32 = 60;
 
 /// Arguments for the system's ssh, which reads no configuration: what applies to other hosts must not apply here.
 pub(crate) fn arguments(target: &SshTarget, command: &[String]) -> Vec<OsString> {
-    // A guest whose key we could not give is learned at first contact, and checked from then on.
-    let checking = if target.known_hosts.is_file() { "yes" } else { "accept-new" };
-    let options = [
-        "IdentitiesOnly=yes".into(),
-        option("IdentityFile", &target.private_key),
-        option("UserKnownHostsFile", &target.known_hosts),
-        "GlobalKnownHostsFile=none".into(),
-        format!("HostKeyAlias={}", target.host_alias).into(),
-        format!("StrictHostKeyChecking={checking}").into(),
-        // The forward accepts at once; what may never come is the guest's own answer.
-        format!("ConnectTimeout={CONNECT_TIMEOUT_SECONDS}").into(),
-        // Our file names the guest by its alias alone.
-        "CheckHostIP=no".into(),
-    ];
     let mut arguments: Vec<OsString> = ["-F", "none"].map(Into::into).into();
-    for option in options {
-        arguments.extend(["-o".into(), option]);
+    for setting in settings(target) {
+        arguments.extend(["-o".into(), setting.into()]);
     }
     let port = target.address.port().to_string();
     let ip = target.address.ip().to_string();
@@ -81,8 +67,26 @@ pub(crate) fn arguments(target: &SshTarget, command: &[String]) -> Vec<OsString>
     arguments
 }
 
+/// How ssh knows us and the guest, as `keyword=value` of ssh_config(5).
+pub(crate) fn settings(target: &SshTarget) -> [String; 8] {
+    // A guest whose key we could not give is learned at first contact, and checked from then on.
+    let checking = if target.known_hosts.is_file() { "yes" } else { "accept-new" };
+    [
+        "IdentitiesOnly=yes".into(),
+        option("IdentityFile", &target.private_key),
+        option("UserKnownHostsFile", &target.known_hosts),
+        "GlobalKnownHostsFile=none".into(),
+        format!("HostKeyAlias={}", target.host_alias),
+        format!("StrictHostKeyChecking={checking}"),
+        // The forward accepts at once; what may never come is the guest's own answer.
+        format!("ConnectTimeout={CONNECT_TIMEOUT_SECONDS}"),
+        // Our file names the guest by its alias alone.
+        "CheckHostIP=no".into(),
+    ]
+}
+
 /// `keyword=path`, so that ssh sees one path whatever characters it has: see TOKENS in ssh_config(5).
-fn option(keyword: &str, path: &Path) -> OsString {
+fn option(keyword: &str, path: &Path) -> String {
     let mut value = String::new();
     let mut plain = true;
     for c in path.to_string_lossy().chars() {
@@ -93,7 +97,7 @@ fn option(keyword: &str, path: &Path) -> OsString {
         }
         plain &= !(c.is_whitespace() || matches!(c, '"' | '\\' | '\'' | '#' | '='));
     }
-    if plain { format!("{keyword}={value}") } else { format!("{keyword}=\"{value}\"") }.into()
+    if plain { format!("{keyword}={value}") } else { format!("{keyword}=\"{value}\"") }
 }
 
 #[cfg(test)]

@@ -88,6 +88,7 @@ fn notes(plan: &PlanDocument<'_>) -> Vec<String> {
     for volume in plan.kept.iter() {
         notes.push(format!("Kept, although no machine needs it: {}", render::kept(volume)));
     }
+    notes.extend(plan.pins.iter().filter_map(render::pin_note));
     if plan.summary.unchanged > 0 {
         notes.push(format!("{} unchanged", plan.summary.unchanged));
     }

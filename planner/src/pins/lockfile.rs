@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use vmctl_providers::Digest;
@@ -234,22 +233,25 @@ impl LockFile {
         Ok(true)
     }
 
-    /// The file appears whole, and is on the disk when this returns.
+    /// The file appears whole, and is on the disk when this returns. Only whoever holds the VMFile may call it.
     fn replace(&self, text: &[u8]) -> std::io::Result<()> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let mut name = OsString::from(".");
         name.push(self.path.file_name().unwrap_or_default());
-        name.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        name.push(".new");
         let part = self.path.with_file_name(name);
+        // Of one that was killed here.
+        let _ = fs::remove_file(&part);
         let written = File::options().write(true).create_new(true).open(&part).and_then(|mut file| {
             file.write_all(text)?;
             file.sync_all()?;
+            fail::fail_point!("state.pins.drafted", |errno| Err(crate::failpoints::answer(errno)));
             fs::rename(&part, &self.path)
         });
         written.inspect_err(|_| {
             // It may never have been made.
             let _ = fs::remove_file(&part);
         })?;
+        fail::fail_point!("state.pins.replaced", |errno| Err(crate::failpoints::answer(errno)));
         match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
             _ => Ok(()),

@@ -229,12 +229,18 @@ impl Resolver<'_> {
             }
         };
         let reference = named.contains_key(written.as_str()).then_some(written.as_str());
-        let identity = self.identity(written, &source, image.span, reference)?;
-        if let Some(pin) = sha256.filter(|pin| pin.value != identity.digest.hex()) {
+        let (identity, file) = self.identity(written, &source, image.span, reference)?;
+        // Of what is packed or of another program, `sha256sum` prints one and `vmctl image list` the other.
+        let is_it = |pin: &str| pin == file.hex() || pin == identity.digest.hex();
+        if let Some(pin) = sha256.filter(|pin| !is_it(&pin.value)) {
             let message = format!("`{}` is not the image that is asked for", whole_path(&source));
+            let becomes = match file == identity.digest {
+                true => String::new(),
+                false => format!(", what it becomes {}", identity.digest.hex()),
+            };
             self.tell(
                 Fault::error("vmfile::image", message)
-                    .at(pin.span, format!("the file has {}", identity.digest.hex()))
+                    .at(pin.span, format!("the file has {}{becomes}", file.hex()))
                     .at(image.span, "this file")
                     .help("get the right file, or write the digest of this one if you trust it"),
             );
@@ -306,14 +312,15 @@ impl Resolver<'_> {
         }
     }
 
-    /// What the image at `source` is; told where it cannot be used. `reference` is a named image that may be meant.
+    /// What the image at `source` is, and the digest of the file; told where it cannot be used. `reference` is a named
+    /// image that may be meant.
     fn identity(
         &mut self,
         written: &str,
         source: &Path,
         span: SourceSpan,
         reference: Option<&str>,
-    ) -> Option<ImageIdentity> {
+    ) -> Option<(ImageIdentity, Digest)> {
         match self.identified.get(source) {
             Some(Ok(identity)) => return Some(identity.clone()),
             Some(Err(fault)) => {
@@ -324,7 +331,7 @@ impl Resolver<'_> {
         }
         let found = match image_fault(written, source, span, reference) {
             Some(fault) => Err(fault),
-            None => self.images.identify(source).map_err(|error| {
+            None => self.images.identify_file(source).map_err(|error| {
                 let help = "an image is a disk in QCOW2 or raw format that you may read";
                 Fault::error("vmfile::image", with_causes(&error))
                     .at(span, "this image")

@@ -39,6 +39,12 @@ pub trait Images: fmt::Debug {
     /// See [`ImageCache::identify`].
     fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError>;
 
+    /// The same with the digest of the file as it lies there. See [`ImageCache::identify_file`].
+    fn identify_file(&self, source: &Path) -> Result<(ImageIdentity, Digest), ImageError> {
+        let identity = self.identify(source)?;
+        Ok((identity.clone(), identity.digest))
+    }
+
     /// What a download with the digest `sha256` became, if it is here. See [`ImageCache::known`].
     fn known(&self, sha256: &Digest) -> Option<ImageIdentity> {
         let _ = sha256;
@@ -49,6 +55,10 @@ pub trait Images: fmt::Debug {
 impl Images for ImageCache {
     fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError> {
         Self::identify(self, source)
+    }
+
+    fn identify_file(&self, source: &Path) -> Result<(ImageIdentity, Digest), ImageError> {
+        Self::identify_file(self, source)
     }
 
     fn known(&self, sha256: &Digest) -> Option<ImageIdentity> {

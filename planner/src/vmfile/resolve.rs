@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
 use vmctl_providers::image::ImageIdentity;
-use vmctl_providers::{BackendTag, Name, Secrets};
+use vmctl_providers::{BackendTag, Digest, Name, Secrets};
 
 use super::ast::Spanned;
 use super::fields::shorten;
@@ -100,7 +100,7 @@ pub(super) struct Resolver<'a> {
     sources: &'a Sources,
     pub(super) images: &'a dyn Images,
     /// What each path was found to be; else the number of the fault that says why not.
-    pub(super) identified: HashMap<PathBuf, Result<ImageIdentity, usize>>,
+    pub(super) identified: HashMap<PathBuf, Result<(ImageIdentity, Digest), usize>>,
     pub(super) secrets: &'a Secrets,
     pub(super) lock_file: Option<LockFile>,
     /// What the lock file says, once it was needed; else the number of the fault that says why it cannot be used.

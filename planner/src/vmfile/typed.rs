@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use miette::SourceSpan;
 use vmctl_providers::provision::StepOptions;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, Sudo};
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver, Sudo};
 
 use super::ast::Spanned;
 use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp};
@@ -164,6 +164,8 @@ pub struct Share {
     pub target: Spanned<String>,
     /// `readonly`.
     pub readonly: bool,
+    /// `driver`.
+    pub driver: ShareDriver,
 }
 
 /// Where an image comes from.

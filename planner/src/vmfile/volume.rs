@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use miette::SourceSpan;
 use vmctl_providers::media::check;
-use vmctl_providers::{Error, Name};
+use vmctl_providers::{Error, Name, ShareDriver};
 
 use super::ast::{Node, Spanned};
 use super::expand::unused;
 use super::fields::{Fields, Parts, shorten};
-use super::grammar::{PREVENT_DESTROY, SHARE, VOLUME};
+use super::grammar::{PREVENT_DESTROY, SHARE, SHARE_DRIVERS, VOLUME};
 use super::report::Fault;
 use super::resolve::{Resolver, unknown};
 use super::typed::{File, Share, Vm, Volume};
@@ -84,7 +84,14 @@ impl Fields {
                 .and_then(|text| self.choice("option of `share`", &text, &[("readonly", true)]))
                 .map(|readonly| readonly.value),
         };
-        Some(Share { source: source?, target: target?, readonly: readonly? })
+        let driver = match parts.prop("driver") {
+            None => Some(ShareDriver::default()),
+            Some(value) => self
+                .text("driver", value, "`driver=\"virtiofs\"`")
+                .and_then(|text| self.choice("driver of `share`", &text, &SHARE_DRIVERS))
+                .map(|driver| driver.value),
+        };
+        Some(Share { source: source?, target: target?, readonly: readonly?, driver: driver? })
     }
 }
 
@@ -183,6 +190,7 @@ impl Resolver<'_> {
             source: found.ok()?,
             target: share.target.value.clone(),
             readonly: share.readonly,
+            driver: share.driver,
         })
     }
 }

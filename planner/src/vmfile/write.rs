@@ -9,12 +9,12 @@ mod seed;
 use std::path::Path;
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::{Forward, Name, NetworkConfig, Probe};
+use vmctl_providers::{Forward, Name, NetworkConfig, Probe, ShareDriver};
 
 use super::duration;
 use super::grammar::{
-    ACCELS, ARCHS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, Shape, UNTIL, shown,
-    top,
+    ACCELS, ARCHS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, SHARE_DRIVERS, Shape,
+    UNTIL, shown, top,
 };
 use super::lex::is_forbidden;
 use crate::desired::{
@@ -217,6 +217,9 @@ impl Author<'_> {
             let readonly = share.readonly.then(|| (None, Value::Word("readonly".to_owned())));
             let mut node = self.path_leaf("share", &share.source).value(self.text(&share.target));
             node.values.extend(readonly);
+            if share.driver != ShareDriver::default() {
+                node = node.prop("driver", word_of(&SHARE_DRIVERS, &share.driver));
+            }
             node
         }));
         block.extend(vm.media.iter().map(|path| self.path_leaf("media", path)));

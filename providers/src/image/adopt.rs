@@ -53,13 +53,14 @@ pub(super) fn is_needed(file: &File, source: &Path) -> Result<bool, ImageError> 
     Ok(Packing::of(&head).is_some() || Foreign::of(&head).is_some())
 }
 
-/// Makes of a file of the host what machines can use, in the cache.
+/// Makes of a file of the host what machines can use, in the cache. Returns it with the digest of the file as it lies
+/// there.
 pub(super) fn adopt(
     cache: &ImageCache,
     file: &File,
     source: &Path,
     stamp: &Stamp,
-) -> Result<ImageIdentity, ImageError> {
+) -> Result<(ImageIdentity, Digest), ImageError> {
     let key = Digest::of(format!("{stamp:?}"));
     let part = Part::wait(&cache.downloads(), key.hex())?;
     let adopted = adopt_into(&part, cache, file, source, stamp);
@@ -73,7 +74,7 @@ fn adopt_into(
     file: &File,
     source: &Path,
     stamp: &Stamp,
-) -> Result<ImageIdentity, ImageError> {
+) -> Result<(ImageIdentity, Digest), ImageError> {
     let limit = FetchOptions::default().max_bytes;
     let unusable = |error| ImageError::Unusable { path: source.to_owned(), source: Box::new(error) };
     part.clear()?;
@@ -121,5 +122,5 @@ fn adopt_into(
     cache
         .set_entry(&taken.sha256, &url, &Upstream::default(), &identity, length)
         .map_err(|error| ImageError::Cache { action: "write", path: cache.fetched(), source: error })?;
-    Ok(identity)
+    Ok((identity, taken.sha256))
 }

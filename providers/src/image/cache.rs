@@ -6,6 +6,7 @@
 //! images/.identities/<hash>.json  what a source file was found to be
 //! images/.downloads/              downloads and conversions on their way
 //! images/.fetched/                what downloads became
+//! images/.pinned/                 VMFiles whose lock files pin images
 //! ```
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -21,8 +22,7 @@ use super::adopt;
 use super::error::ImageError;
 use super::file::{Stamp, examine, open};
 use super::sparse;
-#[cfg(feature = "failpoints")]
-use crate::failpoints::answer;
+use crate::failpoints::image_failpoint;
 use crate::spec::{Digest, DiskImage, ImageFormat};
 
 /// What an image file is, decided by reading it and nothing else.
@@ -63,6 +63,12 @@ impl ImageCache {
     ///
     /// The digest is remembered by the file's device, inode, size and times, so that a second call is quick.
     pub fn identify(&self, source: &Path) -> Result<ImageIdentity, ImageError> {
+        self.identify_file(source).map(|(identity, _)| identity)
+    }
+
+    /// The same, with the digest of the file as it lies there: another one than that of what it becomes, where it is
+    /// compressed or in a format of other programs.
+    pub fn identify_file(&self, source: &Path) -> Result<(ImageIdentity, Digest), ImageError> {
         self.identify_at(source, SystemTime::now())
     }
 
@@ -88,7 +94,7 @@ impl ImageCache {
         let (file, stamp) = open(source)?;
         if adopt::is_needed(&file, source)? {
             return match adopt::adopt(self, &file, source, &stamp)? {
-                found if found == *identity => Ok(image),
+                (found, _) if found == *identity => Ok(image),
                 _ => Err(ImageError::Changed { path: source.to_owned() }),
             };
         }
@@ -99,32 +105,34 @@ impl ImageCache {
         if found != *identity {
             return Err(ImageError::Changed { path: source.to_owned() });
         }
-        fail::fail_point!("fetch-image.cache.copied", |errno| Err(part.failed("write")(answer(errno))));
+        image_failpoint!("fetch-image.cache.copied", &part.path);
         part.keep_as(&image.path, stamp.size)?;
-        fail::fail_point!("fetch-image.cache.renamed", |errno| Err(ImageError::Cache {
-            action: "write",
-            path: image.path.clone(),
-            source: answer(errno),
-        }));
+        image_failpoint!("fetch-image.cache.renamed", &image.path);
         Ok(image)
     }
 
-    fn identify_at(&self, source: &Path, now: SystemTime) -> Result<ImageIdentity, ImageError> {
+    fn identify_at(&self, source: &Path, now: SystemTime) -> Result<(ImageIdentity, Digest), ImageError> {
         let (file, stamp) = open(source)?;
         let is_made = adopt::is_needed(&file, source)?;
-        if let Some(identity) = self.recall(&stamp)
-            && (!is_made || self.has(&self.cached(&identity)))
-        {
-            return Ok(identity);
+        if let Some(Memo { identity, sha256, .. }) = self.recall(&stamp) {
+            match sha256 {
+                Some(sha256) if self.has(&self.cached(&identity)) => return Ok((identity, sha256)),
+                // What it became is gone, or an older vmctl did not note the file's own digest.
+                _ if is_made => {}
+                _ => return Ok((identity.clone(), identity.digest)),
+            }
         }
-        let identity = match is_made {
+        let (identity, sha256) = match is_made {
             true => adopt::adopt(self, &file, source, &stamp)?,
-            false => examine(file, source, &stamp, |_, _| Ok(()))?,
+            false => {
+                let identity = examine(file, source, &stamp, |_, _| Ok(()))?;
+                (identity.clone(), identity.digest)
+            }
         };
         if stamp.is_settled(now) {
-            self.remember(&stamp, &identity);
+            self.remember(&stamp, &identity, is_made.then_some(&sha256));
         }
-        Ok(identity)
+        Ok((identity, sha256))
     }
 
     fn memo(&self, stamp: &Stamp) -> PathBuf {
@@ -133,12 +141,12 @@ impl ImageCache {
     }
 
     /// What was remembered for `stamp`. A memo that cannot be used only costs time.
-    fn recall(&self, stamp: &Stamp) -> Option<ImageIdentity> {
+    fn recall(&self, stamp: &Stamp) -> Option<Memo> {
         let path = self.memo(stamp);
         let text = fs::read(&path).ok()?;
         match serde_json::from_slice::<Memo>(&text) {
             Ok(memo) if memo.version == Memo::VERSION && memo.stamp == *stamp && memo.is_sound() => {
-                Some(memo.identity)
+                Some(memo)
             }
             Ok(_) => {
                 tracing::warn!(path = %path.display(), "memo of an image does not fit, it is ignored");
@@ -159,6 +167,7 @@ impl ImageCache {
         length: u64,
     ) -> Result<DiskImage, ImageError> {
         let image = self.cached(identity);
+        self.sweep();
         // A machine may run on the file that is there: the same bytes are not given to it a second time.
         if self.has(&image) && self.identify(&image.path).is_ok_and(|there| there == *identity) {
             return Ok(image);
@@ -169,9 +178,10 @@ impl ImageCache {
         };
         let file = File::options().read(true).write(true).open(from).map_err(failed("open"))?;
         give_name(&file, from, &image.path, length)?;
+        image_failpoint!("fetch-image.download.placed", &image.path);
         // It was digested on its way here, and nobody writes to it any more.
         match file.metadata() {
-            Ok(metadata) => self.remember(&Stamp::of(&metadata), identity),
+            Ok(metadata) => self.remember(&Stamp::of(&metadata), identity, None),
             Err(error) => tracing::debug!(path = %image.path.display(), %error, "not remembered"),
         }
         Ok(image)
@@ -186,9 +196,10 @@ impl ImageCache {
         })
     }
 
-    fn remember(&self, stamp: &Stamp, identity: &ImageIdentity) {
+    fn remember(&self, stamp: &Stamp, identity: &ImageIdentity, sha256: Option<&Digest>) {
         let path = self.memo(stamp);
-        let memo = Memo { version: Memo::VERSION, stamp: stamp.clone(), identity: identity.clone() };
+        let (stamp, identity, sha256) = (stamp.clone(), identity.clone(), sha256.cloned());
+        let memo = Memo { version: Memo::VERSION, stamp, identity, sha256 };
         if let Err(error) = write_json(&path, &memo) {
             tracing::debug!(path = %path.display(), %error, "an image's digest is not remembered");
         }
@@ -208,18 +219,17 @@ impl ImageCache {
         Ok(is_intact)
     }
 
-    /// Removes what imports left behind whose processes died. A living one holds the lock of its file.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.root) else { return };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "part") {
-                // The lock is kept until the file is gone: who waits for it finds its file removed.
-                if let Ok(orphan) = File::open(&path)
-                    && orphan.try_lock().is_ok()
-                    && let Err(error) = fs::remove_file(&path)
-                {
-                    tracing::debug!(path = %path.display(), %error, "a left-over import stays");
-                }
+    /// Files that imports and notes left behind whose processes died, each with its lock.
+    pub(super) fn orphans(&self) -> impl Iterator<Item = (PathBuf, File)> {
+        let notes = [self.root.join(".identities"), self.fetched(), self.pinned()];
+        orphans(&self.root, "part").chain(notes.into_iter().flat_map(|folder| orphans(&folder, "new")))
+    }
+
+    /// Removes them. A lock is kept until its file is gone: who waits for it finds its file removed.
+    pub(super) fn sweep(&self) {
+        for (path, _lock) in self.orphans() {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "an orphan stays");
             }
         }
     }
@@ -230,6 +240,9 @@ struct Memo {
     version: u32,
     stamp: Stamp,
     identity: ImageIdentity,
+    /// Digest of the file itself, where it becomes another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Digest>,
 }
 
 impl Memo {
@@ -245,18 +258,37 @@ impl Memo {
 pub(super) fn write_json(path: &Path, note: &impl Serialize) -> io::Result<()> {
     let folder = path.parent().unwrap_or(path);
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let part = path.with_extension(format!("{}.new", unique()));
-    let mut options = File::options();
-    let written = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&part)
-        .and_then(|mut file| file.write_all(&serde_json::to_vec(note)?))
-        .and_then(|()| fs::rename(&part, path));
+    let (draft, mut file) = create_locked(|| path.with_extension(format!("{}.new", unique())))?;
+    let written = file.write_all(&serde_json::to_vec(note)?).and_then(|()| {
+        fail::fail_point!("fetch-image.download.note-drafted", |errno| Err(crate::failpoints::answer(errno)));
+        fs::rename(&draft, path)
+    });
     written.inspect_err(|_| {
-        // It may never have been made.
-        let _ = fs::remove_file(&part);
+        // What stays is an orphan.
+        let _ = fs::remove_file(&draft);
+    })
+}
+
+/// Makes a file under a name that nobody uses, and holds its lock as long as it is open: what has this ending and no
+/// lock is an orphan.
+fn create_locked(name: impl Fn() -> PathBuf) -> io::Result<(PathBuf, File)> {
+    loop {
+        let path = name();
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.lock()?;
+        // Between the two calls somebody may have taken it for an orphan.
+        if file.metadata()?.nlink() > 0 {
+            return Ok((path, file));
+        }
+    }
+}
+
+/// Files of `folder` with this ending that nobody holds the lock of, with their locks.
+fn orphans(folder: &Path, ending: &'static str) -> impl Iterator<Item = (PathBuf, File)> + use<> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+    files.filter(move |path| path.extension().is_some_and(|found| found == ending)).filter_map(|path| {
+        let file = File::open(&path).ok()?;
+        file.try_lock().is_ok().then_some((path, file))
     })
 }
 
@@ -279,17 +311,9 @@ struct Part {
 
 impl Part {
     fn create(root: &Path, identity: &ImageIdentity) -> Result<Self, ImageError> {
-        loop {
-            let path = root.join(format!("{}.{}.part", identity.digest.hex(), unique()));
-            let cache = |source| ImageError::Cache { action: "create", path: path.clone(), source };
-            let mut options = File::options();
-            let file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(cache)?;
-            file.lock().map_err(cache)?;
-            // Between the two calls another import may have taken it for a left-over.
-            if file.metadata().map_err(cache)?.nlink() > 0 {
-                return Ok(Self { path, file });
-            }
-        }
+        let made = create_locked(|| root.join(format!("{}.{}.part", identity.digest.hex(), unique())));
+        let failed = |source| ImageError::Cache { action: "create a file in", path: root.to_owned(), source };
+        made.map(|(path, file)| Self { path, file }).map_err(failed)
     }
 
     /// Gives it its final size and name, durably.

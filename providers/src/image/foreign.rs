@@ -1,6 +1,10 @@
 //! Images of other programs: vmdk, vdi, vhdx and vhd. QEMU reads them once, to convert them; what could make it read
 //! another file on the way is refused here, before.
 
+mod blocks;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 use super::header::{HeaderError, MAX_VIRTUAL_SIZE};
@@ -68,7 +72,7 @@ impl Foreign {
     pub(super) fn check(self, size: u64, read: ReadAt<'_>) -> Result<u64, Fault> {
         let virtual_size = match self {
             Self::Vmdk => vmdk(size, read),
-            Self::Vdi => vdi(read),
+            Self::Vdi => vdi(size, read),
             Self::Vhdx => vhdx(size, read),
             Self::Vhd => vhd(read),
         }?;
@@ -120,10 +124,10 @@ fn vmdk(size: u64, read: ReadAt<'_>) -> Result<u64, Fault> {
     let header = Bytes::read(read, 0, 512)?;
     let capacity = vmdk_header(&header, size, read)?;
     if header.le64(56) != AT_END {
-        return Ok(capacity);
+        return blocks::vmdk(&header, size, read).map(|()| capacity);
     }
-    // A mark of three sectors: what follows is a footer, the footer, what follows is the end.
-    let Some(at) = (size / SECTOR * SECTOR).checked_sub(3 * SECTOR) else {
+    // A mark of three sectors: what follows is a footer, the footer, what follows is the end. QEMU counts whole sectors.
+    let Some(at) = size.checked_sub(3 * SECTOR).filter(|at| at.is_multiple_of(SECTOR)) else {
         return Err(wrong("footer", "is cut off").into());
     };
     let footer = Bytes::read(read, at + SECTOR, 512)?;
@@ -135,7 +139,7 @@ fn vmdk(size: u64, read: ReadAt<'_>) -> Result<u64, Fault> {
     }
     match vmdk_header(&footer, size, read)? {
         other if other != capacity => Err(wrong("footer", "says something else than its header").into()),
-        capacity => Ok(capacity),
+        capacity => blocks::vmdk(&footer, size, read).map(|()| capacity),
     }
 }
 
@@ -218,7 +222,7 @@ fn is_sparse(extent: &str) -> bool {
 }
 
 /// VirtualBox's disks, version 1.1: fixed or growing, without a parent.
-fn vdi(read: ReadAt<'_>) -> Result<u64, Fault> {
+fn vdi(size: u64, read: ReadAt<'_>) -> Result<u64, Fault> {
     let header = Bytes::read(read, 0, 512)?;
     let version = header.le32(68);
     if version != 0x0001_0001 {
@@ -232,7 +236,10 @@ fn vdi(read: ReadAt<'_>) -> Result<u64, Fault> {
     if header.array::<16>(424) != [0; 16] || header.array::<16>(440) != [0; 16] {
         return Err(HeaderError::External("uuid of a parent").into());
     }
-    Ok(header.le64(368))
+    match header.le64(368) {
+        0 => Err(wrong("size", "is 0").into()),
+        disk => blocks::vdi(&header, size, read).map(|()| disk),
+    }
 }
 
 /// Hyper-V's older disks: growing, without a parent. A fixed one has its mark at its end only, and is a raw disk.

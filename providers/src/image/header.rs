@@ -22,6 +22,9 @@ const MAX_CLUSTER_BITS: u32 = 21;
 const MAX_L1_TABLE: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 
+/// QEMU's own bound of snapshots inside an image.
+const MAX_SNAPSHOTS: u64 = 65536;
+
 const SECTOR: u64 = 512;
 
 /// What an image file says about itself.
@@ -271,7 +274,15 @@ impl Qcow2<'_> {
         if refcounts == 0 {
             return Err(wrong("refcount_table_clusters", "is 0"));
         }
-        self.check_table("refcount_table_offset", self.u64(48)?, refcounts, cluster, MAX_REFCOUNT_TABLE)
+        self.check_table("refcount_table_offset", self.u64(48)?, refcounts, cluster, MAX_REFCOUNT_TABLE)?;
+        match u64::from(self.u32(60)?) {
+            0 => Ok(()),
+            count if count > MAX_SNAPSHOTS => {
+                Err(wrong("nb_snapshots", format!("is {count}, more than {MAX_SNAPSHOTS}")))
+            }
+            // Each takes this much at least.
+            count => self.check_table("snapshots_offset", self.u64(64)?, count * 40, cluster, MAX_L1_TABLE),
+        }
     }
 
     fn check_table(
@@ -404,7 +415,7 @@ mod tests {
 
     #[test]
     fn damaged_and_unknown_fields_are_named() {
-        let cases: [(u32, usize, &[u8], &str); 19] = [
+        let cases: [(u32, usize, &[u8], &str); 22] = [
             (2, 4, &1_u32.to_be_bytes(), "version is 1, only 2 and 3 are known"),
             (2, 4, &9_u32.to_be_bytes(), "version is 9, only 2 and 3 are known"),
             (2, 20, &8_u32.to_be_bytes(), "cluster_bits is 8, not within 9 and 21"),
@@ -428,6 +439,14 @@ mod tests {
                 "l1_table_offset is 1099511627776: the table lies beyond the end of the file",
             ),
             (2, 56, &0_u32.to_be_bytes(), "refcount_table_clusters is 0"),
+            (2, 60, &u32::MAX.to_be_bytes(), "nb_snapshots is 4294967295, more than 65536"),
+            (2, 60, &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7], "snapshots_offset is 7, no place for a table"),
+            (
+                2,
+                60,
+                &[0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0],
+                "snapshots_offset is 1099511627776: the table lies beyond the end of the file",
+            ),
             (3, 72, &(1_u64 << 5).to_be_bytes(), "incompatible_features has unknown bits: 0x20"),
             (3, 79, &[2], "incompatible_features marks the image as corrupt"),
             (3, 96, &7_u32.to_be_bytes(), "refcount_order is 7, more than 6"),

@@ -3,6 +3,7 @@
 //! ```text
 //! images/.fetched/<digest of the bytes>.json   what they became
 //! images/.fetched/url-<digest of it>.json      which bytes a URL gave last
+//! images/.pinned/<digest of its path>.json     a VMFile whose lock file pins images
 //! ```
 
 use std::fs;
@@ -35,6 +36,13 @@ pub(super) struct Entry {
     pub(super) identity: ImageIdentity,
     /// Length of the cached file.
     pub(super) length: u64,
+}
+
+/// A VMFile beside which a lock file pins images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PinnedFor {
+    version: u32,
+    vmfile: PathBuf,
 }
 
 /// Which bytes a URL gave last. The URL itself may hold a login, and is not written down.
@@ -105,6 +113,28 @@ impl ImageCache {
         super::cache::write_json(&self.last_path(url), &last)
     }
 
+    /// Writes down that the lock file beside `vmfile` pins images, so that whoever makes room knows of it.
+    pub fn remember_pins(&self, vmfile: &Path) -> io::Result<()> {
+        let path =
+            self.pinned().join(format!("{}.json", Digest::of(vmfile.as_os_str().as_encoded_bytes()).hex()));
+        if path.exists() {
+            return Ok(());
+        }
+        super::cache::write_json(&path, &PinnedFor { version: VERSION, vmfile: vmfile.to_owned() })
+    }
+
+    /// The VMFiles that were written down so.
+    pub fn pinned_for(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.pinned()).into_iter().flatten().flatten();
+        let notes = files.filter_map(|file| read::<PinnedFor>(&file.path()));
+        notes.filter(|note| note.version == VERSION).map(|note| note.vmfile).collect()
+    }
+
+    /// The folder of notes about lock files.
+    pub(super) fn pinned(&self) -> PathBuf {
+        self.folder().join(".pinned")
+    }
+
     /// The folder of what was fetched.
     pub(super) fn fetched(&self) -> PathBuf {
         self.folder().join(".fetched")
@@ -118,6 +148,6 @@ impl ImageCache {
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let text = fs::read(path).ok()?;
     serde_json::from_slice(&text).inspect_err(|error| {
-        tracing::warn!(path = %path.display(), %error, "a note about a fetched image is damaged, it is ignored");
+        tracing::warn!(path = %path.display(), %error, "a note of the image cache is damaged, it is ignored");
     }).ok()
 }

@@ -19,6 +19,7 @@ use super::header::{self, HeaderError};
 use super::remote::FetchError;
 use super::unpack::Packing;
 use super::{ImageError, sparse};
+use crate::failpoints::image_failpoint;
 use crate::spec::Digest;
 
 /// How much goes from stage to stage at once.
@@ -48,6 +49,12 @@ pub(super) enum Stop {
     Useless(FetchError),
     /// The cache failed.
     Cache(ImageError),
+}
+
+impl From<ImageError> for Stop {
+    fn from(error: ImageError) -> Self {
+        Self::Cache(error)
+    }
 }
 
 /// What a whole pass found.
@@ -154,6 +161,7 @@ impl First<'_> {
             let known = usize::try_from(self.targets.kept.saturating_sub(self.size)).unwrap_or(0);
             let write = sparse::write_at(file, self.size + known as u64, &bytes[known..]);
             write.map_err(|error| written(path, error))?;
+            image_failpoint!("fetch-image.download.written", path);
         }
         self.size = end;
         Ok(())
@@ -232,6 +240,7 @@ fn write(pieces: Receiver<Vec<u8>>, targets: &Targets<'_>) -> Result<(Digest, u6
         size = end;
     }
     file.set_len(size).map_err(cache)?;
+    image_failpoint!("fetch-image.download.unpacked", path);
     Ok((Digest::from_hash(&hash.finalize()), size))
 }
 

@@ -94,6 +94,10 @@ impl ImageCache {
                 downloads.push((path, bytes));
             }
         }
+        downloads.extend(self.orphans().map(|(path, _lock)| {
+            let bytes = allocated(&path).unwrap_or(0);
+            (path, bytes)
+        }));
         downloads.sort();
         Ok(Unused { images, downloads })
     }

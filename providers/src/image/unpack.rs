@@ -133,17 +133,15 @@ pub(super) mod tests {
         assert!(unpacked(&frame).is_err());
         let small = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 10 << 3, 0x01, 0x00, 0x00];
         assert_eq!(unpacked(&small).unwrap(), b"");
-        // xz's dictionary of 1.5 GiB.
-        let stream = {
-            let mut options = liblzma::stream::LzmaOptions::new_preset(0).unwrap();
-            options.dict_size(1 << 20);
-            let mut filters = liblzma::stream::Filters::new();
-            filters.lzma2(&options);
-            Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc64).unwrap()
-        };
-        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-        encoder.write_all(&[7; 1000]).unwrap();
-        let fine = encoder.finish().unwrap();
-        assert_eq!(unpacked(&fine).unwrap(), [7; 1000]);
+        // xz's largest dictionary, 4 GiB, in the header of the first block.
+        let mut stream = packed(Packing::Xz, &[7; 1000]);
+        assert_eq!(unpacked(&stream).unwrap(), [7; 1000]);
+        let block = 12..12 + (usize::from(stream[12]) + 1) * 4;
+        assert_eq!(stream[14..16], [0x21, 1], "LZMA2 and one byte of properties");
+        stream[16] = 40;
+        let mut sum = flate2::Crc::new();
+        sum.update(&stream[block.start..block.end - 4]);
+        stream[block.end - 4..block.end].copy_from_slice(&sum.sum().to_le_bytes());
+        assert!(unpacked(&stream).unwrap_err().to_string().contains("emory"));
     }
 }

@@ -65,6 +65,17 @@ impl Process {
         Ok(is_expected.then_some(process))
     }
 
+    /// All processes whose command line `is_expected`. One that cannot be looked at is none of them: it ended, or is
+    /// somebody else's.
+    pub fn all(is_expected: impl Fn(&[String]) -> bool) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")?.flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            found.extend(pid.and_then(|pid| Self::running(pid, &is_expected).ok().flatten()));
+        }
+        Ok(found)
+    }
+
     /// Whether it holds a file open that is in `folder`, a real path, or was until it was removed. A process whose
     /// files cannot be seen has none there.
     pub fn has_open_in(&self, folder: &Path) -> bool {

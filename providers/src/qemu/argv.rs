@@ -59,7 +59,7 @@ pub fn argv(vm: &VmHandle, run: &RuntimeDir, accel: &Accel, console_start: u64) 
         network::network_card(&mut args, index, nic)?;
     }
     for (index, share) in vm.machine.shares.iter().enumerate() {
-        shares::share(&mut args, index, share)?;
+        shares::share(&mut args, index, share, run)?;
     }
     args.json("-object", &json!({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"}));
     args.device(&json!({"driver": "virtio-rng-pci", "id": "rng0-device", "rng": "rng0"}));
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
     use crate::spec::{
         Arch, Digest, Firmware, Forward, Hardware, ImageFormat, InputFile, Kernel, NetworkConfig, Protocol,
-        Share, Uefi, VmState, VncTcp, Volume,
+        Share, ShareDriver, Uefi, VmState, VncTcp, Volume,
     };
 
     fn handle(work: &Path) -> VmHandle {
@@ -298,8 +298,12 @@ mod tests {
         let mut vm = handle(Path::new("/data,a=b \"c\"/vms/web"));
         vm.machine.nics[0].network = NetworkConfig::None;
         vm.machine.image.as_mut().unwrap().format = ImageFormat::Raw;
-        let share =
-            |source: &str, readonly| Share { source: source.into(), target: "/mnt".to_owned(), readonly };
+        let share = |source: &str, readonly| Share {
+            source: source.into(),
+            target: "/mnt".to_owned(),
+            readonly,
+            driver: ShareDriver::NineP,
+        };
         let volume =
             |name: &str| Volume { name: name.parse().unwrap(), size_bytes: 1, prevent_destroy: true };
         vm.machine.volumes = vec![volume("rows"), volume("a-name-of-more-than-20-letters")];

@@ -13,6 +13,7 @@ use super::home::carries;
 use super::placement::Placements;
 use super::places::RuntimeDir;
 use super::version::{suffices, version};
+use super::virtiofs;
 use crate::abilities::{
     Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent, Readiness,
     Reconfigure, Stray, Verdict,
@@ -137,8 +138,13 @@ impl QemuBackend {
     }
 
     /// Removes the sockets and the pidfile that a process left behind, unless one of the instance lives.
-    pub(super) fn clean_up(&self, id: InstanceId) -> Result<()> {
-        if self.find(id)?.is_none() { self.runtime_dir(id).remove() } else { Ok(()) }
+    pub(super) async fn clean_up(&self, id: InstanceId) -> Result<()> {
+        if self.find(id)?.is_some() {
+            return Ok(());
+        }
+        let run = self.runtime_dir(id);
+        virtiofs::end_all(&run).await?;
+        run.remove()
     }
 }
 

@@ -76,6 +76,7 @@ mod start;
 mod stop;
 mod usernet;
 mod version;
+mod virtiofs;
 mod volumes;
 
 pub use crate::spec::AccelChoice;
@@ -85,3 +86,4 @@ pub use backend::{QEMU_ARM, QEMU_IMG, QEMU_X86, QemuBackend, QemuConfig, qemu};
 pub use manifest::Manifest;
 pub use places::RuntimeDir;
 pub use version::{number, suffices, version};
+pub use virtiofs::VIRTIOFSD;

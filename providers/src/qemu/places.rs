@@ -80,6 +80,16 @@ impl RuntimeDir {
         self.path.join("qga.sock")
     }
 
+    /// The socket over which share number `index` is served.
+    pub fn share(&self, index: usize) -> PathBuf {
+        self.path.join(format!("share{index}.sock"))
+    }
+
+    /// What the process said that serves share number `index`.
+    pub fn share_log(&self, index: usize) -> PathBuf {
+        self.path.join(format!("share{index}.log"))
+    }
+
     fn sockets(&self) -> [PathBuf; 5] {
         [self.monitor(), self.reserved_monitor(), self.console(), self.vnc(), self.guest_agent()]
     }

@@ -19,7 +19,7 @@ impl QemuBackend {
         self.check_version(hardware.guest_arch()).await?;
         self.check_expressible(spec)?;
         firmware::check(hardware, &self.config().firmware_dirs)?;
-        check_shares(&spec.machine)?;
+        check_shares(&spec.machine).await?;
         check_media(&spec.machine)?;
         let own_pid = self.find(spec.id)?.map(|process| process.pid());
         ports::check_all_free(&spec.machine, own_pid)

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::argv::{tag, text};
+use super::virtiofs;
 use crate::error::{Error, Result};
-use crate::spec::{Machine, Share};
+use crate::spec::{Machine, Share, ShareDriver};
 use crate::ssh::{CarriedOut, Session, quote};
 
 /// An attribute that QEMU keeps with files that a guest made. Asking for one tells whether there can be any.
@@ -21,13 +22,18 @@ const MSIZE: u32 = 256 << 10;
 /// What the guest's shell runs before the shares are mounted. A guest without the program that loads modules, or with
 /// all of them in its kernel, goes on.
 const BEFORE: &str = r#"set -e
-modprobe -a 9p 9pnet_virtio 2>/dev/null || :
-at() { grep -q "^$1 " /proc/mounts || { mkdir -p "$2"; mount -t 9p -o "$3" "$1" "$2"; }; }
+at() {
+    grep -q "^$1 " /proc/mounts && return
+    case $3 in 9p) modprobe -a 9p 9pnet_virtio;; *) modprobe "$3";; esac 2>/dev/null || :
+    mkdir -p "$2"
+    mount -t "$3" -o "$4" "$1" "$2"
+}
 "#;
 
-/// Refuses folders that are gone, and those that a guest could not write to although it may.
-pub(super) fn check_shares(machine: &Machine) -> Result<()> {
-    machine.shares.iter().try_for_each(check)
+/// Refuses folders that are gone, and those that could not be shared as the machine asks for.
+pub(super) async fn check_shares(machine: &Machine) -> Result<()> {
+    machine.shares.iter().try_for_each(check)?;
+    virtiofs::check(&machine.shares).await
 }
 
 fn check(share: &Share) -> Result<()> {
@@ -38,7 +44,7 @@ fn check(share: &Share) -> Result<()> {
         return refuse("it is to be shared, and is no folder now");
     }
     match getxattr(path, OWNER, &mut [0_u8; 16]) {
-        Err(Errno::NOTSUP) if !share.readonly => refuse(
+        Err(Errno::NOTSUP) if !share.readonly && share.driver == ShareDriver::NineP => refuse(
             "it is to be shared, and its file system cannot keep what a guest says of its files; share it `readonly`, \
              or a folder of a file system with extended attributes",
         ),
@@ -63,8 +69,11 @@ fn command(shares: &[Share]) -> String {
     let mut script = BEFORE.to_owned();
     for (index, share) in shares.iter().enumerate() {
         let mode = if share.readonly { "ro" } else { "rw" };
-        let options = format!("trans=virtio,version=9p2000.L,msize={MSIZE},{mode}");
-        script.push_str(&format!("at {} {} {options}\n", tag(index), quote(&share.target)));
+        let how = match share.driver {
+            ShareDriver::NineP => format!("9p trans=virtio,version=9p2000.L,msize={MSIZE},{mode}"),
+            ShareDriver::Virtiofs => format!("virtiofs {mode}"),
+        };
+        script.push_str(&format!("at {} {} {how}\n", tag(index), quote(&share.target)));
     }
     let script = quote(&script);
     format!("if [ \"$(id -u)\" = 0 ]; then sh -c {script}; else sudo -n sh -c {script}; fi")
@@ -77,7 +86,7 @@ mod tests {
     use super::*;
 
     fn share(source: &Path, target: &str, readonly: bool) -> Share {
-        Share { source: source.to_owned(), target: target.to_owned(), readonly }
+        Share { source: source.to_owned(), target: target.to_owned(), readonly, driver: ShareDriver::NineP }
     }
 
     #[test]

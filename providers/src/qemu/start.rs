@@ -1,5 +1,6 @@
 //! Launching a machine's process, or finding that it runs.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -20,6 +21,7 @@ use super::ports;
 use super::preflight::check_media;
 use super::qmp::Monitor;
 use super::shares::check_shares;
+use super::virtiofs;
 use super::volumes;
 use crate::console_log;
 use crate::error::{Error, Result};
@@ -59,7 +61,7 @@ impl QemuBackend {
         console_log::renew(&work.console_log())?;
         let launched = self.launch_accelerated(vm, &work, &run).await;
         let Some(process) = self.find(vm.id)? else {
-            self.clean_up(vm.id)?;
+            self.clean_up(vm.id).await?;
             launched?;
             return Err(Error::ProcessEnded { detail: last_words(vm)? });
         };
@@ -108,7 +110,7 @@ impl QemuBackend {
                     return Err(Error::Unusable { path, reason: reason.to_owned() });
                 }
                 check_kernel(&vm.machine).await?;
-                check_shares(&vm.machine)?;
+                check_shares(&vm.machine).await?;
                 check_media(&vm.machine)
             }
             Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
@@ -142,9 +144,26 @@ async fn launch(vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) 
     let mut log = create_log(work)?;
     let program = qemu(vm.machine.hardware.guest_arch());
     writeln!(log, "{}\n", process::quote(program.name, &args)).map_err(Error::io("write", &path))?;
-    let command_line = log.metadata().map_err(Error::io("read", &path))?.len();
 
-    let mut launched = process::machine(program, &args, log)?;
+    virtiofs::serve(&vm.machine.shares, run).await?;
+    let launched = greeted(vm, run, program, &args, log).await;
+    if launched.is_err() {
+        virtiofs::end_all(run).await?;
+    }
+    launched
+}
+
+/// Runs QEMU, and explains why it does not answer if it does not.
+async fn greeted(
+    vm: &VmHandle,
+    run: &RuntimeDir,
+    program: &Program,
+    args: &[OsString],
+    log: File,
+) -> Result<()> {
+    let command_line = log.metadata().map_err(Error::io("read", "QEMU's log"))?.len();
+    let path = qemu_log(&WorkDir::new(&vm.work_dir));
+    let mut launched = process::machine(program, args, log)?;
     let failure = match timeout(LAUNCH, answers(&mut launched, run, program)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error,

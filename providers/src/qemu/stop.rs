@@ -94,7 +94,7 @@ impl QemuBackend {
             }
         }
         failpoint!("stop.qemu.ended", &vm.work_dir);
-        self.clean_up(vm.id)?;
+        self.clean_up(vm.id).await?;
         failpoint!("stop.qemu.cleaned", &vm.work_dir);
         self.sessions.forget(vm.id);
         Ok(VmHandle { state: state_at_rest(vm)?, runtime: None, forced_stop, ..vm.clone() })
@@ -110,7 +110,7 @@ impl QemuBackend {
             force(&FORCE, &self.runtime_dir(vm.id), &process).await?;
         }
         failpoint!("destroy.qemu.ended", &vm.work_dir);
-        self.clean_up(vm.id)?;
+        self.clean_up(vm.id).await?;
         failpoint!("destroy.qemu.cleaned", &vm.work_dir);
         self.sessions.forget(vm.id);
         match owner {

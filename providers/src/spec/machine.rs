@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskImage, Hardware, NetworkConfig, Nic, Peer, Share, Volume};
+use super::{DiskImage, Hardware, NetworkConfig, Nic, Peer, Share, ShareDriver, Volume};
 
 /// The hardware of a machine. A change here needs a restart or a replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether a folder of the host is shared over virtiofs: then another process reads the guest's memory.
+    pub(crate) fn has_virtiofs(&self) -> bool {
+        self.shares.iter().any(|share| share.driver == ShareDriver::Virtiofs)
+    }
+
     /// The size of the root disk that the guest sees, in bytes; `None` without such a disk.
     pub fn disk_size(&self) -> Option<u64> {
         self.disk_bytes.or(self.image.as_ref().map(|image| image.virtual_size))

@@ -238,27 +238,36 @@ async fn what_is_no_image_is_refused_and_leaves_nothing() {
     }
 }
 
+/// S13: 64 MiB of zeros in a few bytes, and more than a server says that it has.
 #[tokio::test]
-async fn bomb_stops_at_the_limit() {
-    let body = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
-    assert!(body.len() < 10_000);
-    let raw = disk(300, 1);
-    let server = Server::start(move |asked| match asked.path.as_str() {
-        "/bomb" => {
-            let mut all = zstd::encode_all(&raw[..], 1).unwrap();
-            all.extend_from_slice(&body);
-            Answer::file(asked, &all, "\"a\"")
-        }
-        // More than it says, and more than there is room for.
-        _ => Answer::whole(disk(300, 1)).header("Content-Length", &(1_u64 << 40).to_string()),
-    });
+async fn bomb_stops_at_the_limit_and_gives_the_disk_back() {
+    let mut zeros = disk(300, 1);
+    zeros.resize(64 << 20, 0);
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&zeros).unwrap();
+    let (xz, zstd) = (liblzma::encode_all(&zeros[..], 0).unwrap(), zstd::encode_all(&zeros[..], 1).unwrap());
+    let bombs = [gzip(&zeros), bzip2.finish().unwrap(), xz, zstd];
+    // Several frames one behind the other, each of them small.
+    let frames = [zstd::encode_all(&zeros[..512 << 10], 1).unwrap().repeat(3)];
+    for body in bombs.into_iter().chain(frames) {
+        assert!(body.len() < 1 << 20);
+        let server = Server::start(move |asked| Answer::file(asked, &body, "\"a\""));
+        let mut world = World::new();
+        world.options.max_bytes = 1 << 20;
+        let error = world.error(&server.url("/bomb"), None).await;
+        assert_eq!(error.to_string(), "it has more than 1 MiB");
+        assert_eq!(world.files(), [] as [PathBuf; 0]);
+        // With the room that it needs it is an image like any other.
+        world.options.max_bytes = 64 << 20;
+        world.fetch(&server.url("/bomb"), None).await.unwrap();
+    }
+    let server =
+        Server::start(|_| Answer::whole(disk(300, 1)).header("Content-Length", &(1_u64 << 40).to_string()));
     let mut world = World::new();
     world.options.max_bytes = 1 << 20;
-    for path in ["/bomb", "/large"] {
-        let error = world.error(&server.url(path), None).await;
-        assert!(matches!(error, FetchError::TooLarge { limit: 1_048_576 }), "{error:?}");
-        assert_eq!(world.files(), [] as [PathBuf; 0], "{path}");
-    }
+    let error = world.error(&server.url("/large"), None).await;
+    assert!(matches!(error, FetchError::TooLarge { limit: 1_048_576 }), "{error:?}");
+    assert_eq!(world.files(), [] as [PathBuf; 0]);
 }
 
 #[tokio::test]
@@ -425,6 +434,19 @@ async fn compressed_image_is_unpacked_and_a_foreign_one_converted() {
             .status();
         assert!(made.unwrap().success());
         world.cache.identify(&file).unwrap_err();
+    }
+    // A VHDX image has blocks of 8 MiB, of which the disk fills one in part.
+    for (format, missing) in [("vmdk", 500 << 10), ("vdi", 500 << 10), ("vpc", 500 << 10), ("vhdx", 8 << 20)]
+    {
+        let file = world.folder.path().join("short");
+        let made = std::process::Command::new("qemu-img")
+            .args(["convert", "-f", "raw", "-O", format])
+            .args([&raw, &file])
+            .status();
+        assert!(made.unwrap().success());
+        let whole = fs::File::options().write(true).open(&file).unwrap();
+        whole.set_len(whole.metadata().unwrap().len() - missing).unwrap();
+        world.cache.identify(&file).expect_err(format);
     }
     assert_eq!(world.downloads(), 0);
 }

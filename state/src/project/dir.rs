@@ -91,6 +91,11 @@ impl ProjectDir {
         self.0.join("vms")
     }
 
+    /// File whose lock is held by the command that the project is made for, if it is made for one.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.0.join("temporary")
+    }
+
     /// File that keeps room free for a run on a full disk.
     pub fn ballast(&self) -> PathBuf {
         self.0.join("ballast")

@@ -13,6 +13,7 @@
 //!           key            makes digests of sensitive values; no part of the state
 //!           texts/         texts behind the digests in records; no part of the state
 //!           vms/           a folder per machine, which this crate only counts
+//!           temporary      stands there in the project of one command, which holds its lock
 //! ```
 //!
 //! A writer puts `lock.json` there, opens the store, publishes, commits and publishes as it goes, publishes a last
@@ -37,6 +38,7 @@ mod mark;
 mod published;
 mod reader;
 mod repair;
+mod temporary;
 mod texts;
 mod writer;
 
@@ -47,4 +49,5 @@ pub use lineage::reserve_lineage;
 pub use lock::{Holder, boot_id};
 pub use reader::{Unlocked, at_work, read, unlock};
 pub use repair::{Kept, Repair};
+pub use temporary::Temporary;
 pub use writer::{Reserve, Writer};

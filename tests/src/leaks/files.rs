@@ -93,9 +93,9 @@ fn is_cached(parts: &[&str]) -> bool {
         stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     match parts {
-        [] | [".identities" | ".fetched" | ".downloads"] => true,
+        [] | [".identities" | ".fetched" | ".downloads" | ".pinned"] => true,
         [".fetched", fetched] => is_digest(fetched.strip_prefix("url-").unwrap_or(fetched)),
-        [image] | [".identities", image] => is_digest(image),
+        [image] | [".identities" | ".pinned", image] => is_digest(image),
         _ => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use vmctl_tests::world::free_port;
-use vmctl_tests::{World, leaks, surroundings};
+use vmctl_tests::{World, leaks, process, surroundings};
 
 /// Examples that are planned and not applied, and what is missing.
 const NOT_YET: [(&str, &str); 1] = [("propolis", "the backend `propolis`, a vnic network")];
@@ -79,19 +79,19 @@ fn ci_runner_is_made_for_one_commit_and_removed() {
     world.vmctl(&["validate"]).expect(1).says("`CI_COMMIT` is not set");
     world.set("CI_COMMIT", "4711");
     world.vmctl(&["validate", "--var", "suite=quik"]).expect(1).says("did you mean `quick`?");
-    let job = |arguments: &[&str]| {
-        world.vmctl(&[&["--project", "ci-1", "--var", "suite=full"], arguments].concat())
+    let script = |suite: &str| {
+        let mut command = world.beside_vmctl("sh");
+        command.args(["-c", "PATH=$0:$PATH exec bash ./run --var suite=$1"]);
+        command.arg(world.binary().parent().expect("a folder")).arg(suite);
+        command.output().expect("the script runs")
     };
-    job(&["apply", "--yes"]).expect(0).says("ok: full tests");
-    job(&["exec", "runner", "--", "cat", "result.txt"]).expect(0).says("ok: full tests");
-    assert_eq!(
-        world.vmctl(&["list", "--json", "--project", "ci-1"]).expect(0).json()["vms"][0]["name"],
-        "runner"
-    );
-
-    let held = leaks::held(&world);
-    job(&["--quiet", "apply", "--destroy", "--yes"]).expect(0);
-    leaks::check(&world, &held);
+    let ended = script("full");
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(0), "{out}{err}");
+    assert!(out.starts_with("ok: full tests") && err.contains("ok: full tests"), "{out}{err}");
+    world.write("tests/run.sh", "echo it fails; exit 1\n");
+    assert_eq!(script("quick").status.code(), Some(5));
+    assert!(process::naming(world.folder()).is_empty());
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use std::sync::{Arc, Mutex};
+
 use crate::schema::promised;
+use serde_json::json;
 use vmctl_tests::World;
 use vmctl_tests::server::{Answer, Server};
 
@@ -64,4 +67,116 @@ fn pull_that_failed_says_why_and_leaves_no_image() {
     world.vmctl(&["image", "pull", "http://example.org/x"]).expect(1).says("plain http");
     let list = world.vmctl(&["image", "list", "--json"]).expect(0).json();
     assert_eq!(list["images"], serde_json::json!([]));
+}
+
+/// The pin of a machine that is gone, or not made yet, is what the next apply counts on.
+#[test]
+fn prune_keeps_what_lock_files_pin_as_long_as_they_do() {
+    let server = Server::start(|asked| Answer::file(asked, &disk(), "\"a\""));
+    let world = World::new(0);
+    world.vmfile(&format!("vm \"far\" {{ image-url {:?}; backend \"noop\" }}", server.url("/disk.raw")));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    let lock = world.project().join("VMFile.lock");
+    let listed = world.vmctl(&["image", "list", "--json"]).expect(0).json();
+    promised("image", &listed);
+    let image = &listed["images"][0];
+    assert_eq!((&image["used_by"], &image["pinned_by"]), (&json!([]), &json!([lock.to_str()])));
+    world.vmctl(&["image", "list"]).expect(0).says("(pinned)");
+    world
+        .vmctl(&["image", "inspect", &image["digest"].as_str().unwrap()[..20]])
+        .expect(0)
+        .says("VMFile.lock");
+
+    // Here, and from a folder that knows nothing of it.
+    let elsewhere = || {
+        let prune =
+            world.command(&["image", "prune", "--json"]).current_dir(world.folder().join("home")).output();
+        let prune = prune.unwrap();
+        (prune.status.code(), String::from_utf8(prune.stdout).unwrap())
+    };
+    let kept = world.vmctl(&["image", "prune", "--json"]).expect(0).json();
+    assert_eq!(kept["removed"], json!([]));
+    let (code, kept) = elsewhere();
+    assert!(code == Some(0) && kept.contains("\"removed\": []"), "{kept}");
+    // One that says nothing may pin anything.
+    let text = fs::read(&lock).unwrap();
+    fs::write(&lock, "{").unwrap();
+    world.vmctl(&["image", "prune"]).expect(1).says("is damaged");
+    assert_eq!(elsewhere().0, Some(1));
+    fs::write(&lock, text).unwrap();
+    assert_eq!(world.vmctl(&["image", "prune", "--json"]).expect(0).json()["removed"], json!([]));
+
+    fs::remove_file(lock).unwrap();
+    let (code, gone) = elsewhere();
+    assert!(code == Some(0) && !gone.contains("\"removed\": []"), "{gone}");
+    assert_eq!(world.vmctl(&["image", "list", "--json"]).expect(0).json()["images"], json!([]));
+}
+
+#[test]
+fn update_tells_programs_what_became_of_each_pin() {
+    let image = Arc::new(Mutex::new(disk()));
+    let served = Arc::clone(&image);
+    let server = Server::start(move |asked| match &*asked.path {
+        "/gone.raw" => Answer::status(404),
+        _ => {
+            let body = served.lock().expect("no panic");
+            Answer::file(asked, &body, &format!("\"{}\"", body.len()))
+        }
+    });
+    let world = World::new(0);
+    let far = |name: &str, more: &str| {
+        format!(
+            "vm \"{name}\" {{ image-url {:?}; backend \"noop\" }}\n{more}",
+            server.url(&format!("/{name}.raw"))
+        )
+    };
+    world.vmfile(&far("far", ""));
+    let update = |code| {
+        let document = world.vmctl(&["image", "update", "--json"]).expect(code).json();
+        promised("image", &document);
+        document["pins"].clone()
+    };
+    let outcomes = |pins: &serde_json::Value| {
+        let pins = pins.as_array().expect("a list");
+        pins.iter().map(|pin| pin["outcome"].as_str().expect("a word").to_owned()).collect::<Vec<_>>()
+    };
+    let first = update(0);
+    assert_eq!((outcomes(&first), &first[0]["before"]), (vec!["pinned".to_owned()], &json!(null)));
+    assert_eq!(outcomes(&update(0)), ["unchanged"]);
+    image.lock().expect("no panic").extend_from_slice(&[0; 65536]);
+    world.vmfile(&far("far", &far("gone", "")));
+    let second = update(1);
+    assert_eq!(outcomes(&second), ["moved", "failed"]);
+    assert_eq!(second[0]["before"], first[0]["sha256"]);
+    assert!(second[1]["error"].as_str().is_some_and(|error| error.contains("404")), "{second}");
+    assert_eq!((&second[1]["sha256"], &second[1]["before"]), (&json!(null), &json!(null)));
+    assert_eq!(outcomes(&update(1)), ["unchanged", "failed"]);
+}
+
+/// `sha256sum` tells the digest of a packed file, `vmctl image list` that of the image in it: either is asked for.
+#[test]
+fn digest_of_a_packed_file_is_its_own_or_that_of_what_it_becomes() {
+    let world = World::new(0);
+    let path = world.project().join("disk.img");
+    fs::write(&path, disk()).unwrap();
+    let digest = || {
+        let sum = world.beside_vmctl("sha256sum").args(["disk.img", "disk.img.gz"]).output().unwrap();
+        let text = String::from_utf8(sum.stdout).unwrap();
+        text.lines().map(|line| line[..64].to_owned()).collect::<Vec<_>>()
+    };
+    assert!(world.beside_vmctl("gzip").args(["-k", "disk.img"]).status().unwrap().success());
+    let digests = digest();
+    let [image, packed] = &digests[..] else { panic!("two digests, not {digests:?}") };
+    let vmfile = |sha256: &str| {
+        world.vmfile(&format!("vm \"one\" {{ image \"disk.img.gz\" sha256={sha256:?}; backend \"noop\" }}"));
+    };
+    for sha256 in [packed, image] {
+        vmfile(sha256);
+        world.vmctl(&["apply", "--yes"]).expect(0);
+        assert_eq!(world.decisions()["vm.one"], "no-op");
+    }
+    vmfile(&"0".repeat(64));
+    let refused = world.vmctl(&["plan"]).expect(1).says("is not the image that is asked for");
+    refused.says(packed).says(image);
 }

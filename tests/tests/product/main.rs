@@ -4,8 +4,10 @@
 mod access;
 mod agent;
 mod bad_input;
+mod beside;
 mod changes;
 mod crash;
+mod downloads;
 mod drift;
 mod everyday;
 mod examples;
@@ -30,6 +32,7 @@ mod provisioning;
 mod recovery;
 mod report;
 mod room;
+mod run;
 mod schema;
 mod secrets;
 mod stopping;

@@ -50,6 +50,10 @@ fn image_is_pinned_kept_elsewhere_and_moved_when_told() {
 
     // The server moves on: a note; told to, the pin follows, and the machine is replaced.
     image.lock().expect("no panic").extend_from_slice(&[0; 65536]);
+    let reports = ["plan", "--detailed-exitcode", "--html", "plan.html", "--markdown"];
+    world.vmctl(&reports).expect(0).says("has something else by now");
+    let page = fs::read_to_string(world.project().join("plan.html")).expect("a report");
+    assert!(page.contains("has something else by now"), "{page}");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("has something else by now");
     world.vmctl(&["image", "update", "web"]).expect(0).says(" => ");
     assert_ne!(fs::read_to_string(&lock).expect("a lock file"), pinned);

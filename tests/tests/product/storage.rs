@@ -67,6 +67,50 @@ vm "dev" {{
 }
 
 #[test]
+fn folder_is_served_over_virtiofs_for_as_long_as_the_machine_runs() {
+    let world = World::new(1);
+    world.write("src, 2/hello", "from the host\n");
+    // Debian's cloud kernel, and so the tiny guest's, has virtiofs and no 9p.
+    let vmfile = |memory: u32, rest: &str| {
+        world.vmfile(&format!(
+            r#"
+vm "dev" {{
+    image "TINY"
+    memory {memory}
+    ssh {{ user "vm" }}
+    share "src, 2" "/mnt/the source" driver="virtiofs" {rest}
+}}
+"#
+        ));
+    };
+    vmfile(192, "");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    leaks::leakcheck(&world);
+    let path = world.project().join("src, 2");
+    assert_eq!(world.exec("dev", "cat '/mnt/the source/hello'"), "from the host\n");
+    world.exec("dev", "echo from the guest | sudo tee '/mnt/the source/answer'");
+    assert_eq!(std::fs::read_to_string(path.join("answer")).unwrap(), "from the guest\n");
+
+    vmfile(208, "");
+    world.vmctl(&["apply", "--yes"]).expect(0).says("restart");
+    assert_eq!(world.exec("dev", "cat '/mnt/the source/answer'"), "from the guest\n");
+    leaks::leakcheck(&world);
+
+    // It goes with its machine, however that ends.
+    let servers = || {
+        let all = process::naming(world.folder());
+        all.into_iter().filter(|process| process.command.contains("virtiofsd")).count()
+    };
+    assert!(servers() > 0);
+    let held = leaks::held(&world);
+    process::kill(world.pid("dev"));
+    await_condition("the server ends with its machine", || servers() == 0);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+    assert!(path.join("hello").exists());
+}
+
+#[test]
 fn guest_that_cannot_mount_a_share_is_told_why() {
     let world = World::new(1);
     world.write("src/hello", "from the host\n");

@@ -1,6 +1,6 @@
 //! The nodes of a machine: its hardware, and how it is connected.
 
-use vmctl_providers::{BackendTag, Protocol};
+use vmctl_providers::{BackendTag, Protocol, ShareDriver};
 
 use super::misplaced::in_network;
 use super::{
@@ -229,15 +229,24 @@ pub(in super::super) static ATTACHED: Shape = Shape {
         "A [volume](#volumes-shares-and-media) of the top level that belongs to it; a volume has one machine",
     )
 };
+/// How shares reach guests, as written.
+pub(in super::super) const SHARE_DRIVERS: [(&str, ShareDriver); 2] =
+    [("9p", ShareDriver::NineP), ("virtiofs", ShareDriver::Virtiofs)];
 pub(in super::super) static SHARE: Shape = Shape {
     args: Args::Fixed { all: &[Type::Path, Type::Text, Type::Choice(&["readonly"])], needed: 2 },
+    props: &[Prop::new(
+        "driver",
+        Type::Choice(&words(&SHARE_DRIVERS)),
+        "`\"9p\"`",
+        "How it reaches the guest: through QEMU, or through a virtiofsd of the host",
+    )],
     repeats: true,
     layers: Layers::Added,
     default: "none",
     ..Shape::leaf(
         "share",
         Type::Path,
-        "`share \"./src\" \"/mnt/src\"` or `share \"./src\" \"/mnt/src\" readonly`",
+        "`share \"./src\" \"/mnt/src\"`, `share \"./src\" \"/mnt/src\" readonly` or `share \"./src\" \"/mnt/src\" driver=\"virtiofs\"`",
         "A [folder of the host](#volumes-shares-and-media), and the absolute path at which the guest sees it; `readonly` keeps the guest from writing",
     )
 };

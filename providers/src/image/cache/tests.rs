@@ -48,7 +48,7 @@ fn identity_is_digest_format_and_size() {
 fn second_identification_reads_the_memo_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (cache, source) = (cache(folder.path()), disk(folder.path(), "disk.img"));
-    let first = cache.identify_at(&source, later()).unwrap();
+    let (first, _) = cache.identify_at(&source, later()).unwrap();
     let memos = folder.path().join("data/images/.identities");
     let memo = memos.join(&names(&memos)[0]);
     assert_eq!(memo.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -71,7 +71,7 @@ fn changed_file_is_read_again_and_a_fresh_one_is_not_remembered() {
     let written = fs::metadata(&source).unwrap().modified().unwrap();
     cache.identify_at(&source, written + SETTLED / 2).unwrap();
     assert!(!folder.path().join("data").exists());
-    let first = cache.identify_at(&source, later()).unwrap();
+    let (first, _) = cache.identify_at(&source, later()).unwrap();
     let file = File::options().write(true).open(&source).unwrap();
     file.write_all_at(b"changed", 2000).unwrap();
     file.set_modified(written).unwrap();
@@ -197,4 +197,27 @@ fn what_is_no_image_is_told_apart_with_advice() {
         assert!(error.help().is_some());
     }
     assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn packed_file_is_known_by_its_own_digest_and_by_that_of_what_it_becomes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, disk) = (cache(folder.path()), disk(folder.path(), "disk.img"));
+    let bytes = fs::read(&disk).unwrap();
+    let packed = super::super::unpack::tests::packed(super::super::unpack::Packing::Gzip, &bytes);
+    let source = folder.path().join("disk.img.gz");
+    fs::write(&source, &packed).unwrap();
+    let first = cache.identify_at(&source, later()).unwrap();
+    assert_eq!((&first.0.digest, &first.1), (&Digest::of(&bytes), &Digest::of(&packed)));
+    // From the memo; and anew where an older vmctl wrote it.
+    assert_eq!(cache.identify_file(&source).unwrap(), first);
+    let memos = folder.path().join("data/images/.identities");
+    for memo in names(&memos).iter().map(|name| memos.join(name)) {
+        let mut old: serde_json::Value = serde_json::from_slice(&fs::read(&memo).unwrap()).unwrap();
+        old.as_object_mut().unwrap().remove("sha256");
+        fs::write(&memo, old.to_string()).unwrap();
+    }
+    assert_eq!(cache.identify_file(&source).unwrap(), first);
+    let (plain, file) = cache.identify_file(&disk).unwrap();
+    assert_eq!((plain.digest.clone(), file), (first.0.digest, plain.digest));
 }

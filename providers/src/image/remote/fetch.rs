@@ -16,6 +16,7 @@ use super::place::{Place, shown};
 use super::registry::Registry;
 use super::{FetchError, FetchOptions, FetchPhase, FetchProgress, Fetched, RemoteImage, Upstream};
 use crate::capacity::space;
+use crate::failpoints::image_failpoint;
 use crate::image::adopt::{self, Looked};
 use crate::image::convert::convert;
 use crate::image::intake::{FromFile, Source, Stop, Taken, Targets, take_in};
@@ -92,6 +93,7 @@ impl ImageCache {
         if let Some(sha256) = &remote.sha256
             && let Some(fetched) = self.in_cache(sha256).await?
         {
+            self.forget_tries(sha256, &remote.url);
             return Ok(fetched);
         }
         let client = Client::new(options)?;
@@ -103,10 +105,12 @@ impl ImageCache {
             && let Some(mut fetched) = self.in_cache(sha256).await?
         {
             fetched.upstream = wanted.manifest.unwrap_or(fetched.upstream);
+            self.forget_tries(sha256, &remote.url);
             return Ok(fetched);
         }
         let key = wanted.expected.clone().unwrap_or_else(|| Digest::of(&remote.url));
         let (part, has_waited) = self.part(&key, audience).await?;
+        image_failpoint!("fetch-image.download.opened", part.path());
         // Whoever was waited for may have brought it.
         if has_waited && let Some(fetched) = self.brought(&wanted, &remote.url).await? {
             part.discard();
@@ -121,6 +125,18 @@ impl ImageCache {
             Err(_) => part.discard(),
         }
         fetched
+    }
+
+    /// Removes what earlier tries left whose processes died when the image had its place already.
+    fn forget_tries(&self, sha256: &Digest, url: &str) {
+        self.sweep();
+        for key in [sha256.clone(), Digest::of(url)] {
+            match Part::left(&self.downloads(), key.hex()) {
+                Ok(Some(part)) => part.discard(),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a left-over of a download stays"),
+            }
+        }
     }
 
     /// Takes the part of a download for this process alone.
@@ -298,6 +314,7 @@ impl ImageCache {
         let total = Some(taken.size);
         let tell = |phase| (audience.progress)(FetchProgress { received: taken.size, total, phase });
         tell(FetchPhase::Finishing);
+        image_failpoint!("fetch-image.download.verified", part.path());
         let (digest, size, path) = match &taken.unpacked {
             Some((digest, size)) => (digest.clone(), *size, part.content()),
             None => (taken.sha256.clone(), taken.size, part.path()),
@@ -315,6 +332,7 @@ impl ImageCache {
                         converted.map_err(|error| FetchError::Convert(Box::new(error)))?;
                     }
                 }
+                image_failpoint!("fetch-image.download.converted", target.clone());
                 blocking(move || {
                     let (identity, length) = adopt::made(&target)?;
                     Ok((target, identity, length))
@@ -325,12 +343,13 @@ impl ImageCache {
         let (cache, sha256, url) = (self.clone(), taken.sha256.clone(), remote.url.clone());
         let said = upstream.clone();
         let (image, identity) = blocking(move || {
-            let image = cache.place(&from, &identity, length)?;
-            let noted = cache.set_entry(&sha256, &url, &said, &identity, length);
-            noted
-                .and_then(|()| cache.set_last(&url, &sha256, &said))
-                .map_err(|source| ImageError::Cache { action: "write", path: cache.fetched(), source })?;
-            Ok((image, identity))
+            // First the notes: with them, an image that has its place is found whatever happens then, and without it
+            // they say nothing.
+            let failed = |source| ImageError::Cache { action: "write", path: cache.fetched(), source };
+            cache.set_entry(&sha256, &url, &said, &identity, length).map_err(failed)?;
+            cache.set_last(&url, &sha256, &said).map_err(failed)?;
+            image_failpoint!("fetch-image.download.noted", cache.fetched());
+            Ok((cache.place(&from, &identity, length)?, identity))
         })
         .await?;
         Ok(Fetched { sha256: taken.sha256, upstream, identity, image, from_cache: false })

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Upstream;
+use crate::failpoints::image_failpoint;
 use crate::image::ImageError;
 
 /// A download on its way.
@@ -60,6 +61,14 @@ impl Part {
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         })
+    }
+
+    /// The part `key` in `folder`, if there is one that nobody works on.
+    pub(super) fn left(folder: &Path, key: &str) -> Result<Option<Self>, ImageError> {
+        match folder.join(key).with_extension("part").exists() {
+            true => Self::open(folder, key),
+            false => Ok(None),
+        }
     }
 
     /// Opens the part `key` in `folder` and takes its lock, once nobody else has it.
@@ -129,11 +138,13 @@ impl Part {
     /// Writes the note.
     pub(super) fn set_note(&self, note: &Note) -> Result<(), ImageError> {
         let (path, draft) = (self.stem.with_extension("json"), self.stem.with_extension("json.new"));
-        let written = serde_json::to_vec(note)
-            .map_err(io::Error::other)
-            .and_then(|text| fs::write(&draft, text))
-            .and_then(|()| fs::rename(&draft, &path));
-        written.map_err(self.failed("write"))
+        let drafted =
+            serde_json::to_vec(note).map_err(io::Error::other).and_then(|text| fs::write(&draft, text));
+        drafted.map_err(self.failed("write"))?;
+        image_failpoint!("fetch-image.download.drafted", draft.clone());
+        fs::rename(&draft, &path).map_err(self.failed("write"))?;
+        image_failpoint!("fetch-image.download.begun", path);
+        Ok(())
     }
 
     /// Forgets what came so far.

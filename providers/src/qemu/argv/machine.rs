@@ -31,6 +31,16 @@ pub(super) fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
     if hardware.firmware == Firmware::Uefi {
         board.push_str(",pflash0=uefi-code,pflash1=uefi-variables");
     }
+    if vm.machine.has_virtiofs() {
+        board.push_str(",memory-backend=memory");
+        let memory = &json!({
+            "qom-type": "memory-backend-memfd",
+            "id": "memory",
+            "size": vm.machine.memory_mib << 20,
+            "share": true,
+        });
+        args.json("-object", memory);
+    }
     args.pair("-machine", board);
     let cpu = hardware.cpu.as_deref();
     match accel {

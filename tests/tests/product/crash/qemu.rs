@@ -42,6 +42,7 @@ const STARTING: [&str; 7] = [
     "start.effect.after",
     "start.record.before",
 ];
+const SERVING: [&str; 2] = ["start.qemu.serving", "start.qemu.spawned"];
 const STOPPING: [&str; 4] =
     ["stop.qemu.pressed", "stop.qemu.ended", "stop.qemu.cleaned", "stop.effect.after"];
 const GROWING: [&str; 3] = ["update.qemu.grown", "update.qemu.volume-grown", "update.qemu.brought"];
@@ -65,6 +66,7 @@ fn every_place_of_qemu_is_disturbed() {
     let disturbed: BTreeSet<&str> = [
         &MAKING[..],
         &STARTING,
+        &SERVING,
         &STOPPING,
         &GROWING,
         &GROWING_LIVE,
@@ -191,6 +193,23 @@ fn machine_that_was_launched_is_adopted_under_its_process_id() {
         converges(&world, point);
         assert_eq!(pids(&world).len(), 1);
         assert!(launched.is_empty() || pids(&world) == launched, "{point}={fault}: started again");
+        destroy(&world);
+    }
+}
+
+/// F4: what serves a folder to a machine waits for ever if that is never launched, and is not left behind.
+#[test]
+fn server_of_a_folder_is_ended_with_what_was_cut_off() {
+    let mut world = world();
+    world.write("src/hello", "");
+    world.vmfile(&running("memory 64; share \"src\" \"/mnt/src\" driver=\"virtiofs\""));
+    for (point, fault) in cases(&SERVING) {
+        disturb(&mut world, &["apply", "--yes"], point, fault);
+        converges(&world, point);
+        let servers = process::naming(world.folder()).into_iter();
+        let servers: Vec<_> = servers.filter(|process| process.command.contains("virtiofsd")).collect();
+        // In a process namespace of its own it is one process more.
+        assert!((1..=2).contains(&servers.len()), "{point}={fault}: {servers:?}");
         destroy(&world);
     }
 }
