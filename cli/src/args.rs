@@ -15,7 +15,7 @@ use vmctl_providers::Name;
 
 use crate::complete::{machines, projects};
 
-pub(crate) use beside::{CompletionsArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
+pub(crate) use beside::{CompletionsArgs, CpArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
 pub(crate) use everyday::{
     DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, RunArgs, SomeArgs, StopArgs, UpArgs,
 };
@@ -25,7 +25,7 @@ pub(crate) use image::{
 };
 pub(crate) use planning::{
     ApplyArgs, CarryingArgs, ChecksWhen, DriftArgs, GraphArgs, GraphFormat, OutputArgs, OutputsArgs,
-    PlanArgs, PlanningArgs, ShowArgs, TaintArgs, UntaintArgs,
+    PlanArgs, PlanningArgs, RecordsArgs, ShowArgs, TaintArgs, UntaintArgs,
 };
 pub(crate) use state::{
     StateArgs, StateCommand, StateHistoryArgs, StateImportArgs, StateMvArgs, StateProvisionedArgs,
@@ -168,6 +168,8 @@ pub(crate) enum Command {
     Ssh(SshArgs),
     /// Run a command in a machine and pass its exit code on
     Exec(ExecArgs),
+    /// Copy a file or a folder to a machine, or from one
+    Cp(CpArgs),
     /// Wait until machines are ready, run or are off
     Wait(WaitArgs),
     /// Print how other programs log in, in the words of ssh_config(5)

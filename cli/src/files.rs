@@ -37,6 +37,16 @@ impl Destination {
         Self::new(path, plan, PUBLIC, "<!DOCTYPE html>", "HTML page")
     }
 
+    /// The file of a trace.
+    pub(crate) fn of_trace(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
+        Self::new(path, plan, PUBLIC, "{\"displayTimeUnit\"", "trace")
+    }
+
+    /// The file of JUnit's tests.
+    pub(crate) fn of_junit(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
+        Self::new(path, plan, PUBLIC, "<?xml ", "file of JUnit's")
+    }
+
     /// A VMFile that does not exist yet, or that is to be replaced.
     pub(crate) fn of_vmfile(path: &Path, replaces: bool) -> Result<Self, CliError> {
         let refuse = |why: &str, help: &str| {

@@ -12,6 +12,7 @@ mod aside;
 mod commands;
 mod complete;
 mod context;
+mod course;
 mod descriptors;
 mod download;
 mod env;
@@ -98,6 +99,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Status(args) => commands::status::run(&ctx, &args),
         Command::Ssh(args) => commands::ssh::run(&ctx, &args),
         Command::Exec(args) => commands::exec::run(&ctx, &args),
+        Command::Cp(args) => commands::cp::run(&ctx, &args),
         Command::Wait(args) => commands::wait::run(&ctx, &args),
         Command::SshConfig(args) => commands::ssh_config::run(&ctx, &args.some),
         Command::Inventory(args) => commands::inventory::run(&ctx, &args),

@@ -78,10 +78,10 @@ pub(crate) fn outcome_of(report: &Report) -> Outcome {
     }
 }
 
-/// What was done, what was not and why, and what to do next.
-pub(crate) fn text(plan: &Plan, report: &Report, elapsed: Duration) -> String {
+/// What was done, what was not and why, and what to do next, unless the machines go away anyhow.
+pub(crate) fn text(plan: &Plan, report: &Report, elapsed: Duration, advises: bool) -> String {
     if !report.is_complete() {
-        aftermath::text(plan, report, elapsed)
+        aftermath::text(plan, report, elapsed, advises)
     } else if report.interrupted {
         format!("{DOUBTFUL}Interrupted{DOUBTFUL:#}, but all was done in {}.", progress::seconds(elapsed))
     } else {

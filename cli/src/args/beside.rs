@@ -10,6 +10,18 @@ use super::everyday::{SomeArgs, patience};
 use super::machine_name;
 use crate::complete::machines;
 
+/// Options of `cp`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  vmctl cp app.conf web:/etc/app.conf\n  vmctl cp src web:\n  vmctl cp web:/var/log/app logs\n  vmctl cp web:report.html .\n\nFolders are copied with all that is in them. What is copied goes into the target if that is a folder, else it\ngets the target's name. A relative path in a machine begins at the login user's home. Permission bits,\ntimes and links are kept, owners are not; sudo is used where the login user may not, if it asks for no password.\nThe guest needs `tar` for folders, and to send."
+)]
+pub(crate) struct CpArgs {
+    /// What to copy, as `PATH` or `VM:PATH`
+    pub(crate) source: String,
+    /// Where to, as `PATH` or `VM:PATH`
+    pub(crate) target: String,
+}
+
 /// Options of `ssh-config`.
 #[derive(Debug, Args)]
 #[command(

@@ -7,7 +7,7 @@ use clap::Args;
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-use super::{CarryingArgs, DEFAULT_PARALLELISM, machine_name};
+use super::{CarryingArgs, DEFAULT_PARALLELISM, RecordsArgs, machine_name};
 use crate::complete::machines;
 
 /// Machines, all of them unless some are named.
@@ -180,6 +180,8 @@ pub(crate) struct RunArgs {
     /// Steps to run at once
     #[arg(long, value_name = "N", default_value = DEFAULT_PARALLELISM)]
     pub(crate) parallelism: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) records: RecordsArgs,
     /// Command and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,

@@ -8,6 +8,7 @@ use vmctl_providers::Name;
 
 use super::{DEFAULT_PARALLELISM, LockArgs, machine_name};
 use crate::complete::machines;
+use crate::course::timeline_path;
 
 /// What a plan is about, and what it is made from.
 #[derive(Debug, Clone, Default, Args)]
@@ -147,6 +148,19 @@ pub(crate) struct CarryingArgs {
     /// Print events as JSON, one a line
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) records: RecordsArgs,
+}
+
+/// Files that tell afterwards what ran.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RecordsArgs {
+    /// Write which step ran when to FILE: a page (.html) or a trace for Chrome (.json)
+    #[arg(long, value_name = "FILE", value_parser = timeline_path)]
+    pub(crate) timeline: Option<PathBuf>,
+    /// Write what guests were asked and what ran in them to FILE as tests, in JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
 }
 
 /// Options of `show`.

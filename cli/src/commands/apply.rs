@@ -1,8 +1,8 @@
 //! `apply`: brings the machines to what the VMFile asks for.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,10 @@ use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Address, Reserve, Store, Writer};
 
 use super::plan::{self, Goal, Look};
-use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs};
+use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs, RecordsArgs};
 use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
+use crate::course::{Course, Files};
 use crate::error::{CliError, Exit, can_ask, in_words};
 use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
@@ -110,7 +111,8 @@ pub(super) struct Order {
     pub(super) stop_timeout: Option<Duration>,
     /// Whether images come only as the lock file pins them, and that file stays as it is.
     pub(super) locked: bool,
-    /// Whether the plan and the outputs are printed: stdout may belong to another program.
+    /// Whether the plan, the outputs and advice are printed: stdout may belong to another program, and the machines may
+    /// go away anyhow.
     pub(super) shows_results: bool,
 }
 
@@ -227,6 +229,7 @@ async fn with_lock(
         Err(error) if error.is_silent() && session.is_agreed(&plan) => {}
         shown => shown?,
     }
+    let files = session.files(&plan)?;
     let (events, incoming) = events();
     let images = ctx.images()?;
     let downloads = Arc::new(CacheDownloads::new(images.clone(), ctx.settings.fetch_options()));
@@ -235,7 +238,9 @@ async fn with_lock(
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
         session.keep_pins(&plan, &report);
+        let written = write(&files, &plan, &Mutex::new(Course::begin()));
         let (told, mut words) = session.outputs(writer, &host).await;
+        let told = told.and(written);
         words.extend(session.summary(&plan, Outcome::NothingToDo, &report, Duration::ZERO, &[]));
         return exit_after(say(control, words).await.and(told), exit_of(&plan, &report));
     }
@@ -266,7 +271,9 @@ async fn with_lock(
     }
     let names = keep_texts(order, writer)?;
     let started = Instant::now();
-    let printing = show(Arc::clone(&plan), incoming, Progress::new(args.json, ctx.options.quiet));
+    let course = Arc::new(Mutex::new(Course::begin()));
+    let noting = files.are_wanted().then(|| Arc::clone(&course));
+    let printing = show(Arc::clone(&plan), incoming, Progress::new(args.json, ctx.options.quiet), noting);
     let result = executor.apply(&plan, writer).await;
     // Ends the stream of events, and with it the printing.
     drop(executor);
@@ -290,7 +297,8 @@ async fn with_lock(
         words.splice(0..0, summary).for_each(drop)
     }
     let printed = printed.and(say(control, words).await);
-    exit_after(printed.and(told), exit_of(&plan, &report))
+    let written = write(&files, &plan, &course);
+    exit_after(printed.and(told).and(written), exit_of(&plan, &report))
 }
 
 /// Opens the keys that will be needed while nothing is done yet: later nobody might be there to give a passphrase.
@@ -340,6 +348,13 @@ impl Session<'_> {
         }
     }
 
+    /// The files that are to tell what ran.
+    fn files(&self, plan: &Plan) -> Result<Files, CliError> {
+        let here = |path: &Option<PathBuf>| path.as_ref().map(|path| self.ctx.settings.cwd.join(path));
+        let RecordsArgs { timeline, junit } = &self.args.records;
+        Files::open(here(timeline).as_ref(), here(junit).as_ref(), &PlanDocument::from(plan))
+    }
+
     async fn show(&self, plan: &Plan) -> Result<(), CliError> {
         let document = PlanDocument::from(plan);
         let mut words = Vec::new();
@@ -369,7 +384,7 @@ impl Session<'_> {
         if !has_run || (self.ctx.options.quiet && report.is_complete()) {
             return Vec::new();
         }
-        vec![Words::Err(summary::text(plan, report, elapsed))]
+        vec![Words::Err(summary::text(plan, report, elapsed, self.order.shows_results))]
     }
 
     /// Says that it ends before anything was done.
@@ -417,6 +432,13 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Writes the files that were asked for.
+fn write(files: &Files, plan: &Plan, course: &Mutex<Course>) -> Result<(), CliError> {
+    let mut course = course.lock().unwrap_or_else(PoisonError::into_inner);
+    course.end();
+    files.write(plan, &course)
 }
 
 /// How an apply ends: what it did counts for more than what could be said of it.
@@ -487,11 +509,15 @@ fn show(
     plan: Arc<Plan>,
     mut events: EventReceiver,
     mut progress: Progress,
+    course: Option<Arc<Mutex<Course>>>,
 ) -> impl Future<Output = Result<(), CliError>> {
     let runtime = Handle::current();
     let printing = aside(move || {
         let mut result = Ok(());
         while let Some(event) = runtime.block_on(events.recv()) {
+            if let Some(course) = &course {
+                course.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
+            }
             if result.is_ok() {
                 result = progress.show(&plan, &event);
             }

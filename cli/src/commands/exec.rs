@@ -18,7 +18,7 @@ use crate::machines::Machine;
 use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
-const LOGIN: Duration = Duration::from_secs(60);
+pub(super) const LOGIN: Duration = Duration::from_secs(60);
 
 /// The exit code of a command that did not end in time, as of timeout(1).
 pub(super) const OUT_OF_TIME: Exit = Exit::Passed(124);
@@ -91,17 +91,17 @@ fn by_agent(
 }
 
 /// The signals that ask us to go; caught from the moment this is made.
-struct Signals([Signal; 2]);
+pub(super) struct Signals([Signal; 2]);
 
 impl Signals {
-    fn catch() -> Result<Self, CliError> {
+    pub(super) fn catch() -> Result<Self, CliError> {
         let caught =
             |kind| signal(kind).map_err(|error| CliError::new("cannot wait for signals").because(&error));
         Ok(Self([caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?]))
     }
 
     /// Waits for any of them. Cancel-safe.
-    async fn any(&mut self) {
+    pub(super) async fn any(&mut self) {
         let [interrupt, terminate] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

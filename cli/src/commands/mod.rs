@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod console;
+pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod drift;
 pub(crate) mod everyday;

@@ -26,7 +26,7 @@ use vmctl_state::project::Temporary;
 use super::apply::{self, Asks, Order, look_of};
 use super::exec::{self, OUT_OF_TIME};
 use super::plan::Goal;
-use crate::args::{CarryingArgs, LockArgs, PlanningArgs, RunArgs};
+use crate::args::{CarryingArgs, LockArgs, PlanningArgs, RecordsArgs, RunArgs};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::machines;
@@ -108,7 +108,7 @@ fn use_it(ctx: &Context, args: &RunArgs) -> Result<Exit, CliError> {
         ..Order::new("run", goal, Asks::Nothing)
     };
     // Nobody uses machines of which some are missing.
-    let exit = apply::carry_out(ctx, &carrying(args.parallelism, true), order)?;
+    let exit = apply::carry_out(ctx, &carrying(args.parallelism, true, args.records.clone()), order)?;
     if exit != Exit::Fine {
         ui::warn("not all machines came up, so the command was not run");
         return Ok(exit);
@@ -160,7 +160,7 @@ fn remove(
         // All that a guest could still save is about to go.
         let stop_timeout = Some(Duration::ZERO);
         let order = Order { shows_results: false, stop_timeout, ..Order::new("run", goal, Asks::Nothing) };
-        let exit = apply::carry_out(ctx, &carrying(parallelism, false), order)?;
+        let exit = apply::carry_out(ctx, &carrying(parallelism, false, RecordsArgs::default()), order)?;
         if exit != Exit::Fine {
             return Err(CliError::new(format!("not all of project `{project}` was removed")));
         }
@@ -168,8 +168,8 @@ fn remove(
     Ok(temporary.remove()?)
 }
 
-fn carrying(parallelism: NonZeroUsize, fail_fast: bool) -> CarryingArgs {
-    CarryingArgs { lock: LockArgs::default(), parallelism, fail_fast, json: false }
+fn carrying(parallelism: NonZeroUsize, fail_fast: bool, records: RecordsArgs) -> CarryingArgs {
+    CarryingArgs { lock: LockArgs::default(), parallelism, fail_fast, json: false, records }
 }
 
 /// Runs the command here, and waits for its end whatever happens.

@@ -9,7 +9,7 @@ use super::{Report, ReportChange, ReportCheck, ReportDiff, ReportField};
 use crate::ui::visible;
 
 /// How the page looks.
-const STYLE: &str = include_str!("page.css");
+pub(crate) const STYLE: &str = include_str!("page.css");
 
 /// What makes it searchable. Without it all of the page is there, and the search is not shown.
 const SCRIPT: &str = include_str!("page.js");
@@ -24,7 +24,7 @@ pub(crate) fn html(report: &Report) -> String {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(policy());
+                meta http-equiv="Content-Security-Policy" content=(policy(&[SCRIPT], &[STYLE, picture::STYLE]));
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="referrer" content="no-referrer";
                 title { (visible(&report.title)) }
@@ -47,14 +47,17 @@ pub(crate) fn html(report: &Report) -> String {
     .into_string()
 }
 
-/// Nothing is loaded, and no script or style runs but those whose digests stand here.
-fn policy() -> String {
-    let digest = |text: &str| format!("'sha256-{}'", Base64::encode_string(&Sha256::digest(text)));
+/// What lets no page load anything, nor run any script or style but these.
+pub(crate) fn policy(scripts: &[&str], styles: &[&str]) -> String {
+    let digest = |text: &&str| format!("'sha256-{}'", Base64::encode_string(&Sha256::digest(text)));
+    let all = |texts: &[&str]| match texts.iter().map(digest).collect::<Vec<_>>().join(" ") {
+        none if none.is_empty() => "'none'".to_owned(),
+        digests => digests,
+    };
     format!(
-        "default-src 'none'; script-src {}; style-src {} {}; base-uri 'none'; form-action 'none'",
-        digest(SCRIPT),
-        digest(STYLE),
-        digest(picture::STYLE)
+        "default-src 'none'; script-src {}; style-src {}; base-uri 'none'; form-action 'none'",
+        all(scripts),
+        all(styles)
     )
 }
 
@@ -308,8 +311,9 @@ mod tests {
             Base64::encode_string(&Sha256::digest("")),
             "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
         );
-        assert_eq!(policy().matches("'sha256-").count(), 3);
-        assert!(!policy().contains("unsafe"));
+        let policy = policy(&[SCRIPT], &[STYLE, picture::STYLE]);
+        assert_eq!(policy.matches("'sha256-").count(), 3);
+        assert!(!policy.contains("unsafe"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod of;
 #[cfg(test)]
 mod sample;
 
-pub(crate) use html::html;
+pub(crate) use html::{STYLE, html, policy};
 pub(crate) use markdown::markdown;
 pub(crate) use model::{
     Report, ReportChange, ReportCheck, ReportCount, ReportDiff, ReportField, ReportInput,

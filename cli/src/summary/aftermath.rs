@@ -19,8 +19,8 @@ const NAMES: usize = 8;
 /// Lines for what all failures say together: with everything else they fit on a screen of 50 lines.
 const LINES: usize = 24;
 
-/// The summary for people.
-pub(super) fn text(plan: &Plan, report: &Report, elapsed: Duration) -> String {
+/// The summary for people; with advice if it `advises`.
+pub(super) fn text(plan: &Plan, report: &Report, elapsed: Duration, advises: bool) -> String {
     let mut lines = vec![head(report, elapsed)];
     lines.extend(failed(plan, report));
     lines.extend(skipped(plan, report));
@@ -40,7 +40,9 @@ pub(super) fn text(plan: &Plan, report: &Report, elapsed: Duration) -> String {
         lines.push(format!("  {DOUBTFUL}cut off{DOUBTFUL:#} {name}: what became of it is unknown"));
     }
     lines.extend(more(report.abandoned.len(), "cut off"));
-    lines.extend(next(plan, report).iter().map(|line| ui::visible(line)));
+    if advises {
+        lines.extend(next(plan, report).iter().map(|line| ui::visible(line)));
+    }
     lines.join("\n")
 }
 

@@ -64,9 +64,8 @@ impl QemuBackend {
         patience: Duration,
     ) -> Result<Arc<Session>> {
         let session = match SshTarget::of(vm) {
-            // In memory of its own: what waits for a guest is deep enough without it.
             _ if vm.ssh.is_some() && vm.is_reached_on_a_bridge() => {
-                Box::pin(self.log_in_on_a_bridge(vm, patience)).await?
+                self.log_in_on_a_bridge(vm, patience).await?
             }
             Some(target) => Session::wait_for(&target, &self.config().keyring, patience).await?,
             None => {
@@ -110,7 +109,7 @@ impl QemuBackend {
             Some(session) => session,
             None => while_alive(vm, &process, self.log_in(vm, &process, LOGIN), || true).await?,
         };
-        let running = provision::run(&session, step, &log, output);
+        let running = Box::pin(provision::run(&session, step, &log, output));
         let ended = while_alive(vm, &process, running, || session.is_closed()).await;
         ended.map_err(|error| match error {
             Error::ProcessEnded { .. } => Error::ProvisionCut {

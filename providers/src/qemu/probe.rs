@@ -115,7 +115,8 @@ impl QemuBackend {
                     }
                     if bare { self.furnish(&asked).await } else { Ok(()) }
                 };
-                let result: Result<()> = standstill.watch(asking).await;
+                // In memory of its own: whoever waits for a future that was handed in has room for it twice.
+                let result: Result<()> = standstill.watch(Box::pin(asking)).await;
                 left = standstill.take();
                 match result {
                     Err(error) if error.kind() == ErrorKind::Timeout && !left.is_zero() => {
@@ -283,7 +284,7 @@ impl QemuBackend {
                 }
             }
         };
-        while_alive(vm, &process, asking, || true).await
+        while_alive(vm, &process, Box::pin(asking), || true).await
     }
 
     async fn ask_for_login(&self, asked: &Asked<'_>) -> Result<Verdict> {

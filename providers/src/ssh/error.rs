@@ -92,6 +92,14 @@ pub enum SshError {
         /// How long nothing moved.
         after: Duration,
     },
+    /// The guest did not hand out a file or folder.
+    #[error("the guest did not send `{source_path}`: {reason}")]
+    DownloadRefused {
+        /// Path in the guest.
+        source_path: String,
+        /// What the guest said.
+        reason: String,
+    },
     /// The guest did not store an uploaded file.
     #[error("the guest did not store `{destination}`: {reason}")]
     UploadRefused {
@@ -112,6 +120,7 @@ impl SshError {
             | Self::ExecRefused
             | Self::ForwardRefused
             | Self::Lost(_)
+            | Self::DownloadRefused { .. }
             | Self::UploadRefused { .. } => ErrorKind::Guest,
             Self::KnownHosts { .. } | Self::Key(_) | Self::Input(_) => ErrorKind::InvalidInput,
             Self::AgentRefused { .. } => ErrorKind::Host,
@@ -153,7 +162,7 @@ impl SshError {
             Self::UploadRefused { .. } => {
                 Some("choose a path that the login user can write to, or allow it sudo without password".to_owned())
             }
-            Self::Io { .. } | Self::Input(_) | Self::UploadStalled { .. } => None,
+            Self::Io { .. } | Self::Input(_) | Self::UploadStalled { .. } | Self::DownloadRefused { .. } => None,
         }
     }
 }

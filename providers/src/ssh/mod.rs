@@ -10,6 +10,7 @@
 //! host key is checked before anything of ours is shown to it. The `ssh` program of the host is not used.
 
 mod connect;
+mod download;
 mod error;
 mod folder;
 mod keyring;

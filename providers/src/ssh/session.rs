@@ -110,7 +110,8 @@ impl Session {
         keyring: &Keyring,
         timeout: Duration,
     ) -> Result<Self, SshError> {
-        connect::wait_for(target, keyring, timeout).await
+        // In memory of its own: a handshake is large, and callers stand deep enough without it.
+        Box::pin(connect::wait_for(target, keyring, timeout)).await
     }
 
     /// Starts `command`, a line for the login user's shell.
@@ -408,7 +409,7 @@ impl Running {
 }
 
 /// Keeps as much of what a guest says as an error message needs.
-fn keep(said: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn keep(said: &mut Vec<u8>, bytes: &[u8]) {
     const ENOUGH: usize = 4096;
     let room = ENOUGH.saturating_sub(said.len());
     said.extend(bytes.iter().take(room));

@@ -7,6 +7,8 @@ mod bad_input;
 mod beside;
 mod bridges;
 mod changes;
+mod copying;
+mod course;
 mod crash;
 mod downloads;
 mod drift;

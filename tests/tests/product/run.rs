@@ -135,7 +135,8 @@ fn run_that_cannot_begin_leaves_nothing() {
     world.vmfile(
         "vm \"one\" { image \"blank.qcow2\"; memory 64; ready { log \"no such line\"; timeout \"1s\" } }",
     );
-    world.vmctl(&["run", "--", "touch", "never"]).expect(5).says("the command was not run");
+    let failed = world.vmctl(&["run", "--", "touch", "never"]).expect(5).says("the command was not run");
+    assert!(!failed.text().contains("vmctl plan"), "advice about what is gone: {}", failed.text());
     world.vmfile(
         "vm \"one\" { image \"blank.qcow2\"; memory 64; ready { log \"no such line\"; timeout \"1h\" } }",
     );
