@@ -180,7 +180,7 @@ pub(crate) enum Command {
     Console(ConsoleArgs),
     /// Show where a machine's display is, and the password that opens it
     Vnc(VncArgs),
-    /// Show what a machine wrote to its console and what provisioning printed
+    /// Show what machines wrote to their consoles and what provisioning printed
     Log(LogArgs),
     /// Check the VMFile without touching anything
     Validate(ValidateArgs),
@@ -319,21 +319,24 @@ pub(crate) struct ConsoleArgs {
 /// Options of `log`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl log web\n  vmctl log web --console -n 50\n  vmctl log web --provision\n  vmctl log web --console --raw > console.bin\n\nControl characters are made visible, so that a guest cannot play tricks on your terminal;\n--raw prints the bytes."
+    after_help = "Examples:\n  vmctl log web\n  vmctl log web --console -n 50\n  vmctl log web --provision\n  vmctl log --follow -n 10       All machines of the project, as they go on\n  vmctl log web --console --raw > console.bin\n\nLines of several machines, or of several logs that are followed, begin with where they are from.\nControl characters are made visible, so that a guest cannot play tricks on your terminal;\n--raw prints the bytes."
 )]
 pub(crate) struct LogArgs {
-    /// Machine, as `web` or `project/web`
-    #[arg(add = machines())]
-    pub(crate) name: String,
-    /// Show only the console log
+    /// Machines, as `web` or `project/web` [default: all of the project]
+    #[arg(value_name = "VM", add = machines())]
+    pub(crate) names: Vec<String>,
+    /// Show only what machines wrote to their consoles
     #[arg(long)]
     pub(crate) console: bool,
-    /// Show only the provisioning log
+    /// Show only what provisioning printed
     #[arg(long)]
     pub(crate) provision: bool,
     /// Show only the last N lines of each log; 0 shows all
     #[arg(short = 'n', long, value_name = "N", default_value_t = 0)]
     pub(crate) tail: usize,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short = 'F', long)]
+    pub(crate) follow: bool,
     /// Print the bytes as they are
     #[arg(long)]
     pub(crate) raw: bool,

@@ -61,6 +61,12 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     Ok((address, folder))
 }
 
+/// The addresses and folders of all machines of the project, without looking at them.
+pub(crate) fn work_dirs(ctx: &Context) -> Result<Vec<(Address, PathBuf)>, CliError> {
+    let (_, snapshot) = recorded(ctx, None)?;
+    names(&snapshot).into_iter().map(|name| work_dir(ctx, name)).collect()
+}
+
 /// The project and address of the machine that `wanted` names, without looking at it, for who only reads.
 pub(crate) fn found(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliError> {
     let (project, snapshot) = recorded(ctx, Some(wanted))?;

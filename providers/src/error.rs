@@ -198,6 +198,12 @@ pub enum Error {
         /// What has that size: "its image", "the existing disk".
         what: &'static str,
     },
+    /// An image makes a larger disk than one does by itself: what is small to download may fill a host.
+    #[error("the image makes a disk of {size} bytes, and nobody asked for one so large")]
+    DiskUnasked {
+        /// The size.
+        size: u64,
+    },
     /// The disk of a volume is not there any more.
     #[error("the volume `{name}` is gone: there is no `{path}` any more", path = path.display())]
     VolumeGone {
@@ -393,6 +399,7 @@ impl Error {
             Self::Bind { .. }
             | Self::Unusable { .. }
             | Self::DiskTooSmall { .. }
+            | Self::DiskUnasked { .. }
             | Self::VolumeGone { .. }
             | Self::BaseChanged { .. } => ErrorKind::InvalidInput,
             Self::Timeout { .. } | Self::NoAddress { .. } => ErrorKind::Timeout,
@@ -454,6 +461,9 @@ impl Error {
             Self::VolumeGone { .. } => Some(VOLUME_GONE.to_owned()),
             Self::VolumeInUse { .. } => {
                 Some("stop the machine that it is attached to; `fuser -v` names the process".to_owned())
+            }
+            Self::DiskUnasked { size } => {
+                Some(format!("write `disk {}` if it is to be so large", size.div_ceil(1 << 30)))
             }
             Self::MonitorBusy { .. } => {
                 Some("disconnect the other client, or connect it to the guest's console instead".to_owned())

@@ -48,8 +48,8 @@ pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
-    ImageFormat, InputFile, InstanceId, Kernel, MacAddr, Machine, NetworkConfig, Nic, Peer, PrivateLink,
-    Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser, Share, ShareDriver, SshConfig,
-    Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
+    ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic, Peer,
+    PrivateLink, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser, Share, ShareDriver,
+    SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};

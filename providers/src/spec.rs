@@ -181,6 +181,10 @@ impl fmt::Display for ImageFormat {
     }
 }
 
+/// The largest disk in bytes that an image makes where the VMFile asks for no size: an image of a megabyte may declare
+/// terabytes.
+pub const MOST_UNASKED: u64 = 64 << 30;
+
 /// A disk image in the cache: immutable, named by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskImage {

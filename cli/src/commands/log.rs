@@ -1,11 +1,16 @@
-//! `log`: what a machine wrote to its console, and what provisioning printed.
+//! `log`: what machines wrote to their consoles, and what provisioning printed.
+
+mod lines;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmctl_providers::console_log;
 use vmctl_providers::workdir::WorkDir;
+use vmctl_state::Address;
+
+use self::lines::Tail;
 
 use crate::args::LogArgs;
 use crate::context::Context;
@@ -20,7 +25,44 @@ const BLOCK: u64 = 64 * 1024;
 
 /// Runs the command. A log that does not exist yet is no error.
 pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
-    let (address, work_dir) = machines::work_dir(ctx, &args.name)?;
+    let found = if args.names.is_empty() { machines::work_dirs(ctx)? } else { named(ctx, args)? };
+    match found.as_slice() {
+        [(address, work_dir)] if !args.follow => one(ctx, args, address, work_dir),
+        _ if args.raw => Err(CliError::new("--raw prints the bytes of one machine's logs, as they are now")
+            .help("name one machine, and leave --follow out".to_owned())
+            .exit(Exit::Usage)),
+        _ => lines::show(&mut tails(args, &found), args.tail, args.follow),
+    }
+}
+
+fn named(ctx: &Context, args: &LogArgs) -> Result<Vec<(Address, PathBuf)>, CliError> {
+    args.names.iter().map(|name| machines::work_dir(ctx, name)).collect()
+}
+
+/// The logs that were asked for, each with the name that stands before its lines.
+fn tails(args: &LogArgs, found: &[(Address, PathBuf)]) -> Vec<Tail> {
+    let both = args.console == args.provision;
+    let mut tails = Vec::new();
+    for (number, (address, work_dir)) in found.iter().enumerate() {
+        let files = WorkDir::new(work_dir);
+        let name = if found.len() > 1 { address.name() } else { "" };
+        let label = |kind: &str| match (name, both) {
+            (name, false) => name.to_owned(),
+            ("", true) => kind.to_owned(),
+            (name, true) => format!("{name} {kind}"),
+        };
+        if args.console || both {
+            tails.push(Tail::new(label("console"), number, files.console_log(), true));
+        }
+        if args.provision || both {
+            tails.push(Tail::new(label("provision"), number, files.provision_log(), false));
+        }
+    }
+    tails
+}
+
+/// Shows the logs of one machine, one after the other.
+fn one(ctx: &Context, args: &LogArgs, address: &Address, work_dir: &Path) -> Result<Exit, CliError> {
     let files = WorkDir::new(work_dir);
     let both = args.console == args.provision;
     let logs = [

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use miette::SourceSpan;
-use vmctl_providers::Digest;
 use vmctl_providers::image::{ImageIdentity, Upstream};
+use vmctl_providers::{Digest, MOST_UNASKED};
 
 use super::ast::{Node, Spanned, Value};
 use super::decode::in_text_order;
@@ -348,9 +348,22 @@ impl Resolver<'_> {
     }
 
     pub(super) fn disk(&mut self, vm: &Vm, image: Option<&DesiredImage>) -> Option<u64> {
-        let disk = vm.disk_mib.as_ref()?;
-        let bytes = disk.value << 20;
         let size = image.and_then(DesiredImage::identity).map(|identity| identity.virtual_size);
+        let Some(disk) = vm.disk_mib.as_ref() else {
+            let unasked = vm.image.as_ref().zip(size.filter(|size| *size > MOST_UNASKED));
+            if let Some((image, size)) = unasked {
+                let message =
+                    format!("the image makes a disk of {}, which nobody asked for", gigabytes(size));
+                let help = format!(
+                    "an image alone makes at most {}; write `disk {}` if it is to be so large",
+                    gigabytes(MOST_UNASKED),
+                    size.div_ceil(1 << 30)
+                );
+                self.tell(Fault::error("vmfile::disk", message).at(image.span, "this image").help(help));
+            }
+            return None;
+        };
+        let bytes = disk.value << 20;
         if let Some(size) = size.filter(|size| *size > bytes) {
             let message =
                 format!("the disk ({}) is smaller than its image ({})", gigabytes(bytes), gigabytes(size));

@@ -8,7 +8,7 @@ use super::ports;
 use super::shares::check_shares;
 use crate::error::{Error, Result};
 use crate::media;
-use crate::spec::{Arch, BackendTag, Firmware, Machine, NetworkConfig, VmSpec};
+use crate::spec::{Arch, BackendTag, Firmware, MOST_UNASKED, Machine, NetworkConfig, VmSpec};
 
 impl QemuBackend {
     /// See [`crate::Preflight::preflight`].
@@ -97,6 +97,7 @@ fn check_disk(machine: &Machine) -> Result<()> {
     let least = machine.image.as_ref().map_or(0, |image| image.virtual_size);
     match machine.disk_bytes {
         Some(asked) if asked < least => Err(Error::DiskTooSmall { asked, least, what: "its image" }),
+        None if least > MOST_UNASKED => Err(Error::DiskUnasked { size: least }),
         _ => Ok(()),
     }
 }
@@ -136,6 +137,15 @@ mod tests {
             Err("a disk of 1073741824 bytes is smaller than 3221225472 bytes, the size of its image"
                 .to_owned())
         );
+        let size = |bytes: u64, disk: Option<u64>| {
+            check(|spec| {
+                spec.machine.image.as_mut().unwrap().virtual_size = bytes;
+                spec.machine.disk_bytes = disk;
+            })
+        };
+        assert_eq!(size(MOST_UNASKED, None), Ok(()));
+        assert!(size(MOST_UNASKED + 512, None).unwrap_err().contains("nobody asked for one so large"));
+        assert_eq!(size(MOST_UNASKED + 512, Some(MOST_UNASKED + 512)), Ok(()));
         assert_eq!(
             check(|spec| spec.machine.nics[0].network = NetworkConfig::Vnic { name: "net0".to_owned() }),
             Err("a vnic network is not supported by the `qemu` backend".to_owned())

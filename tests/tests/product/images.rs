@@ -180,3 +180,21 @@ fn digest_of_a_packed_file_is_its_own_or_that_of_what_it_becomes() {
     let refused = world.vmctl(&["plan"]).expect(1).says("is not the image that is asked for");
     refused.says(packed).says(image);
 }
+
+/// S13: an image of some kilobytes may declare a disk of terabytes.
+#[test]
+fn disk_larger_than_images_make_by_themselves_is_asked_for() {
+    let world = World::new(0);
+    world.blank_disk("large.qcow2", "100G");
+    let vmfile = |disk: &str| {
+        world.vmfile(&format!("vm \"one\" {{ image \"large.qcow2\"; {disk}; state \"stopped\" }}"))
+    };
+    vmfile("vcpus 1");
+    world
+        .vmctl(&["plan"])
+        .expect(1)
+        .says("a disk of 100.0 GB, which nobody asked for")
+        .says("write `disk 100`");
+    vmfile("disk 100");
+    world.vmctl(&["plan"]).expect(0).says("1 to create");
+}

@@ -25,6 +25,7 @@ mod init;
 mod interruption;
 mod life;
 mod locking;
+mod logs;
 mod moved;
 mod networks;
 mod outputs;
