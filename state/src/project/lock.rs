@@ -93,6 +93,20 @@ impl Lock {
         }
     }
 
+    /// Takes the lock of a file that is there, without waiting and without making one; `None` if it is held or not there.
+    pub(super) fn of_existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("open", path)(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+        }
+    }
+
     /// Takes the lock of the file at `path`, waiting at most `wait`; `None` if it is still held then.
     ///
     /// There is no lock call with a deadline. Instead of asking again and again, a thread waits in the kernel and

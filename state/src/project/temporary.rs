@@ -37,12 +37,10 @@ impl Temporary {
     /// The project, if it was made by a command that is gone; `None` for all others.
     pub fn abandoned(dir: &ProjectDir) -> Result<Option<Self>, StoreError> {
         let mark = dir.temporary();
-        // Asked first: taking the lock would make the file.
-        if files::read(&mark)?.is_none_or(|found| found != content(dir).as_bytes()) {
-            return Ok(None);
-        }
-        let Some(lock) = Lock::acquire(&mark, Duration::ZERO)? else { return Ok(None) };
-        Ok(Some(Self { dir: dir.clone(), _lock: lock }))
+        let Some(lock) = Lock::of_existing(&mark)? else { return Ok(None) };
+        // Asked behind the lock: a holder that came to its end meanwhile has removed what was locked here.
+        let is_its = files::read(&mark)?.is_some_and(|found| found == content(dir).as_bytes());
+        Ok(is_its.then(|| Self { dir: dir.clone(), _lock: lock }))
     }
 
     /// Makes it a project like any other.
@@ -87,6 +85,10 @@ mod tests {
         let dir = ProjectDir::of_project(data.path(), "shop-run-1");
         let held = Temporary::begin(&dir).unwrap();
         assert!(Temporary::abandoned(&dir).unwrap().is_none(), "its holder lives");
+        // A holder that is about to be done has removed its mark already: nobody may put one in its place.
+        std::fs::rename(dir.temporary(), dir.path().join("away")).unwrap();
+        assert!(Temporary::abandoned(&dir).unwrap().is_none() && !dir.temporary().exists());
+        std::fs::rename(dir.path().join("away"), dir.temporary()).unwrap();
         drop(held);
         let found = Temporary::abandoned(&dir).unwrap().expect("its holder is gone");
         found.remove().unwrap();
