@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use vmctl_tests::disk::Disks;
 use vmctl_tests::server::{Answer, Server};
-use vmctl_tests::{World, await_condition, leaks, process};
+use vmctl_tests::{Running, World, await_condition, leaks, process};
 
 /// How much comes before the server falls silent for the first time.
 const CAME: usize = 300_000;
@@ -54,8 +54,8 @@ fn vmfile(world: &World, url: &str) {
     world.vmfile(&format!("vm \"far\" {{ image-url {url:?}; backend \"noop\" }}"));
 }
 
-#[test]
-fn download_killed_in_the_middle_is_gone_on_with() {
+/// Ends an apply and a pull in the middle of a download, and has each gone on with.
+fn gone_on_with(end: impl Fn(Running, bool)) {
     for is_apply in [false, true] {
         let (world, server) = (World::new(0), server());
         let url = server.url("/disk.raw");
@@ -63,7 +63,7 @@ fn download_killed_in_the_middle_is_gone_on_with() {
         let arguments: &[&str] = if is_apply { &["apply", "--yes"] } else { &["image", "pull", &url] };
         let run = world.start(arguments);
         await_bytes(&world);
-        run.kill();
+        end(run, is_apply);
         world.vmctl(arguments).expect(0);
         went_on(&world, &server);
         if is_apply {
@@ -73,25 +73,19 @@ fn download_killed_in_the_middle_is_gone_on_with() {
 }
 
 #[test]
+fn download_killed_in_the_middle_is_gone_on_with() {
+    gone_on_with(|run, _| run.kill());
+}
+
+#[test]
 fn download_that_is_asked_to_stop_ends_at_once_and_is_gone_on_with() {
-    for is_apply in [false, true] {
-        let (world, server) = (World::new(0), server());
-        let url = server.url("/disk.raw");
-        vmfile(&world, &url);
-        let arguments: &[&str] = if is_apply { &["apply", "--yes"] } else { &["image", "pull", &url] };
-        let run = world.start(arguments);
-        await_bytes(&world);
+    gone_on_with(|run, is_apply| {
         process::interrupt(run.pid());
         let ended = run.end().expect(130);
         if !is_apply {
             ended.says("What came so far is kept");
         }
-        world.vmctl(arguments).expect(0);
-        went_on(&world, &server);
-        if is_apply {
-            leaks::leakcheck(&world);
-        }
-    }
+    });
 }
 
 /// What blocks a download at its end cannot be ended by the first Ctrl-C; more of them end vmctl.
