@@ -120,7 +120,8 @@ async fn fetch(session: &Session, path: &str, target: &Path) -> Result<(), CliEr
     let draft = Draft::in_folder(parent)?;
     session.download(path, &draft.0).await?;
     let entries = fs::read_dir(&draft.0).map_err(|error| unreadable(&draft.0, &error))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let found: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut found = found.map_err(|error| unreadable(&draft.0, &error))?;
     found.sort();
     // A name of its own, or the content of a folder without one.
     let wanted = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();

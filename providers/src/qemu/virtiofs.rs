@@ -186,7 +186,9 @@ fn sockets(run: &RuntimeDir) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list folder", run.path())(error)),
     };
-    let logs = entries.flatten().map(|entry| entry.path()).filter(|path| {
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let paths = paths.map_err(Error::io("list folder", run.path()))?;
+    let logs = paths.into_iter().filter(|path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"share") && path.extension() == Some(OsStr::new("log"))
     });

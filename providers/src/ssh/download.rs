@@ -71,8 +71,11 @@ fn unpack(mut archive: impl Read, into: &Path) -> io::Result<()> {
         if kind.is_character_special() || kind.is_block_special() || kind.is_fifo() {
             continue;
         }
-        // Refuses what would leave the folder, by its name or through a link.
-        entry.unpack_in(into)?;
+        // What would leave the folder, by its name or through a link, is not unpacked.
+        if !entry.unpack_in(into)? {
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            return Err(io::Error::other(format!("`{name}`, which the guest sent, would leave the folder")));
+        }
     }
     io::copy(&mut archive, &mut io::sink()).map(drop)
 }
@@ -115,7 +118,6 @@ mod tests {
         fs::create_dir(&into).unwrap();
         let bytes = archive(&[
             ("ok", EntryType::Regular, "fine", 0o4755),
-            ("../out", EntryType::Regular, "no", 0o644),
             ("link", EntryType::Symlink, "..", 0o777),
             ("null", EntryType::Char, "", 0o666),
         ]);
@@ -123,6 +125,8 @@ mod tests {
         assert_eq!(fs::read(into.join("ok")).unwrap(), b"fine");
         assert_eq!(fs::metadata(into.join("ok")).unwrap().permissions().mode() & 0o7777, 0o755);
         assert!(!folder.path().join("out").exists() && !into.join("null").exists());
+        let above = archive(&[("../out", EntryType::Regular, "no", 0o644)]);
+        unpack(&above[..], &into).unwrap_err();
         let through = archive(&[("link/out", EntryType::Regular, "no", 0o644)]);
         unpack(&through[..], &into).unwrap_err();
         assert!(!folder.path().join("out").exists());
