@@ -17,17 +17,20 @@ pub(crate) fn ask(path: &Path) -> io::Result<Option<Secret>> {
     if !can_ask() {
         return Ok(None);
     }
-    let mut err = ui::stderr();
-    write!(err, "Passphrase for key `{}`: ", path.display())?;
-    err.flush()?;
-    drop(err);
-    let answer = hidden(|| read(io::stdin().lock()));
+    let answer = hidden(|| {
+        let mut err = ui::stderr();
+        write!(err, "Passphrase for key `{}`: ", path.display())?;
+        err.flush()?;
+        drop(err);
+        read(io::stdin().lock())
+    });
     writeln!(ui::stderr())?;
     answer
 }
 
 /// Does `work` while the terminal shows nothing of what is typed, and hands over each key as it comes. Ctrl-C is one of
-/// them, so that none can leave the terminal as it is now.
+/// them, so that none can leave the terminal as it is now. What was typed before is dropped: whoever asks does it within
+/// `work`, or a quick answer is lost.
 fn hidden<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let terminal = io::stdin();
     let before = tcgetattr(&terminal)?;

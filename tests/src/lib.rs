@@ -36,7 +36,7 @@ pub use vmctl::{Ended, Running, Unread};
 pub use world::{Saved, World};
 
 /// How long a condition may take to come true; emulated guests on a busy host are slow.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Pause between two looks at something that cannot be waited for, such as a file of another process.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);

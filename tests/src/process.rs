@@ -114,6 +114,18 @@ fn await_readable(handle: &rustix::fd::OwnedFd, patience: Duration) -> bool {
     }
 }
 
+/// Kills a process that has not ended within `patience`, so that a test that reads from it fails and does not hang.
+pub fn bound(pid: u32, patience: Duration) {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let handle = pidfd_open(raw, PidfdFlags::empty()).expect("the process runs");
+    std::thread::spawn(move || {
+        if !await_readable(&handle, patience) {
+            // It may end in between.
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
+    });
+}
+
 /// Every address that a process listens on by TCP over IPv4 or IPv6.
 pub fn listening(pid: u32) -> Vec<SocketAddr> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };

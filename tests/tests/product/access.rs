@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use vmctl_tests::{World, await_condition};
+use vmctl_tests::{PATIENCE, World, await_condition, process};
 
 const PASSPHRASE: &str = "kept-by-nobody-9317";
 
@@ -66,6 +66,7 @@ fn on_a_terminal(world: &World, arguments: &str, answers: &[&str]) -> (i32, Stri
     let mut command = world.beside_vmctl("script");
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
+    process::bound(child.id(), PATIENCE);
     let (mut keys, mut screen) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
     let mut shown = Vec::new();
     for (index, answer) in answers.iter().enumerate() {
@@ -77,8 +78,9 @@ fn on_a_terminal(world: &World, arguments: &str, answers: &[&str]) -> (i32, Stri
         keys.write_all(answer.as_bytes()).expect("a key is pressed");
     }
     screen.read_to_end(&mut shown).expect("the rest");
-    let code = child.wait().expect("script ends").code().expect("by itself");
-    (code, String::from_utf8_lossy(&shown).into_owned())
+    let code = child.wait().expect("script ends").code();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    (code.unwrap_or_else(|| panic!("it waits for ever: {shown}")), shown)
 }
 
 /// Whether a file below `folder` contains `text`.

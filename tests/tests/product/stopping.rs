@@ -242,7 +242,9 @@ fn in_a_terminal(world: &World, arguments: &str) -> Child {
     let line = format!("'{}' --data-dir '{}' {arguments}", world.binary().display(), world.data().display());
     let mut command = world.beside_vmctl("script");
     command.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().expect("`script` of util-linux makes a terminal")
+    let child = command.spawn().expect("`script` of util-linux makes a terminal");
+    process::bound(child.id(), PATIENCE);
+    child
 }
 
 /// The vmctl that works in a terminal.
