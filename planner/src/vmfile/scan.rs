@@ -26,8 +26,18 @@ const MAX_REMOVED: usize = 4;
 
 const SYNTAX: &str = "vmfile::syntax";
 
-/// Checks `text` and returns it with comments blanked out, at the same offsets.
-pub(super) fn scan(text: &str) -> Result<String, Vec<Fault>> {
+/// A text that is safe to parse.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// It with its comments blanked out, at the same offsets.
+    pub(super) clean: String,
+    /// Where a node of the top level has ended, in order: what stands before such a place can be parsed without what
+    /// stands behind it.
+    pub(super) ends: Vec<usize>,
+}
+
+/// Checks `text`.
+pub(super) fn scan(text: &str) -> Result<Scanned, Vec<Fault>> {
     if text.len() > MAX_BYTES {
         return Err(vec![
             Fault::error("vmfile::too-big", format!("the file has {} bytes", text.len()))
@@ -61,10 +71,12 @@ pub(super) fn scan(text: &str) -> Result<String, Vec<Fault>> {
         nodes: 0,
         values: 0,
         misfit: None,
+        ends: Vec::new(),
     };
     scanner.run();
-    let faults = std::mem::take(&mut scanner.lexer.faults);
-    if faults.is_empty() { Ok(scanner.lexer.into_clean()) } else { Err(faults) }
+    let Scanner { mut lexer, ends, .. } = scanner;
+    let faults = std::mem::take(&mut lexer.faults);
+    if faults.is_empty() { Ok(Scanned { clean: lexer.into_clean(), ends }) } else { Err(faults) }
 }
 
 /// The node that is being read.
@@ -102,6 +114,7 @@ struct Scanner<'t> {
     values: usize,
     /// The first block whose `}` is indented otherwise than its line: if a `}` is missing, then here.
     misfit: Option<(Frame, Range<usize>)>,
+    ends: Vec<usize>,
 }
 
 impl Scanner<'_> {
@@ -115,7 +128,9 @@ impl Scanner<'_> {
                 }
                 Kind::Newline | Kind::Semicolon => {
                     self.nothing_to_remove();
-                    self.node = None;
+                    if self.node.take().is_some() && self.frames.is_empty() {
+                        self.ends.push(token.range.end);
+                    }
                 }
                 Kind::Remove => {
                     self.nothing_to_remove();

@@ -1,14 +1,27 @@
 //! The door to the kdl crate: text in, our own nodes out. No other file names that crate.
 
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use miette::SourceSpan;
 
 use super::ast::{Node, Scalar, Spanned, Value};
 use super::report::Fault;
-use super::scan;
+use super::scan::{self, Scanned};
 
 /// Stack of the parser's thread. The crate recurses for each level of nesting, with up to 20 KiB a level in debug
 /// builds; `scan` allows 64 levels, the rest is reserve for recovery paths.
 const STACK: usize = 64 << 20;
+
+/// Bytes that are parsed at once. The crate's tree takes close to 1 KiB for each value, so that pieces keep memory
+/// small; and they are parsed side by side.
+const PIECE: usize = 64 << 10;
+
+/// Threads that parse. More gain nothing: 16 MiB, the longest text, are 256 pieces.
+const MAX_THREADS: usize = 8;
 
 /// Syntax errors that are shown; the crate's recovery adds follow-up errors that only confuse.
 const SHOWN_ERRORS: usize = 5;
@@ -19,30 +32,73 @@ pub(super) fn read(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
 }
 
 fn parse(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
-    let clean = scan::scan(text)?;
-    let parsed = std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new()
-            .name("vmfile-parser".to_owned())
-            .stack_size(STACK)
-            .spawn_scoped(scope, || match kdl::KdlDocument::parse_v2(&clean) {
-                Ok(document) => Ok(Reader { base }.nodes(&document)),
-                Err(error) => Err(faults_of(error)),
-            });
-        parser.map(|thread| thread.join())
+    let scanned = scan::scan(text)?;
+    let pieces = pieces(&scanned, PIECE);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS).min(pieces.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut parsed = Vec::new();
+        while let Some(range) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            parsed.push((range.start, piece(&scanned.clean, range.clone(), base)));
+        }
+        parsed
+    };
+    let parsed: Result<Vec<_>, _> = thread::scope(|scope| {
+        let start = |_| {
+            let thread = thread::Builder::new().name("vmfile-parser".to_owned()).stack_size(STACK);
+            thread.spawn_scoped(scope, work).map_err(|error| vec![no_thread(&error)])
+        };
+        let started: Vec<_> = (0..threads).map(start).collect();
+        // All are waited for, whatever became of the others.
+        let ended = started.into_iter().map(|thread| thread?.join().map_err(|_| vec![panicked()]));
+        ended.collect::<Vec<_>>().into_iter().collect()
     });
-    match parsed {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(vec![
-            Fault::error("vmfile::syntax", "the KDL parser failed on this file")
-                .at((0, 0).into(), "somewhere in this file")
-                .help("this is a fault of vmctl: report it, with the file"),
-        ]),
-        Err(error) => Err(vec![
-            Fault::error("vmfile::syntax", format!("cannot start a thread to parse the file: {error}"))
-                .at((0, 0).into(), "not parsed")
-                .help("the host has no threads or memory left: end something else and try again"),
-        ]),
+    let mut parsed: Vec<_> = parsed?.into_iter().flatten().collect();
+    parsed.sort_unstable_by_key(|(start, _)| *start);
+    let (mut nodes, mut faults) = (Vec::new(), Vec::new());
+    for (_, result) in parsed {
+        match result {
+            Ok(read) => nodes.extend(read),
+            Err(told) => faults.extend(told),
+        }
     }
+    faults.truncate(SHOWN_ERRORS);
+    if faults.is_empty() { Ok(nodes) } else { Err(faults) }
+}
+
+/// Cuts a text between nodes of its top level into pieces of `size` bytes or a node more.
+fn pieces(scanned: &Scanned, size: usize) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for end in &scanned.ends {
+        if end - start >= size {
+            pieces.push(start..*end);
+            start = *end;
+        }
+    }
+    pieces.push(start..scanned.clean.len());
+    pieces
+}
+
+/// Parses the nodes of a piece of a text that begins at `base` among all sources.
+fn piece(clean: &str, range: Range<usize>, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
+    let start = range.start;
+    match kdl::KdlDocument::parse_v2(&clean[range]) {
+        Ok(document) => Ok(Reader { base: base + start }.nodes(&document)),
+        Err(error) => Err(faults_of(error).into_iter().map(|fault| fault.shifted(start)).collect()),
+    }
+}
+
+fn panicked() -> Fault {
+    Fault::error("vmfile::syntax", "the KDL parser failed on this file")
+        .at((0, 0).into(), "somewhere in this file")
+        .help("this is a fault of vmctl: report it, with the file")
+}
+
+fn no_thread(error: &io::Error) -> Fault {
+    Fault::error("vmfile::syntax", format!("cannot start a thread to parse the file: {error}"))
+        .at((0, 0).into(), "not parsed")
+        .help("the host has no threads or memory left: end something else and try again")
 }
 
 /// Turns the crate's tree into ours.
@@ -132,6 +188,48 @@ mod tests {
 
     fn slice(text: &str, span: SourceSpan) -> &str {
         &text[span.offset()..span.offset() + span.len()]
+    }
+
+    #[test]
+    fn pieces_say_what_the_whole_says() {
+        let text = "/- gone { a; b }\na 1; b { c { d } } // e\n/- \n f 2 \\\n 3\ng \"\"\"\n x\n \"\"\"; /* ; */ h\r\n\ni key=1 /-{ j\n }\n";
+        let scanned = scan::scan(text).unwrap();
+        let read = |size| -> Vec<Node> {
+            let pieces = pieces(&scanned, size);
+            assert_eq!(pieces.iter().map(|range| &scanned.clean[range.clone()]).collect::<String>(), scanned.clean);
+            pieces.into_iter().flat_map(|range| piece(&scanned.clean, range, 7).unwrap()).collect()
+        };
+        let whole = read(usize::MAX);
+        assert_eq!(whole.iter().map(|node| node.name.value.as_str()).collect::<Vec<_>>(), ["a", "b", "g", "h", "i"]);
+        assert_eq!(read(1), whole);
+        assert_eq!(scanned.ends.len(), 7);
+    }
+
+    #[test]
+    fn pieces_of_any_file_say_what_the_whole_says() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/vmfile");
+        let mut read = 0;
+        for entry in folder.read_dir().unwrap() {
+            let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) else { continue };
+            let Ok(scanned) = scan::scan(&text) else { continue };
+            let whole = piece(&scanned.clean, 0..text.len(), 0);
+            let parts: Result<Vec<_>, _> =
+                pieces(&scanned, 1).into_iter().map(|range| piece(&scanned.clean, range, 0)).collect();
+            assert_eq!(parts.ok().map(|parts| parts.concat()), whole.ok(), "{text}");
+            read += 1;
+        }
+        assert!(read > 10, "only {read} texts");
+    }
+
+    #[test]
+    fn long_text_is_read_in_order() {
+        let line = |index: usize| format!("vm \"{index}\" {{ memory {index} }}\n");
+        let text: String = (0..20_000).map(line).collect();
+        let nodes = read(&text, 0).unwrap();
+        assert_eq!(nodes.len(), 20_000);
+        for (index, node) in nodes.iter().enumerate() {
+            assert_eq!(slice(&text, node.args[0].span), format!("\"{index}\""));
+        }
     }
 
     #[test]
