@@ -12,7 +12,7 @@ use vmctl_state::Address;
 
 use crate::error::{CliError, Exit};
 use crate::progress;
-use crate::ui::{DOUBTFUL, GOOD};
+use crate::ui::{self, DOUBTFUL, GOOD};
 
 /// What an apply came to, in a word; the last line of `apply --json` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -119,18 +119,32 @@ pub(crate) fn exit_of(plan: &Plan, report: &Report) -> Exit {
 pub(crate) fn explain(error: &ApplyError) -> CliError {
     match error {
         ApplyError::Preflight(failures) => {
-            let mut text = error.to_string();
-            for (address, failure) in failures {
-                text.push_str(&format!("\n  {address}: {}", failure.message));
-                for cause in &failure.chain {
-                    text.push_str(&format!("\n    caused by: {cause}"));
-                }
-            }
             let help = failures.iter().find_map(|(_, failure)| failure.help.clone());
-            CliError::new(text)
+            CliError::new(format!("{error}{}", each(failures)))
                 .help(help.unwrap_or_else(|| "nothing was done; `vmctl doctor` checks this host".to_owned()))
         }
         ApplyError::Stale { .. } => CliError::of(error).exit(Exit::Stale),
         _ => CliError::of(error),
     }
+}
+
+/// What stands in the way of an apply, before anybody asks for it.
+pub(crate) fn warn_of(obstacles: &[(Address, Failure)]) {
+    if !obstacles.is_empty() {
+        let help = obstacles.iter().find_map(|(_, failure)| failure.help.as_ref());
+        let help = help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        ui::warn(&format!("as this host is now, `apply` would be refused{}{help}", each(obstacles)));
+    }
+}
+
+/// A line for each failure and for each of its causes.
+fn each(failures: &[(Address, Failure)]) -> String {
+    let mut text = String::new();
+    for (address, failure) in failures {
+        text.push_str(&format!("\n  {address}: {}", failure.message));
+        for cause in &failure.chain {
+            text.push_str(&format!("\n    caused by: {cause}"));
+        }
+    }
+    text
 }

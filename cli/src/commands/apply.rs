@@ -135,6 +135,8 @@ pub(super) fn look_of(planning: &PlanningArgs) -> Look {
         // What is pinned is what is taken, wherever its server is by now.
         upstream: false,
         overcommit: planning.overcommit,
+        // It asks for itself what stands in its way.
+        ahead: false,
     }
 }
 

@@ -17,8 +17,10 @@ pub(crate) fn run(ctx: &Context, args: &DriftArgs) -> Result<Exit, CliError> {
         ..PlanningArgs::default()
     };
     let goal = Goal::of(ctx, &planning)?;
-    let (plan, _) =
-        goal.plan_now(ctx, Look { refresh: true, checks: args.checks, upstream: true, overcommit: false })?;
+    let (plan, _) = goal.plan_now(
+        ctx,
+        Look { refresh: true, checks: args.checks, upstream: true, overcommit: false, ahead: false },
+    )?;
     output::plan(&PlanDocument::from(&plan), &args.output, None)?;
     if args.checks == ChecksWhen::Fail {
         output::fail_on_checks(&plan.checks)?;

@@ -17,7 +17,13 @@ pub(crate) fn run(ctx: &Context, args: &GraphArgs) -> Result<Exit, CliError> {
             let goal = Goal::of(ctx, &PlanningArgs::default())?;
             let (plan, _) = goal.plan_now(
                 ctx,
-                Look { refresh: true, checks: ChecksWhen::Skip, upstream: false, overcommit: false },
+                Look {
+                    refresh: true,
+                    checks: ChecksWhen::Skip,
+                    upstream: false,
+                    overcommit: false,
+                    ahead: false,
+                },
             )?;
             Picture::from(&PlanDocument::from(&plan).graph())
         }

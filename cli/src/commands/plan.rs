@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use uuid::Uuid;
+use vmctl_planner::apply::obstacles;
 use vmctl_planner::pins::{Ask, PinnedBy, ask_upstream};
 use vmctl_planner::vmfile::{Loaded, Problem};
 use vmctl_planner::{
@@ -18,7 +19,7 @@ use crate::args::{ChecksWhen, PlanArgs, PlanningArgs};
 use crate::context::{Context, large_runtime};
 use crate::error::{CliError, Exit, in_words};
 use crate::files::Destination;
-use crate::{machines, output, ui};
+use crate::{machines, output, summary, ui};
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
@@ -33,6 +34,7 @@ pub(crate) fn run(ctx: &Context, args: &PlanArgs) -> Result<Exit, CliError> {
         checks: args.checks,
         upstream: true,
         overcommit: args.planning.overcommit,
+        ahead: !args.planning.no_refresh,
     };
     let (plan, observed) = goal.plan_now(ctx, look)?;
     refuse_unlocked(&plan, args.planning.locked)?;
@@ -82,6 +84,8 @@ pub(super) struct Look {
     pub(super) upstream: bool,
     /// Whether the user goes on where the host has too little room.
     pub(super) overcommit: bool,
+    /// Whether to warn of what an apply would be refused for.
+    pub(super) ahead: bool,
 }
 
 impl Goal {
@@ -167,7 +171,14 @@ impl Goal {
             recorded.open.clear();
         }
         let host = ctx.hypervisor(&dir)?;
-        large_runtime()?.block_on(self.plan(ctx, &dir, &recorded, &host, look))
+        large_runtime()?.block_on(async {
+            let planned = self.plan(ctx, &dir, &recorded, &host, look).await?;
+            if look.ahead {
+                let obstacles = obstacles(&host, &planned.0, &recorded).await;
+                summary::warn_of(&obstacles.map_err(|error| CliError::of(&error))?);
+            }
+            Ok(planned)
+        })
     }
 
     /// Looks at what runs, unless told not to, and plans.

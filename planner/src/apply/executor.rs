@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use vmctl_providers::Protocol;
 use vmctl_providers::image::ImageCache;
-use vmctl_state::{Address, Record, Store};
+use vmctl_providers::{Preflight, Protocol};
+use vmctl_state::{Address, Record, Snapshot, Store};
 
 use super::dispatch::Limits;
 use super::downloads::Downloads;
@@ -55,22 +55,9 @@ impl<H: Host> Executor<H> {
         Self { host, images, downloads, limits, control, events }
     }
 
-    /// Checks what can be checked before anything is made: programs, ports, rights.
-    ///
-    /// Ports that machines of this project hold now are not asked about: the plan frees them before it needs them.
+    /// Fails with the [`obstacles`] of `plan`, if there are any.
     pub async fn preflight(&self, plan: &Plan, store: &dyn Store) -> Result<(), ApplyError> {
-        let held = held_ports(&store.snapshot()?.records)?;
-        let mut failures = Vec::new();
-        for spec in plan.specs() {
-            let mut spec = spec.clone();
-            for nic in &mut spec.machine.nics {
-                nic.forwards.retain(|forward| !held.contains(&(forward.protocol, forward.host_port)));
-            }
-            if let Err(error) = self.host.preflight(&spec).await {
-                let failure = Failure::from(&error).hidden(&plan.secrets);
-                failures.push((Address::vm(spec.name.as_str()), failure));
-            }
-        }
+        let failures = obstacles(&*self.host, plan, &store.snapshot()?).await?;
         if failures.is_empty() { Ok(()) } else { Err(ApplyError::Preflight(failures)) }
     }
 
@@ -85,6 +72,30 @@ impl<H: Host> Executor<H> {
         }
         run::carry_out(self, plan, snapshot, store).await
     }
+}
+
+/// What stands in the way of `plan` on this host, as far as that can be told before anything is made: programs that are
+/// missing, ports that are taken, rights.
+///
+/// Ports that machines of this project hold now are not asked about: the plan frees them before it needs them.
+pub async fn obstacles<H: Preflight>(
+    host: &H,
+    plan: &Plan,
+    recorded: &Snapshot,
+) -> Result<Vec<(Address, Failure)>, ApplyError> {
+    let held = held_ports(&recorded.records)?;
+    let mut found = Vec::new();
+    for spec in plan.specs() {
+        let mut spec = spec.clone();
+        for nic in &mut spec.machine.nics {
+            nic.forwards.retain(|forward| !held.contains(&(forward.protocol, forward.host_port)));
+        }
+        if let Err(error) = host.preflight(&spec).await {
+            let failure = Failure::from(&error).hidden(&plan.secrets);
+            found.push((Address::vm(spec.name.as_str()), failure));
+        }
+    }
+    Ok(found)
 }
 
 /// Host ports that recorded machines hold, by protocol.

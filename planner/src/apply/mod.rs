@@ -28,6 +28,6 @@ pub use dispatch::Limits;
 pub use downloads::{CacheDownloads, Downloads};
 pub use effect::Host;
 pub use events::{EventReceiver, EventSender, events};
-pub use executor::{Control, Executor};
+pub use executor::{Control, Executor, obstacles};
 pub use notes::{NotedAt, note_down};
 pub use outcome::{ApplyError, Event, Failure, Report};

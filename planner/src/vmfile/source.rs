@@ -196,11 +196,17 @@ mod tests {
         let scanned = scan::scan(text).unwrap();
         let read = |size| -> Vec<Node> {
             let pieces = pieces(&scanned, size);
-            assert_eq!(pieces.iter().map(|range| &scanned.clean[range.clone()]).collect::<String>(), scanned.clean);
+            assert_eq!(
+                pieces.iter().map(|range| &scanned.clean[range.clone()]).collect::<String>(),
+                scanned.clean
+            );
             pieces.into_iter().flat_map(|range| piece(&scanned.clean, range, 7).unwrap()).collect()
         };
         let whole = read(usize::MAX);
-        assert_eq!(whole.iter().map(|node| node.name.value.as_str()).collect::<Vec<_>>(), ["a", "b", "g", "h", "i"]);
+        assert_eq!(
+            whole.iter().map(|node| node.name.value.as_str()).collect::<Vec<_>>(),
+            ["a", "b", "g", "h", "i"]
+        );
         assert_eq!(read(1), whole);
         assert_eq!(scanned.ends.len(), 7);
     }

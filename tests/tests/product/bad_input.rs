@@ -178,6 +178,10 @@ fn a_port_in_use_is_told_before_anything_is_made() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     world.vmfile(&format!("vm \"one\" {{ image \"TINY\"; forward host={port} guest=80 }}"));
+    let planned = world.vmctl(&["plan"]).expect(0);
+    assert!(planned.stderr.contains("`apply` would be refused"), "{}", planned.text());
+    assert!(planned.stderr.contains(&format!("{port}/tcp is in use")), "{}", planned.text());
+    assert!(!world.vmctl(&["plan", "--no-refresh"]).expect(0).stderr.contains("would be refused"));
     let ended = world.vmctl(&["apply", "--yes"]).expect(1);
     ended.says(&port.to_string()).says("in use");
     nothing_was_made(&world);
