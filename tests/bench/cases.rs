@@ -186,7 +186,7 @@ fn blocks(path: &Path) -> u64 {
     own.blocks() + inside.into_iter().flatten().flatten().map(|entry| blocks(&entry.path())).sum::<u64>()
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     work();
     begun.elapsed()

@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, reason = "a table is what it makes")]
 
 mod cases;
+mod scale;
 mod script;
 
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Sides {
 fn main() {
     let runs = std::env::args().nth(1).map_or(RUNS, |text| text.parse().expect("RUNS is a number"));
     println!("medians of {runs} runs of each side, in turns\n");
-    println!("{:<44} {:>10} {:>10} {:>7} {:>6}", "", "vmctl", "reference", "ratio", "aim");
+    println!("{:<50} {:>10} {:>10} {:>7} {:>6}", "", "vmctl", "reference", "ratio", "aim");
     row("one machine, apply to login", 1.05, cases::login(1, runs));
     row("three machines at once, apply to login", 1.15, cases::login(3, runs));
     row("20 machines prepared, against qemu-img", 1.0, cases::prepare(runs));
@@ -59,13 +60,18 @@ fn main() {
     row("200 fake machines of 0.1 s, 64 at once", 1.15, cases::dispatch(runs));
     row("256 MiB pulled, against curl and sha256sum", 1.1, cases::pull(runs, Served::Plain));
     row("the same packed, against gzip besides", 1.1, cases::pull(runs, Served::Packed));
-    println!("\ndisk of a second machine with an image: {} KiB (aim: at most 256)", cases::second_machine());
+    row("50 times --version, against /bin/true", 3.0, scale::floor(runs));
+    row("10,000 planned, against 10 times 1,000", 1.2, scale::plan(1_000, runs));
+    row("10,000 listed, against 10 times 1,000", 1.2, scale::list(1_000, runs));
+    row("10,000 fake machines made, against 100 times 100", 1.5, scale::apply(100, runs));
+    println!("\nmemory of a plan of 10,000 machines: {} MiB (aim: at most 150)", scale::plan_memory());
+    println!("disk of a second machine with an image: {} KiB (aim: at most 256)", cases::second_machine());
 }
 
 /// Prints one line of the table.
 fn row(what: &str, aim: f64, sides: Sides) {
     let (vmctl, reference) = (median(sides.vmctl), median(sides.reference));
-    println!("{what:<44} {vmctl:>8.3} s {reference:>8.3} s {:>7.3} {aim:>6.2}", vmctl / reference);
+    println!("{what:<50} {vmctl:>8.3} s {reference:>8.3} s {:>7.3} {aim:>6.2}", vmctl / reference);
 }
 
 /// The median, in seconds.
