@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 use tempfile::TempDir;
 
 use crate::vmctl::{Ended, Running};
-use crate::{process, surroundings};
+use crate::{PATIENCE, process, surroundings};
 
 /// Names of the program, on Debian and elsewhere.
 const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -132,7 +132,8 @@ impl Browser {
         let child =
             command.spawn().unwrap_or_else(|error| panic!("cannot run {}: {error}", self.program.display()));
         let group = Group { leader: child.id(), folder: profile.path() };
-        let ended = Running::new(child, format!("{} {url}", self.program.display()), "").end().expect(0);
+        let ended =
+            Running::new(child, format!("{} {url}", self.program.display()), "", PATIENCE).end().expect(0);
         drop(group);
         ended
     }

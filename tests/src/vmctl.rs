@@ -10,9 +10,6 @@ use serde_json::Value;
 
 use crate::process;
 
-/// How long any run may take. Emulated guests on a busy host need a minute; a hang must not stop the whole suite.
-const PATIENCE: Duration = Duration::from_secs(300);
-
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
@@ -33,7 +30,7 @@ pub struct Running {
 
 /// A run that goes on, and whose output nobody reads yet.
 #[derive(Debug)]
-pub struct Unread(Option<(Child, String)>);
+pub struct Unread(Option<(Child, String, Duration)>);
 
 /// A run that ended.
 #[derive(Debug)]
@@ -50,20 +47,20 @@ pub struct Ended {
 
 impl Unread {
     /// Takes over a child whose three streams are pipes.
-    pub(crate) fn new(child: Child, what: String) -> Self {
-        Self(Some((child, what)))
+    pub(crate) fn new(child: Child, what: String, patience: Duration) -> Self {
+        Self(Some((child, what, patience)))
     }
 
     /// From now on its output is read.
     pub fn read(mut self) -> Running {
-        let (child, what) = self.0.take().expect("it is taken once");
-        Running::new(child, what, "")
+        let (child, what, patience) = self.0.take().expect("it is taken once");
+        Running::new(child, what, "", patience)
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        if let Some((mut child, _)) = self.0.take() {
+        if let Some((mut child, ..)) = self.0.take() {
             process::kill(child.id());
             child.wait().expect("a killed child can be waited for");
         }
@@ -71,8 +68,8 @@ impl Drop for Unread {
 }
 
 impl Running {
-    /// Takes over a child whose three streams are pipes, and gives it `input`.
-    pub(crate) fn new(mut child: Child, what: String, input: &str) -> Self {
+    /// Takes over a child whose three streams are pipes, and gives it `input` and so much time.
+    pub(crate) fn new(mut child: Child, what: String, input: &str, patience: Duration) -> Self {
         let (sender, lines) = channel();
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         let input = input.to_owned();
@@ -96,7 +93,7 @@ impl Running {
                 }
             });
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         Self { child, what, lines, stdout: String::new(), stderr: String::new(), deadline }
     }
 
@@ -162,7 +159,7 @@ impl Running {
             Ok(None) | Err(_) => "still runs".to_owned(),
         };
         process::kill(self.child.id());
-        panic!("`{}` {state} after {PATIENCE:?}\n{}", self.what, self.so_far());
+        panic!("`{}` {state} after its time was up\n{}", self.what, self.so_far());
     }
 
     fn so_far(&self) -> String {

@@ -7,13 +7,14 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::slots::{self, Slots};
 use crate::vmctl::{Ended, Running, Unread};
-use crate::{process, surroundings};
+use crate::{PATIENCE, process, surroundings};
 
 /// Variables that a run inherits; everything else is decided by the world.
 const INHERITED: [&str; 3] = ["PATH", "VMCTL_ACCEL", "RUST_BACKTRACE"];
@@ -29,6 +30,8 @@ pub struct World {
     variables: BTreeMap<&'static str, OsString>,
     /// What runs vmctl: a program and its arguments; nothing where it is run as it is.
     prefix: Vec<String>,
+    /// How long any run may take: a hang must not stop the whole suite.
+    patience: Duration,
     _slots: Slots,
 }
 
@@ -63,7 +66,7 @@ impl World {
         variables.insert("TMPDIR", folder.path().into());
         variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
         variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
-        Self { folder, binary, variables, prefix: Vec::new(), _slots: slots }
+        Self { folder, binary, variables, prefix: Vec::new(), patience: PATIENCE, _slots: slots }
     }
 
     /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
@@ -200,6 +203,11 @@ impl World {
         assert!(made.is_ok_and(|status| status.success()), "qemu-img makes a disk");
     }
 
+    /// Lets any run take so long: guests that boot a whole distribution need more than others.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Runs vmctl to its end.
     pub fn vmctl(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).end()
@@ -208,19 +216,19 @@ impl World {
     /// Runs vmctl to its end with `input` on its standard input.
     pub fn vmctl_with_input(&self, arguments: &[&str], input: &str) -> Ended {
         let (child, what) = self.spawn(arguments);
-        Running::new(child, what, input).end()
+        Running::new(child, what, input, self.patience).end()
     }
 
     /// Starts vmctl.
     pub fn start(&self, arguments: &[&str]) -> Running {
         let (child, what) = self.spawn(arguments);
-        Running::new(child, what, "")
+        Running::new(child, what, "", self.patience)
     }
 
     /// Starts vmctl, and reads nothing of what it prints until told to.
     pub fn start_unread(&self, arguments: &[&str]) -> Unread {
         let (child, what) = self.spawn(arguments);
-        Unread::new(child, what)
+        Unread::new(child, what, self.patience)
     }
 
     /// vmctl as every run of this world starts it; for tests that look after its streams themselves.

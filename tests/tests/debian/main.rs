@@ -84,7 +84,9 @@ fn check_merged(world: &World) {
 #[test]
 fn shop_is_applied_changed_replaced_and_destroyed() {
     // `merged` makes them four for a while; it does little while the last two boot.
-    let world = World::new(3);
+    let mut world = World::new(3);
+    // Three of them boot a whole Debian, emulated.
+    world.set_patience(Duration::from_secs(1200));
     let port = free_port();
     world.copy_example("shop", &[("18088", port)]);
     // vmctl logs in to the Debian of the example with an RSA key, which its OpenSSH takes only with SHA-2.
