@@ -106,6 +106,9 @@ fn tidy(path: &Path) -> PathBuf {
             part => short.push(part),
         }
     }
+    if short.as_os_str() == path.as_os_str() {
+        return short;
+    }
     let same = match (path.canonicalize(), short.canonicalize()) {
         (Ok(long), Ok(short)) => long == short,
         _ => false,

@@ -378,7 +378,8 @@ impl Resolver<'_> {
 
 /// A node that was already told to be a misspelling of `image`.
 fn is_misspelt_image(node: &Node) -> bool {
-    nearest(&node.name.value, VM.names()).is_some_and(|near| near.starts_with("image"))
+    let name = &*node.name.value;
+    !VM.names().contains(&name) && nearest(name, VM.names()).is_some_and(|near| near.starts_with("image"))
 }
 
 /// Whether what follows `://` names a server and something on it.
