@@ -1,7 +1,7 @@
 //! `vmctl image`: pulled once, listed, kept while a machine needs it, removed when none does.
 
 use std::fs;
-
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use crate::schema::promised;
@@ -197,4 +197,63 @@ fn disk_larger_than_images_make_by_themselves_is_asked_for() {
         .says("write `disk 100`");
     vmfile("disk 100");
     world.vmctl(&["plan"]).expect(0).says("1 to create");
+}
+
+/// S10: what an image refers to outside itself is neither opened nor called, by vmctl or by any program that it runs.
+#[test]
+fn what_an_image_refers_to_is_never_touched() {
+    let world = World::new(0);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let canary = world.folder().join("home/canary");
+    fs::write(&canary, disk()).expect("a disk");
+    let canary = canary.to_str().expect("a path in UTF-8");
+    let server = format!("nbd://127.0.0.1:{port}/export");
+    let make = |name: &str, rest: &[&str]| {
+        let mut command = world.beside_vmctl("qemu-img");
+        command.args(["create", "-q", "-u"]).args(rest).args([name, "4M"]);
+        assert!(command.status().is_ok_and(|status| status.success()), "qemu-img makes {name}");
+    };
+    let json =
+        format!("json:{{\"driver\":\"raw\",\"file\":{{\"driver\":\"file\",\"filename\":\"{canary}\"}}}}");
+    make("overlay.qcow2", &["-f", "qcow2", "-b", canary, "-F", "raw"]);
+    make("called.qcow2", &["-f", "qcow2", "-b", &server, "-F", "raw"]);
+    make("described.qcow2", &["-f", "qcow2", "-b", &json, "-F", "raw"]);
+    make("overlay.qcow", &["-f", "qcow", "-b", canary, "-F", "raw"]);
+    make("overlay.qed", &["-f", "qed", "-b", canary, "-F", "raw"]);
+    make("outside.qcow2", &["-f", "qcow2", "-o", &format!("data_file={canary},data_file_raw=on")]);
+    let extent =
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n";
+    world.write("extent.vmdk", &format!("{extent}RW 8192 FLAT \"{canary}\" 0\n"));
+
+    let trace = world.folder().join("home/trace");
+    let files = [
+        "overlay.qcow2",
+        "called.qcow2",
+        "described.qcow2",
+        "overlay.qcow",
+        "overlay.qed",
+        "outside.qcow2",
+        "extent.vmdk",
+    ];
+    for file in files {
+        world.vmfile(&format!("vm \"one\" {{ image \"{file}\" }}"));
+        let url = format!("file://{}", world.project().join(file).display());
+        for arguments in [&["plan"][..], &["apply", "--yes"], &["image", "pull", &url]] {
+            let mut command = world.beside_vmctl("strace");
+            command.args(["-f", "-qq", "-s", "4096", "-e", "trace=%file,connect", "-o"]).arg(&trace);
+            let ended = command.arg(world.binary()).args(arguments).output().expect("strace");
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{arguments:?} of {file}: {said}");
+            let calls = fs::read_to_string(&trace).expect("what strace saw");
+            assert!(calls.contains("VMFile.kdl") || calls.contains(file), "strace saw nothing: {calls}");
+            let touched =
+                calls.lines().find(|call| call.contains(canary) || call.contains(&format!("htons({port})")));
+            assert_eq!(touched, None, "{arguments:?} of {file}");
+        }
+    }
+    listener.set_nonblocking(true).expect("a listener that does not wait");
+    assert!(listener.accept().is_err(), "somebody was called");
+    let list = world.vmctl(&["image", "list", "--json"]).expect(0).json();
+    assert_eq!(list["images"], json!([]), "nothing is kept");
 }
