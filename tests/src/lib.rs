@@ -24,6 +24,7 @@ pub mod server;
 pub mod slots;
 pub mod surroundings;
 pub mod vmctl;
+mod watchdog;
 pub mod world;
 
 #[cfg(test)]

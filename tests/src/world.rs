@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::slots::{self, Slots};
 use crate::vmctl::{Ended, Running, Unread};
+use crate::watchdog::{self, Watchdog};
 use crate::{PATIENCE, process, surroundings};
 
 /// Variables that a run inherits; everything else is decided by the world.
@@ -33,6 +34,7 @@ pub struct World {
     /// How long any run may take: a hang must not stop the whole suite.
     patience: Duration,
     _slots: Slots,
+    _watchdog: Watchdog,
 }
 
 impl World {
@@ -66,7 +68,8 @@ impl World {
         variables.insert("TMPDIR", folder.path().into());
         variables.insert("VMCTL_DATA_DIR", folder.path().join("data").into());
         variables.insert("VMCTL_RUNTIME_DIR", folder.path().join("run/vmctl").into());
-        Self { folder, binary, variables, prefix: Vec::new(), patience: PATIENCE, _slots: slots }
+        let (prefix, patience) = (Vec::new(), PATIENCE);
+        Self { folder, binary, variables, prefix, patience, _slots: slots, _watchdog: watchdog::watch() }
     }
 
     /// Its folder. Everything that a run makes is inside, or names something inside on its command line.
