@@ -1,43 +1,35 @@
 //! The one owner of records: takes the ends of steps, commits, and lets the next steps begin.
 
+mod begin;
+mod end;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet, block_in_place};
+use tokio::task::{JoinSet, block_in_place};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use vmctl_providers::image::{FetchPhase, FetchProgress, Fetched};
-use vmctl_providers::provision::Rerun;
-use vmctl_providers::{BackendTag, ErrorKind, Machine, Secrets, VmHandle};
+use vmctl_providers::{BackendTag, Machine};
 use vmctl_state::{Address, Entry, Intent, OpId, Outcome, Record, Snapshot, Store};
 
 use super::dispatch::{Dispatcher, Status};
-use super::downloads::Throttle;
-use super::effect::{self, Effect, Host, Product, Reach};
+use super::effect::{Host, Product};
 use super::executor::{Control, Executor};
 use super::gate::{Gate, Held, Moment};
 use super::notes::{NotedAt, Notes};
 use super::outcome::{ApplyError, Event, Failure, Report};
-use super::records;
-use super::retries::{Pause, Retries};
-use crate::failpoints::{self, Edge};
+use super::retries::Retries;
+use crate::failpoints;
 use crate::graph::StepId;
-use crate::pins::Locked;
-use crate::plan::{Bookkeeping, Plan, PlannedImage};
-use crate::recorded::{cut_off, handle_of};
-use crate::step::{Step, StepKind};
+use crate::plan::{Bookkeeping, Plan};
+use crate::recorded::cut_off;
+use crate::step::StepKind;
 use crate::target::Target;
 
 /// How long readers in other processes may see an old state: well within the promised second.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Lines of guest output on their way from a step to the events, per step. Who takes them never waits, so that a few do.
-const OUTPUT_BACKLOG: usize = 16;
 
 /// Carries out `plan`, which was made for `snapshot`, as [`Executor::apply`] says.
 pub(super) async fn carry_out<H: Host>(
@@ -297,198 +289,6 @@ impl<H: Host> Run<'_, H> {
         }
     }
 
-    /// Announces a step and gathers what it needs.
-    fn begin(&mut self, id: StepId) -> Result<Effect, Box<Failure>> {
-        let step = self.plan.graph.step(id).clone();
-        failpoints::pass(step.kind, Edge::BeforeIntent).map_err(|error| Failure::from(&*error))?;
-        let now = Timestamp::now();
-        let target = self.target(&step.address);
-        let record = self.records.get(&step.address);
-        let expected = match (step.kind, target) {
-            (StepKind::Prepare, Some(target)) => Some(
-                self.executor.host.handle(&target.spec).map_err(|error| Box::new(Failure::from(&error)))?,
-            ),
-            _ => None,
-        };
-        let changed = records::before(&step, record, target, expected.as_ref(), now);
-        let effect = self.effect(&step).map_err(|error| {
-            Box::new(Failure {
-                kind: "bug".to_owned(),
-                message: error.to_string(),
-                chain: Vec::new(),
-                help: None,
-                tail: Vec::new(),
-                unknown: false,
-            })
-        })?;
-        let detail = match step.kind {
-            StepKind::Provision(number) => {
-                let planned = target.and_then(|target| target.provision.get(number - 1));
-                json!({
-                    "number": number,
-                    "label": step.label,
-                    "digest": planned.map(|step| step.digest.to_string()),
-                })
-            }
-            _ => json!({}),
-        };
-        let op = OpId(self.next_op);
-        self.next_op += 1;
-        self.ops.insert(id, op);
-        self.pending.push(Entry::Begin(Intent {
-            op,
-            run: self.id,
-            step: step.kind.name().to_owned(),
-            address: step.address.clone(),
-            instance: step.instance.0,
-            at: now,
-            detail,
-        }));
-        if let Some(record) = changed {
-            self.put(record);
-        }
-        Ok(effect)
-    }
-
-    fn effect(&self, step: &Step) -> Result<Effect, ApplyError> {
-        let unknown = || ApplyError::Unknown(step.clone());
-        let target = || self.target(&step.address).ok_or_else(unknown);
-        let handle = || -> Result<Box<VmHandle>, ApplyError> {
-            let record = self.records.get(&step.address).ok_or_else(unknown)?;
-            handle_of(record)?.map(Box::new).ok_or_else(unknown)
-        };
-        Ok(match step.kind {
-            StepKind::FetchImage => {
-                Effect::FetchImage(self.plan.images.get(&step.address).ok_or_else(unknown)?.clone())
-            }
-            StepKind::Prepare => Effect::Prepare(Box::new(target()?.spec.clone())),
-            StepKind::Update if target()?.only_remembered => Effect::Remember,
-            StepKind::Update => Effect::Update(handle()?, Box::new(target()?.spec.clone())),
-            StepKind::Start => Effect::Start(handle()?),
-            StepKind::Resume => Effect::Resume(handle()?),
-            StepKind::Ready => Effect::Ready(handle()?, target()?.ready.clone()),
-            StepKind::Provision(number) => {
-                let provision = target()?.provision.get(number - 1).ok_or_else(unknown)?;
-                Effect::Provision(handle()?, Box::new(provision.clone()))
-            }
-            StepKind::Suspend => Effect::Suspend(handle()?),
-            StepKind::Stop => Effect::Stop(handle()?),
-            StepKind::Destroy => match self.plan.volumes.get(&step.address) {
-                Some(volume) => Effect::RemoveVolume(volume.clone()),
-                None => Effect::Destroy(handle()?),
-            },
-            StepKind::Forget => Effect::Forget(handle()?),
-        })
-    }
-
-    fn spawn(&mut self, id: StepId, effect: Effect) {
-        self.tell(Event::Started(id));
-        let host = Arc::clone(&self.executor.host);
-        let images = self.executor.images.clone();
-        let downloads = Arc::clone(&self.executor.downloads);
-        let may_be_given_up = self.may_be_given_up(id);
-        let secrets = self.plan.secrets.clone();
-        let (output, mut lines) = mpsc::channel(OUTPUT_BACKLOG);
-        let events = self.executor.events.clone();
-        let Step { address, kind, .. } = self.plan.graph.step(id).clone();
-        let waiting = self.waiting.clone();
-        let stop_timeout = self.executor.control.stop_timeout;
-        let task = self.tasks.spawn(async move {
-            let started = Instant::now();
-            let throttle = Throttle::default();
-            let progress = |progress: FetchProgress| {
-                if throttle.lets_through(&progress, Instant::now()) {
-                    events.send(Event::Progress { id, progress: hidden(progress, &secrets) });
-                }
-            };
-            let work = async {
-                failpoints::pass(kind, Edge::AfterIntent).map_err(|error| Failure::from(&*error))?;
-                let reach = Reach {
-                    images: &images,
-                    downloads: &*downloads,
-                    progress: &progress,
-                    cancel: &waiting,
-                    output: &output,
-                    stop_timeout,
-                };
-                let result = effect::run(&*host, effect, reach).await;
-                drop(output);
-                failpoints::pass(kind, Edge::AfterEffect).map_err(|error| Failure::of_begun(kind, &error))?;
-                result.map_err(|error| Failure::from(&error))
-            };
-            let work = async {
-                tokio::select! {
-                    result = work => match result {
-                        Ok(product) => End::Done(product),
-                        // It was told to end; why it says that it did is of no interest.
-                        Err(_) if may_be_given_up && waiting.is_cancelled() => End::GivenUp,
-                        Err(failure) => End::Failed(Box::new(failure)),
-                    },
-                    () = waiting.cancelled(), if kind == StepKind::Ready => End::GivenUp,
-                }
-            };
-            let forward = async {
-                while let Some(line) = lines.recv().await {
-                    events.send(Event::Output { id, address: address.clone(), line });
-                }
-            };
-            let (end, ()) = tokio::join!(work, forward);
-            (id, started.elapsed(), end)
-        });
-        self.task_steps.insert(task.id(), id);
-    }
-
-    fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), JoinError>) {
-        match ended {
-            Ok((task, (id, elapsed, end))) => {
-                self.task_steps.remove(&task);
-                match end {
-                    End::Done(product) => self.succeed(id, elapsed, product),
-                    End::Failed(failure) => self.fail(id, *failure),
-                    End::GivenUp => self.wait_no_more(id),
-                }
-            }
-            Err(error) => {
-                if let Some(id) = self.task_steps.remove(&error.id()) {
-                    self.fail(id, Failure::panicked(error.to_string()));
-                }
-            }
-        }
-    }
-
-    fn succeed(&mut self, id: StepId, elapsed: Duration, product: Product) {
-        let step = self.plan.graph.step(id);
-        if let Err(error) = failpoints::pass(step.kind, Edge::BeforeRecord) {
-            return self.fail(id, Failure::of_begun(step.kind, &error));
-        }
-        self.retries.forget(id);
-        let handle = match product {
-            Product::Machine(handle) => handle,
-            Product::Image(fetched) => {
-                self.take_in(id, *fetched);
-                None
-            }
-        };
-        let target = self.target(&step.address);
-        if let Some(record) = self.records.get(&step.address) {
-            match records::after(step, record, target, handle.as_deref(), Timestamp::now()) {
-                Some(record) => self.put(record),
-                None => {
-                    self.records.remove(&step.address);
-                    self.pending.push(Entry::Remove(step.address.clone()));
-                }
-            }
-        }
-        self.end(id, Outcome::Done);
-        self.leave_gate(id, true);
-        self.dispatcher.done(id);
-        self.report.done.push(id);
-        let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
-        let note = note.map(|how| format!("the guest did not heed its power button; ended by {how}"));
-        // What is told to be done is durable.
-        self.untold.push(Event::Done { id, elapsed, note });
-    }
-
     /// What a step aims at, with its image if that came from a server.
     fn target(&self, address: &Address) -> Option<&Target> {
         self.completed.get(address).or_else(|| self.plan.targets.get(address))
@@ -497,110 +297,6 @@ impl<H: Host> Run<'_, H> {
     /// Whether ending the step in the middle changes nothing: it only waits, or what it brought so far is kept.
     fn may_be_given_up(&self, id: StepId) -> bool {
         self.plan.graph.step(id).kind == StepKind::Ready || self.plan.is_download(id)
-    }
-
-    /// An image came: from here on it is known what machines of it are made from.
-    fn take_in(&mut self, id: StepId, fetched: Fetched) {
-        let address = &self.plan.graph.step(id).address;
-        let waiting = self.plan.targets.iter().filter(|(_, target)| target.image.as_ref() == Some(address));
-        let completed = waiting.map(|(machine, target)| (machine.clone(), target.with_image(&fetched)));
-        self.completed.extend(completed);
-        if let Some(PlannedImage::Remote(fetch)) = self.plan.images.get(address) {
-            let Fetched { sha256, upstream, identity: image, .. } = fetched;
-            self.report.fetched.insert(fetch.shown.clone(), Locked { sha256, upstream, image });
-        }
-    }
-
-    fn fail(&mut self, id: StepId, failure: Failure) {
-        let failure = failure.hidden(&self.plan.secrets);
-        self.remember_failure(id, &failure.message, failure.unknown);
-        self.end(id, failure.outcome());
-        let allowed = if self.waiting.is_cancelled() { 0 } else { self.retries_of(id, &failure) };
-        match self.retries.schedule(id, allowed, &failure) {
-            Some(Pause { attempt, after }) => {
-                self.tell(Event::Retrying { id, failure, attempt, of: allowed + 1, after });
-            }
-            None => self.give_up(id, failure),
-        }
-    }
-
-    /// How often a step that failed so may be tried again in this apply: only where its author said that it is safe to
-    /// run again, and only what failed in the guest. What is wrong with the host or with vmctl stays wrong.
-    fn retries_of(&self, id: StepId, failure: &Failure) -> u8 {
-        let step = self.plan.graph.step(id);
-        let StepKind::Provision(number) = step.kind else { return 0 };
-        let is_of_the_guest =
-            [ErrorKind::Guest, ErrorKind::Timeout].iter().any(|kind| kind.as_str() == failure.kind);
-        let target = self.plan.targets.get(&step.address).filter(|_| is_of_the_guest);
-        let options = target.and_then(|target| target.provision.get(number - 1)).map(|step| &step.options);
-        options.filter(|options| options.rerun == Rerun::Safe).map_or(0, |options| options.retries)
-    }
-
-    /// A step failed for good: what waits for it is skipped.
-    fn give_up(&mut self, id: StepId, failure: Failure) {
-        self.leave_gate(id, false);
-        self.report.failed.push((id, failure.clone()));
-        self.tell(Event::Failed { id, failure });
-        for skipped in self.dispatcher.failed(id) {
-            self.leave_gate(skipped, false);
-            self.report.skipped.push((skipped, id));
-            self.tell(Event::Skipped { id: skipped, because: id });
-        }
-        if self.executor.control.fail_fast && self.report.failed_fast.is_none() {
-            self.report.failed_fast = Some(id);
-            self.dispatcher.drain();
-        }
-    }
-
-    /// A wait that changes nothing was ended: the next apply waits again, and what comes after it is not begun.
-    fn wait_no_more(&mut self, id: StepId) {
-        self.end(id, Outcome::Abandoned);
-        self.report.given_up.push(id);
-        self.tell(Event::GivenUp(id));
-        self.report.not_begun.extend(self.dispatcher.failed(id));
-    }
-
-    fn leave_gate(&mut self, id: StepId, is_well: bool) {
-        let graph = &self.plan.graph;
-        let has_ready = || graph.after(id).iter().any(|next| graph.step(*next).kind == StepKind::Ready);
-        let step = graph.step(id);
-        self.gate.ended(id, step, is_well, step.kind == StepKind::Start && has_ready());
-    }
-
-    /// Lets go of everything that runs. The journal keeps that its outcome is unknown.
-    fn abandon(&mut self) {
-        self.tasks.abort_all();
-        self.report.interrupted = true;
-        self.begin_nothing_new();
-        for id in std::mem::take(&mut self.task_steps).into_values() {
-            if self.may_be_given_up(id) {
-                self.wait_no_more(id);
-                continue;
-            }
-            self.remember_failure(id, "", true);
-            self.end(id, Outcome::Abandoned);
-            self.report.abandoned.push(id);
-        }
-    }
-
-    /// Keeps in the record how a provisioning step that began did not come to a good end.
-    fn remember_failure(&mut self, id: StepId, message: &str, cut_off: bool) {
-        if !self.ops.contains_key(&id) {
-            return;
-        }
-        let step = self.plan.graph.step(id);
-        let Some(record) = self.records.get(&step.address) else { return };
-        let target = self.plan.targets.get(&step.address);
-        if let Some(record) = records::after_failure(step, record, target, message, cut_off, Timestamp::now())
-        {
-            self.put(record);
-        }
-    }
-
-    fn end(&mut self, id: StepId, outcome: Outcome) {
-        if let Some(op) = self.ops.remove(&id) {
-            self.pending.push(Entry::End { op, outcome });
-        }
     }
 
     /// Notes all that is left to note. Who wants to stop at once does not wait for that: the next apply does it.
@@ -636,17 +332,6 @@ impl<H: Host> Run<'_, H> {
     fn tell(&self, event: Event) {
         self.executor.events.send(event);
     }
-}
-
-/// The same without what nobody may see.
-fn hidden(progress: FetchProgress, secrets: &Secrets) -> FetchProgress {
-    let phase = match progress.phase {
-        FetchPhase::Retrying { attempt, of, after, why } => {
-            FetchPhase::Retrying { attempt, of, after, why: secrets.hide(&why) }
-        }
-        phase => phase,
-    };
-    FetchProgress { phase, ..progress }
 }
 
 /// What a step's machine is to have.
