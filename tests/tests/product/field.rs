@@ -240,7 +240,8 @@ fn stand_still(time: Duration) {
 fn wait_for_a_guest_goes_on_after_vmctl_was_frozen_for_longer_than_its_patience() {
     let world = World::new(1);
     world.vmfile(&KEPT.replace("ssh { user", "ready { ssh; timeout \"20s\" }\n    ssh { user"));
-    let apply = world.start(&["apply", "--yes"]);
+    let mut apply = world.start(&["apply", "--yes"]);
+    apply.await_line(|line| line.contains("vm.one: ready …"));
     let (vm, own) = (pid_once_started(&world, "one"), apply.pid());
     process::freeze(vm);
     process::freeze(own);
