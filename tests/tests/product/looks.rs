@@ -65,7 +65,7 @@ vm "gone" { image "blank.qcow2"; backend "noop" }
 vm "web" {
     image "blank.qcow2"; backend "noop"; ssh { user "vm" }
     labels { role "日本語"; note "short" }
-    provision "shell" label="日本語 の インストール" { inline "true" }
+    provision "shell" { inline "true" }
 }
 "#;
 
@@ -107,7 +107,7 @@ fn shown(world: &World, size: Option<(u16, u16)>, arguments: &str) -> String {
     text.lines().map(|line| steady(&line.replace(&folder, "[WORLD]")) + "\n").collect()
 }
 
-/// A line without times, durations, ids and addresses of cards.
+/// A line without times, durations, ids, digests and addresses of cards.
 fn steady(line: &str) -> String {
     let clock = |word: &str| {
         word.len() == 8
@@ -125,6 +125,8 @@ fn steady(line: &str) -> String {
             format!("[TIME]{rest}")
         } else if bare.len() == 36 && bare.matches('-').count() == 4 {
             format!("[ID]{rest}")
+        } else if bare.contains("sha256:") || (bare.starts_with("image.") && bare.ends_with('…')) {
+            format!("[DIGEST]{rest}")
         } else if bare.starts_with("52:54:00:") {
             format!("[MAC]{rest}")
         } else {
