@@ -50,14 +50,15 @@ static LOUD: Mutex<Option<Termios>> = Mutex::new(None);
 /// Keeps the terminal from showing `^C` where lines are drawn over: it would push them out of their place. [`unhush`]
 /// takes that back. Nothing happens where there is no terminal, or in the background, where it would stop us.
 pub(crate) fn hush() {
-    if !is_foreground() {
+    let mut kept = LOUD.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.is_some() || !is_foreground() {
         return;
     }
     let Ok(loud) = tcgetattr(io::stdin()) else { return };
     let mut hushed = loud.clone();
     hushed.local_modes.remove(LocalModes::ECHOCTL);
     if tcsetattr(io::stdin(), OptionalActions::Now, &hushed).is_ok() {
-        *LOUD.lock().unwrap_or_else(PoisonError::into_inner) = Some(loud);
+        *kept = Some(loud);
     }
 }
 

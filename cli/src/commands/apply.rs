@@ -244,7 +244,7 @@ async fn with_lock(
         session.keep_pins(&plan, &report);
         let course = Mutex::new(Course::begin());
         let written = write(&files, &plan, &course);
-        session.append_summary(&plan, Outcome::NothingToDo, &course);
+        session.append_summary(&plan, Outcome::NothingToDo, &course, &[]);
         let (told, mut words) = session.outputs(writer, &host).await;
         let told = told.and(written);
         words.extend(session.summary(&plan, Outcome::NothingToDo, &report, Duration::ZERO, &[]));
@@ -309,7 +309,7 @@ async fn with_lock(
     }
     let printed = printed.and(say(control, words).await);
     let written = write(&files, &plan, &course);
-    session.append_summary(&plan, outcome, &course);
+    session.append_summary(&plan, outcome, &course, &[]);
     exit_after(printed.and(told).and(written), exit_of(&plan, &report))
 }
 
@@ -381,7 +381,13 @@ impl Session<'_> {
 
     /// Appends what became of the plan to the page that was asked for. That it cannot be written fails nothing: what was
     /// done is done.
-    fn append_summary(&self, plan: &Plan, outcome: Outcome, course: &Mutex<Course>) {
+    fn append_summary(
+        &self,
+        plan: &Plan,
+        outcome: Outcome,
+        course: &Mutex<Course>,
+        preflight: &[(Address, Failure)],
+    ) {
         let Self { ctx, args, order, .. } = self;
         // What a run removes in the end is no news.
         let is_news = order.shows_results || order.goal.options.mode == Mode::Normal;
@@ -391,7 +397,7 @@ impl Session<'_> {
         };
         let mut course = course.lock().unwrap_or_else(PoisonError::into_inner);
         course.end();
-        let text = course::markdown(order.command, plan, outcome, &course);
+        let text = course::markdown(order.command, plan, outcome, &course, preflight);
         if let Err(error) = append(&path, &text) {
             ui::warn(&format!("`{}` does not get the summary: {error}", path.display()));
         }
@@ -440,6 +446,7 @@ impl Session<'_> {
         preflight: &[(Address, Failure)],
     ) -> Result<(), CliError> {
         let words = self.summary(plan, outcome, &Report::default(), Duration::ZERO, preflight);
+        self.append_summary(plan, outcome, &Mutex::new(Course::begin()), preflight);
         say(self.control, words).await
     }
 

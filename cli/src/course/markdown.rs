@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use vmctl_planner::apply::Failure;
-use vmctl_planner::{Plan, PlanDocument, StepId};
+use vmctl_planner::{Plan, PlanDocument};
+use vmctl_state::Address;
 
 use super::{Course, End};
 use crate::progress::seconds;
@@ -16,25 +17,29 @@ const ROWS: usize = 40;
 /// Failures that are told in full.
 const FAILURES: usize = 10;
 
-/// What became of `plan`, as `command` carried it out.
-pub(crate) fn markdown(command: &str, plan: &Plan, outcome: Outcome, course: &Course) -> String {
+/// What became of `plan`, as `command` carried it out. `preflight` is what the host lacked for it.
+pub(crate) fn markdown(
+    command: &str,
+    plan: &Plan,
+    outcome: Outcome,
+    course: &Course,
+    preflight: &[(Address, Failure)],
+) -> String {
     let document = PlanDocument::from(plan);
     let mut text = format!("### {}: {}\n\n", plain(&format!("vmctl {command}")), plain(outcome.words()));
     text.push_str(&counts(plan, course));
     text.push_str(&table(plan, course));
-    let failed: Vec<_> = course
-        .steps
-        .iter()
-        .filter_map(|(id, ran)| match &ran.end {
-            End::Failed(failure) => Some((*id, failure.as_ref())),
-            End::Done { .. } | End::Skipped { .. } | End::Open => None,
-        })
-        .collect();
-    for (id, failure) in failed.iter().take(FAILURES) {
-        text.push_str(&told(plan, *id, failure));
+    let failed = course.steps.iter().filter_map(|(id, ran)| match &ran.end {
+        End::Failed(failure) => Some((plan.graph.step(*id).to_string(), failure.as_ref())),
+        End::Done { .. } | End::Skipped { .. } | End::Open => None,
+    });
+    let lacking = preflight.iter().map(|(address, failure)| (address.to_string(), failure));
+    let failed: Vec<_> = lacking.chain(failed).collect();
+    for (what, failure) in failed.iter().take(FAILURES) {
+        text.push_str(&told(what, failure));
     }
     if let left @ 1.. = failed.len().saturating_sub(FAILURES) {
-        text.push_str(&format!("\n{left} more steps failed.\n"));
+        text.push_str(&format!("\n{left} more failed.\n"));
     }
     format!("{text}\n{}\n", report::markdown(&report::of(&document)))
 }
@@ -82,12 +87,12 @@ fn table(plan: &Plan, course: &Course) -> String {
     text
 }
 
-fn told(plan: &Plan, id: StepId, failure: &Failure) -> String {
+fn told(what: &str, failure: &Failure) -> String {
     let mut lines = vec![failure.message.clone()];
     lines.extend(failure.chain.iter().map(|cause| format!("  caused by: {cause}")));
     lines.extend(failure.tail.iter().map(|line| format!("  | {line}")));
     lines.extend(failure.help.iter().map(|help| format!("  help: {help}")));
-    format!("\n{} failed:\n{}", code(&plan.graph.step(id).to_string()), verbatim(&lines))
+    format!("\n{} failed:\n{}", code(what), verbatim(&lines))
 }
 
 impl super::Ran {
