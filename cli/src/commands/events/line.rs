@@ -130,6 +130,11 @@ impl Line {
                     }
                     None => String::new(),
                 };
+                // An image's address is its whole digest; its beginning is enough for people.
+                let address = match address.as_str() {
+                    image if image.starts_with("image.") => format!("{image:.18}…"),
+                    other => other.to_owned(),
+                };
                 format!("{LABEL}{address}{LABEL:#}  {} {result}{who}", ui::visible(step))
             }
             What::Run { run, command, user, host, result, .. } => {
