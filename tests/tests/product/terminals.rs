@@ -16,12 +16,12 @@ fn watched(line: &str) -> String {
 fn vmctl_on(world: &World, word: &str) -> u32 {
     let words = |pid| process::arguments(pid).unwrap_or_default();
     let ours = process::naming(world.folder()).into_iter().map(|process| process.pid);
-    let found = ours.filter(|pid| {
+    let mut found = ours.filter(|pid| {
         let words = words(*pid);
         words.first().is_some_and(|program| program.ends_with("/vmctl"))
             && words.get(1).is_some_and(|first| first == word)
     });
-    found.last().unwrap_or_else(|| panic!("no `vmctl {word}` runs"))
+    found.next_back().unwrap_or_else(|| panic!("no `vmctl {word}` runs"))
 }
 
 fn run(world: &World, line: &str) -> (i32, String) {
