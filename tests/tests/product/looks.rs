@@ -162,5 +162,5 @@ fn nothing_is_coloured_or_drawn_over_where_that_is_not_wanted() {
     world.unset("NO_COLOR");
     world.set("TERM", "dumb");
     let (code, shown) = Terminal::new(&world, (24, 80), "vmctl apply --yes").end();
-    assert!(code == 0 && !shown.contains('\u{1b}') && shown.contains(" vm.web: start …"), "{shown}");
+    assert!(code == 0 && !shown.contains('\u{1b}') && shown.contains(" vm.gone: destroy …"), "{shown}");
 }

@@ -87,7 +87,9 @@ fn terminal_is_passed_on_and_given_back() {
     terminal.press("\r");
     terminal.await_text("# ");
     // What is typed is shown as well: the guest says what nobody typed.
-    terminal.press("sh -c 'trap \"echo \\$((40+2))int\" INT; echo $((1+1))waits; sleep 1000'\r");
+    terminal.press(
+        "sh -c 'trap \"echo \\$((40+2))int; exit\" INT; echo $((1+1))waits; while sleep 1; do :; done'\r",
+    );
     terminal.await_text("2waits");
     terminal.press(INTERRUPT);
     terminal.await_text("42int");
@@ -119,5 +121,7 @@ fn terminal_is_passed_on_and_given_back() {
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }
 
-/// What the guest runs: tells of Ctrl-C and of its terminal's size, and repeats a line.
-const GUEST: &str = "trap 'echo interrupted' INT; trap 'stty size' WINCH; echo waits; read line || read line || read line; echo heard \\$line; exit 3";
+/// What the guest runs: tells of Ctrl-C and of its terminal's size, and repeats a line. A signal that comes between two
+/// commands is heard at the end of the second one, so that none may last.
+const GUEST: &str = "trap 'echo interrupted' INT; trap 'stty size' WINCH; echo waits; \
+                     while [ -z \\$line ]; do read -t 1 line; done; echo heard \\$line; exit 3";
