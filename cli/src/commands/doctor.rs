@@ -181,9 +181,13 @@ async fn features() -> Check {
         process::helper(program, &["-M", "none", "-device", "help"], VERSION_DEADLINE),
         process::helper(program, &["-M", "none", "-netdev", "help"], VERSION_DEADLINE)
     );
-    match devices.and_then(|devices| Ok([devices, networks?].concat())) {
-        Ok(output) => judge_features(NAME, &String::from_utf8_lossy(&output)),
-        Err(error) => Check::new(NAME, Status::Fail, error.to_string()).fix(repair(&error)),
+    match (devices, networks) {
+        (Ok(devices), Ok(networks)) => {
+            judge_features(NAME, &String::from_utf8_lossy(&[devices, networks].concat()))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            Check::new(NAME, Status::Fail, error.to_string()).fix(repair(&error))
+        }
     }
 }
 
