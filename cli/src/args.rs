@@ -1,6 +1,7 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod beside;
+mod events;
 mod everyday;
 mod image;
 mod planning;
@@ -9,13 +10,14 @@ mod state;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 use crate::complete::{machines, projects};
 
 pub(crate) use beside::{CompletionsArgs, CpArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
+pub(crate) use events::EventsArgs;
 pub(crate) use everyday::{
     DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, RunArgs, SomeArgs, StopArgs, UpArgs,
 };
@@ -105,6 +107,23 @@ fn named_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Reads the command line, and whether it asks for JSON.
+pub(crate) fn parse() -> Result<(Cli, bool), clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, asks_for_json(&matches)))
+}
+
+fn asks_for_json(matches: &ArgMatches) -> bool {
+    if let Some((_, inner)) = matches.subcommand() {
+        return asks_for_json(inner);
+    }
+    let flag = matches.try_get_one::<bool>("json").ok().flatten();
+    let format = matches.try_get_one::<ValidateFormat>("format").ok().flatten();
+    flag == Some(&true) || format == Some(&ValidateFormat::Json)
+}
+
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum ColorWhen {
@@ -164,6 +183,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show everything known about one machine
     Status(StatusArgs),
+    /// Show what happened to machines, and what happens
+    Events(EventsArgs),
     /// Log in to a machine, or run a command there, with the system's ssh
     Ssh(SshArgs),
     /// Run a command in a machine and pass its exit code on
@@ -234,12 +255,15 @@ fn machine_name(text: &str) -> Result<Name, vmctl_providers::NameError> {
 /// Options of `list`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl list\n  vmctl list --all-projects\n  vmctl list --json | jq -r '.vms[].name'"
+    after_help = "Examples:\n  vmctl list\n  vmctl list --all-projects\n  vmctl list --json | jq -r '.vms[].name'\n  vmctl list --watch\n\n--watch looks every two seconds until Ctrl-C: on a terminal it draws the list anew, elsewhere it prints the list\nagain, with --json as one line, when something changed."
 )]
 pub(crate) struct ListArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Look again and again, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
     /// List the machines of every project in the data folder
     #[arg(long, conflicts_with_all = ["project", "file"])]
     pub(crate) all_projects: bool,
@@ -247,7 +271,9 @@ pub(crate) struct ListArgs {
 
 /// Options of `status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl status web\n  vmctl status shop/web --json")]
+#[command(
+    after_help = "Examples:\n  vmctl status web\n  vmctl status shop/web --json\n  vmctl status web --watch\n\n--watch looks every two seconds until Ctrl-C, or until there is no such machine any more: on a terminal it draws\nwhat it knows anew, elsewhere it prints it again, with --json as one line, when something changed."
+)]
 pub(crate) struct StatusArgs {
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]
@@ -255,6 +281,9 @@ pub(crate) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Look again and again, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 /// Options of `vnc`.
@@ -294,9 +323,15 @@ pub(crate) struct SshArgs {
 /// Options of `exec`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl exec web -- systemctl is-active nginx\n  vmctl exec web -- sh -c 'cat > /tmp/note' < note.txt\n  vmctl exec db -- pg_dump shop > shop.sql\n\nArguments reach the command as they are: the guest's shell does not take them apart.\nStandard input is passed when it is no terminal. The exit code is the command's own."
+    after_help = "Examples:\n  vmctl exec web -- systemctl is-active nginx\n  vmctl exec web -- sh -c 'cat > /tmp/note' < note.txt\n  vmctl exec db -- pg_dump shop > shop.sql\n  vmctl exec web sh              A shell, on a terminal\n\nArguments reach the command as they are: the guest's shell does not take them apart.\nWhere standard input, output and error are a terminal, the command gets one as well, of the same size: it takes every\nkey, Ctrl-C too. Else standard input is passed if it is no terminal. The exit code is the command's own."
 )]
 pub(crate) struct ExecArgs {
+    /// Give the command a terminal even if its output goes elsewhere; standard input must be one
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Give the command no terminal
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]
     pub(crate) name: String,
@@ -406,7 +441,6 @@ pub(crate) struct DoctorArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use clap::error::ErrorKind;
 
     use super::*;
@@ -475,6 +509,17 @@ mod tests {
         assert_eq!(format("vmctl validate --format sarif"), Some(ValidateFormat::Sarif));
         assert_eq!(format("vmctl validate --format sarif --json"), None);
         assert_eq!(format("vmctl validate --format human --json"), None);
+    }
+
+    #[test]
+    fn whoever_asks_for_json_is_known() {
+        let asks = |line: &str| asks_for_json(&Cli::command().try_get_matches_from(line.split(' ')).unwrap());
+        for line in ["vmctl list --json", "vmctl state history --json", "vmctl validate --format json"] {
+            assert!(asks(line), "{line}");
+        }
+        for line in ["vmctl list", "vmctl exec web -- ls --json", "vmctl graph --format svg", "vmctl ssh"] {
+            assert!(!asks(line), "{line}");
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) environment: BTreeMap<String, String>,
     /// How long to wait for another writer, chosen by environment.
     pub(crate) lock_timeout: Option<Duration>,
+    /// The page of a CI's step, to which reports are appended.
+    pub(crate) step_summary: Option<PathBuf>,
     /// `RUST_LOG` as set.
     pub(crate) log_filter: Option<String>,
     /// Folders with QEMU's descriptors of firmware, the user's own first.
@@ -110,6 +112,7 @@ impl Settings {
                 parse_duration(&value).map_err(|reason| SettingsError::BadLockTimeout { value, reason })
             })
             .transpose()?;
+        let step_summary = text("GITHUB_STEP_SUMMARY").map(|path| host.cwd.join(path));
         let log_filter = word("RUST_LOG");
         let config = absolute("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
         let firmware_dirs = config.map(|config| config.join("qemu/firmware")).into_iter();
@@ -131,6 +134,7 @@ impl Settings {
             accel,
             environment,
             lock_timeout,
+            step_summary,
             log_filter,
             firmware_dirs,
             keyring,
@@ -145,6 +149,15 @@ impl Settings {
     /// Folder of state, machines and images. It may not exist yet.
     pub(crate) fn data_dir(&self) -> Result<&Path, SettingsError> {
         self.data_dir.as_deref().map_err(Clone::clone)
+    }
+
+    /// What the terminal calls itself, in the word that guests know terminals by.
+    pub(crate) fn terminal_name(&self) -> String {
+        self.environment
+            .get("TERM")
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .unwrap_or_else(|| "dumb".to_owned())
     }
 
     /// How images are fetched: proxies, certificates, logins.
@@ -232,7 +245,9 @@ impl SettingsError {
                 "set XDG_RUNTIME_DIR to a folder of your own with a short path, such as /run/user/$(id -u)"
                     .to_owned(),
             ),
-            Self::BadProject { .. } | Self::BadAccel(_) | Self::BadLockTimeout { .. } => None,
+            Self::BadProject { .. } => Some("set VMCTL_PROJECT to another name, or unset it".to_owned()),
+            Self::BadAccel(_) => Some("set VMCTL_ACCEL to one of these, or unset it".to_owned()),
+            Self::BadLockTimeout { .. } => None,
             Self::NoWorkingFolder(_) => Some("change to a folder that exists".to_owned()),
         }
     }
@@ -290,6 +305,11 @@ fn fitting(path: PathBuf) -> Result<PathBuf, SettingsError> {
     } else {
         Err(SettingsError::NoRuntimeDir(path))
     }
+}
+
+/// Whether a terminal of ours knows the usual sequences, as far as `TERM` tells.
+pub(crate) fn has_smart_terminal() -> bool {
+    variable("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]

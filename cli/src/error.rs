@@ -6,11 +6,13 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use serde::Serialize;
 use vmctl_planner::vmfile;
 use vmctl_providers::image::ImageError;
 use vmctl_providers::ssh::SshError;
 use vmctl_state::error::{StoreError, StoreErrorKind};
 
+use crate::commands::JSON_FORMAT;
 use crate::env::SettingsError;
 use crate::ui;
 
@@ -71,8 +73,8 @@ pub(crate) struct CliError {
 enum Body {
     /// What was attempted, why it failed (outermost cause first), what to do next.
     Text { message: String, causes: Vec<String>, help: Option<String> },
-    /// Diagnostics with spans in a source text.
-    Report(Box<dyn Diagnostic + Send + Sync>),
+    /// Faults of a VMFile, each with its place.
+    Faults(Box<vmfile::Report>),
     /// Nobody listens any more, or everything has been said.
     Silent,
 }
@@ -90,7 +92,7 @@ impl CliError {
     pub(crate) fn message(&self) -> &str {
         match &self.body {
             Body::Text { message, .. } => message,
-            Body::Report(_) | Body::Silent => "",
+            Body::Faults(_) | Body::Silent => "",
         }
     }
 
@@ -117,11 +119,6 @@ impl CliError {
     /// Whether nothing is left to say, as where a reader went away.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.body, Body::Silent)
-    }
-
-    /// Diagnostics with spans.
-    pub(crate) fn report(report: impl Diagnostic + Send + Sync + 'static) -> Self {
-        Self { exit: Exit::Error, body: Body::Report(Box::new(report)) }
     }
 
     /// Adds `error` and its sources as causes.
@@ -169,10 +166,52 @@ impl CliError {
         let mut stderr = ui::stderr();
         let _ = match &self.body {
             Body::Text { .. } => write!(stderr, "{self}"),
-            Body::Report(report) => write!(stderr, "{}", drawn(report.as_ref())),
+            Body::Faults(report) => write!(stderr, "{}", drawn(report.as_ref())),
             Body::Silent => Ok(()),
         };
         let _ = stderr.flush();
+    }
+}
+
+/// A failure as programs read it, where a document would have been.
+#[derive(Serialize)]
+struct Document<'a> {
+    format: u32,
+    error: Told<'a>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    /// What was attempted.
+    message: String,
+    /// Why it failed, outermost first.
+    causes: &'a [String],
+    /// What to do next.
+    help: Option<&'a str>,
+    /// What the process ends with.
+    exit_code: u8,
+    /// Where a VMFile is at fault.
+    problems: &'a [vmfile::Problem],
+}
+
+impl CliError {
+    /// Prints it on stdout as one line, for who asked for JSON and got none; nothing where everything has been said.
+    pub(crate) fn print_json(&self) -> Result<(), Self> {
+        let exit_code = self.exit.code();
+        let error = match &self.body {
+            Body::Silent => return Ok(()),
+            Body::Text { message, causes, help } => {
+                Told { message: message.clone(), causes, help: help.as_deref(), exit_code, problems: &[] }
+            }
+            Body::Faults(report) => Told {
+                message: report.to_string(),
+                causes: &[],
+                help: None,
+                exit_code,
+                problems: report.problems(),
+            },
+        };
+        ui::print(&ui::json_line(&Document { format: JSON_FORMAT, error })?)
     }
 }
 
@@ -191,7 +230,7 @@ impl fmt::Display for CliError {
                 }
                 Ok(())
             }
-            Body::Report(report) => writeln!(f, "{report}"),
+            Body::Faults(report) => writeln!(f, "{report}"),
             Body::Silent => Ok(()),
         }
     }
@@ -297,7 +336,7 @@ impl From<ImageError> for CliError {
 
 impl From<vmfile::Report> for CliError {
     fn from(report: vmfile::Report) -> Self {
-        Self::report(report)
+        Self { exit: Exit::Error, body: Body::Faults(Box::new(report)) }
     }
 }
 

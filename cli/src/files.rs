@@ -47,6 +47,11 @@ impl Destination {
         Self::new(path, plan, PUBLIC, "<?xml ", "file of JUnit's")
     }
 
+    /// The file of events.
+    pub(crate) fn of_events(path: &Path, plan: &PlanDocument<'_>) -> Result<Self, CliError> {
+        Self::new(path, plan, PUBLIC, "{\"format\":", "file of events")
+    }
+
     /// A VMFile that does not exist yet, or that is to be replaced.
     pub(crate) fn of_vmfile(path: &Path, replaces: bool) -> Result<Self, CliError> {
         let refuse = |why: &str, help: &str| {
@@ -142,6 +147,11 @@ pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), CliError> {
             .because(&error)
             .help("check who may write to the file's folder: ls -ld".to_owned())
     })
+}
+
+/// Appends to a file that others append to as well; it is made if there is none.
+pub(crate) fn append(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
 }
 
 /// How a draft gets its name.

@@ -16,6 +16,7 @@ use crate::aside::aside;
 use crate::context::small_runtime;
 use crate::error::{CliError, Exit};
 use crate::progress;
+use crate::terminal;
 
 /// How long an apply that is told to stop at once may take to write down what is cut off, and to say so. It takes
 /// milliseconds where nothing blocks; with [`FAREWELL`] it is less than the half second that is promised.
@@ -104,6 +105,7 @@ async fn end_now() {
     });
     // Who blocks the process may be the one who does not read this.
     let _ = timeout(FAREWELL, words).await;
+    terminal::unhush();
     #[expect(clippy::disallowed_methods, reason = "the main thread is the one that does not get there")]
     std::process::exit(i32::from(Exit::Interrupted.code()));
 }

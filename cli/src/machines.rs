@@ -31,20 +31,31 @@ pub(crate) struct Machine {
 
 /// Looks at all machines of a project at once. A project without a state has none.
 pub(crate) fn all(ctx: &Context, project: &Name) -> Result<Vec<Machine>, CliError> {
+    small_runtime()?.block_on(all_now(ctx, project))
+}
+
+/// The same, for who waits for other things as well.
+pub(crate) async fn all_now(ctx: &Context, project: &Name) -> Result<Vec<Machine>, CliError> {
     let Some(snapshot) = project::read(&ctx.project_dir(project)?)? else { return Ok(Vec::new()) };
-    look(ctx, project, snapshot)
+    look(ctx, project, snapshot).await
 }
 
 /// Looks at the machine that `wanted` names, as `web`, `vm.web` or `project/web`; without a name, at the
 /// project's machine if there is exactly one.
 pub(crate) fn one(ctx: &Context, wanted: Option<&str>) -> Result<Machine, CliError> {
+    small_runtime()?.block_on(one_now(ctx, wanted))
+}
+
+/// The same, for who waits for other things as well.
+pub(crate) async fn one_now(ctx: &Context, wanted: Option<&str>) -> Result<Machine, CliError> {
     let (project, mut snapshot) = recorded(ctx, wanted)?;
     let address = match wanted {
         Some(wanted) => find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?,
         None => single(&project, &snapshot)?,
     };
     snapshot.records.retain(|known, _| *known == address);
-    look(ctx, &project, snapshot)?
+    look(ctx, &project, snapshot)
+        .await?
         .pop()
         .ok_or_else(|| CliError::new(format!("`{address}` is recorded no longer")))
 }
@@ -161,14 +172,14 @@ fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Looks at every machine in `snapshot`.
-fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
+async fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
     let dir = ctx.project_dir(project)?;
     let hypervisor = ctx.hypervisor(&dir)?;
     if project::at_work(&dir)?.is_some() {
         // What is begun there is under way.
         snapshot.open.clear();
     }
-    small_runtime()?.block_on(seen(&hypervisor, project, snapshot))
+    seen(&hypervisor, project, snapshot).await
 }
 
 /// Asks `host` about every machine in `snapshot`, which is of `project`.

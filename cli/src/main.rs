@@ -36,12 +36,13 @@ mod sarif;
 mod saved;
 mod stdin;
 mod summary;
+mod terminal;
 mod ui;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
 use vmctl_planner::Turn;
 
 use crate::args::{Cli, Command};
@@ -51,8 +52,8 @@ use crate::error::{CliError, Exit};
 
 fn main() -> ExitCode {
     complete::answer();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, wants_json) = match args::parse() {
+        Ok(parsed) => parsed,
         Err(error) => return error::usage(&error).into(),
     };
     ui::choose_color(cli.global.color);
@@ -60,8 +61,16 @@ fn main() -> ExitCode {
     let ended = catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or_else(|_| Err(CliError::panicked()));
     let exit = ended.unwrap_or_else(|error| {
         error.print();
+        // A program that waits for a document is told why there is none; the text above is for people.
+        if wants_json
+            && !ui::has_printed()
+            && let Err(failure) = error.print_json()
+        {
+            failure.print();
+        }
         error.exit_code()
     });
+    terminal::unhush();
     exit.into()
 }
 
@@ -87,6 +96,7 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Suspend(args) => commands::everyday::turn(&ctx, args, Turn::Suspend),
         Command::Resume(args) => commands::everyday::turn(&ctx, args, Turn::Resume),
         Command::Destroy(args) => commands::everyday::destroy(&ctx, args),
+        Command::Events(args) => commands::events::run(&ctx, &args),
         Command::Drift(args) => commands::drift::run(&ctx, &args),
         Command::Show(args) => commands::show::run(&ctx, &args),
         Command::Output(args) => commands::output::run(&ctx, &args),

@@ -13,11 +13,17 @@ use vmctl_planner::apply::{Event, Failure};
 use vmctl_planner::{Plan, Step, StepId};
 
 use crate::download::{Rates, progress_data};
-use crate::error::{CliError, stdout_failed};
+use crate::env;
+use crate::error::CliError;
+use crate::terminal;
 use crate::ui::{self, BAD, DOUBTFUL, GOOD};
 
 /// How often a live line is drawn anew; twice the rate at which a spinner looks alive.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// Columns of a live line besides what it says: blanks, the sign that turns, and the time, with one more to be sure that the
+/// terminal goes to no new line.
+const BESIDE: usize = 13;
 
 /// Steps that are named when what runs is awaited.
 const AWAITED: usize = 3;
@@ -45,7 +51,8 @@ impl Progress {
             Self::Json
         } else if quiet {
             Self::Quiet
-        } else if io::stderr().is_terminal() {
+        } else if io::stderr().is_terminal() && env::has_smart_terminal() {
+            terminal::hush();
             Self::Live(MultiProgress::new(), BTreeMap::new(), Rates::default())
         } else {
             Self::Plain(Rates::default())
@@ -60,7 +67,7 @@ impl Progress {
                 if let Event::Progress { id, progress } = event {
                     if let Some(bar) = bars.get(id) {
                         let text = rates.text(*id, progress, Instant::now());
-                        bar.set_message(ui::visible(&format!("{}  {text}", plan.graph.step(*id))));
+                        bar.set_message(message(&format!("{}  {text}", plan.graph.step(*id))));
                     }
                     return Ok(());
                 }
@@ -100,6 +107,7 @@ impl Progress {
             for bar in std::mem::take(bars).into_values() {
                 bar.finish_and_clear();
             }
+            terminal::unhush();
         }
     }
 }
@@ -135,14 +143,19 @@ pub(crate) fn tell(text: &str) {
     let _ = writeln!(ui::stderr(), "{text}");
 }
 
+/// What a live line says, as far as one line of the terminal has room for it.
+fn message(text: &str) -> String {
+    ui::clipped(&ui::visible(text), ui::stderr_width().saturating_sub(BESIDE))
+}
+
 fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &Plan, event: &Event) {
     match event {
         Event::Started(id) => {
             let bar = lines.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed:.dim}") {
+            if let Ok(style) = ProgressStyle::with_template("  {spinner} {elapsed:>4.dim}  {msg}") {
                 bar.set_style(style);
             }
-            bar.set_message(ui::visible(&plan.graph.step(*id).to_string()));
+            bar.set_message(message(&plan.graph.step(*id).to_string()));
             bar.enable_steady_tick(REDRAW);
             bars.insert(*id, bar);
         }
@@ -260,6 +273,11 @@ struct EventLine<'a> {
 }
 
 fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
+    write_line(&line_of(plan, event)?)
+}
+
+/// An event as programs read it, with its line end.
+pub(crate) fn line_of(plan: &Plan, event: &Event) -> Result<String, CliError> {
     let (name, id, more) = match event {
         Event::Started(id) => ("started", Some(*id), json!({})),
         Event::Done { id, elapsed, note } => {
@@ -284,19 +302,21 @@ fn json_line(plan: &Plan, event: &Event) -> Result<(), CliError> {
         Event::Draining { awaited } => ("draining", None, json!({ "awaited": awaited })),
     };
     let step = id.map(|id| plan.graph.step(id));
-    write_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, more })
+    ui::json_line(&EventLine { format: EVENT_FORMAT, time: Timestamp::now(), event: name, id, step, more })
 }
 
 /// Writes an event that is about no single step.
 pub(crate) fn write_event(event: &'static str, more: serde_json::Value) -> Result<(), CliError> {
-    let time = Timestamp::now();
-    write_line(&EventLine { format: EVENT_FORMAT, time, event, id: None, step: None, more })
+    write_line(&line_of_word(event, more)?)
 }
 
-/// Writes one JSON object as one line, at once.
-fn write_line(value: &impl Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string(value)
-        .map_err(|error| CliError::new("cannot write an event as JSON").because(&error))?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+/// An event that is about no single step, as programs read it, with its line end.
+pub(crate) fn line_of_word(event: &'static str, more: serde_json::Value) -> Result<String, CliError> {
+    let time = Timestamp::now();
+    ui::json_line(&EventLine { format: EVENT_FORMAT, time, event, id: None, step: None, more })
+}
+
+/// Writes one line at once.
+fn write_line(line: &str) -> Result<(), CliError> {
+    ui::print_bytes(line.as_bytes())
 }

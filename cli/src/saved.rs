@@ -13,7 +13,9 @@ const LARGEST: u64 = 256 << 20;
 /// Reads a saved plan.
 pub(crate) fn read(path: &Path) -> Result<SavedPlan, CliError> {
     let failed = |error: std::io::Error| {
-        CliError::new(format!("cannot read the plan `{}`", path.display())).because(&error)
+        CliError::new(format!("cannot read the plan `{}`", path.display()))
+            .because(&error)
+            .help(how_to_make())
     };
     let found = fs::metadata(path).map_err(failed)?;
     if !found.is_file() || found.len() > LARGEST {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 use vmctl_planner::apply::{ApplyError, Failure, Report};
-use vmctl_planner::{LeftAloneKind, Mode, Plan, StepKind};
+use vmctl_planner::{LeftAloneKind, Mode, Plan, StepId, StepKind};
 use vmctl_state::Address;
 
 use crate::error::{CliError, Exit};
@@ -32,6 +32,31 @@ pub(crate) enum Outcome {
     Partial,
     /// The user asked to stop.
     Interrupted,
+}
+
+impl Outcome {
+    /// The outcome in words, for people.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::NothingToDo => "nothing to do",
+            Self::Refused => "refused",
+            Self::PreflightFailed => "the host lacks something, nothing was done",
+            Self::Declined => "declined",
+            Self::Complete => "complete",
+            Self::Partial => "not everything could be done",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// The steps that took longest, one a line; nothing if there are none.
+pub(crate) fn slowest(plan: &Plan, slowest: &[(StepId, Duration)], width: usize) -> Option<String> {
+    let line = |(id, took): &(StepId, Duration)| {
+        let line = format!("{:>10}  {}", progress::seconds(*took), plan.graph.step(*id));
+        ui::clipped(&ui::visible(&line), width)
+    };
+    let lines: Vec<_> = slowest.iter().map(line).collect();
+    (!lines.is_empty()).then(|| format!("Longest took:\n{}", lines.join("\n")))
 }
 
 /// What the last line of `apply --json` says; without a plan, nothing was planned.

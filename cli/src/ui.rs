@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, StderrLock, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -23,6 +24,9 @@ pub(crate) const LABEL: Style = Style::new().bold();
 
 /// Width assumed where the terminal does not tell.
 const DEFAULT_WIDTH: usize = 100;
+
+/// Blanks between two columns of a table.
+const GAP: usize = 2;
 
 /// Width of a line that is not broken: more than any line has.
 const UNBROKEN: usize = 1 << 20;
@@ -73,14 +77,29 @@ fn width(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> usize {
     }
 }
 
+/// Whether anything was printed to stdout.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process printed anything to stdout, or tried to.
+pub(crate) fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
+}
+
+/// Notes that something is printed to stdout.
+pub(crate) fn prints() {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
+}
+
 /// Writes `text` to stdout at once.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
+    prints();
     let mut out = stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
 }
 
 /// Writes bytes to stdout as they are.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
+    prints();
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
 }
@@ -89,6 +108,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| CliError::new("cannot write JSON").because(&error))?;
+    prints();
     // Bytes of JSON are data: no colour filter between them and the reader.
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
@@ -106,6 +126,49 @@ pub(crate) fn note(quiet: bool, text: &str) {
 /// Warns on stderr, quiet or not.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(stderr(), "{DOUBTFUL}warning{DOUBTFUL:#}: {}", visible(text));
+}
+
+/// `value` as JSON in one line, with its end.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<String, CliError> {
+    let text =
+        serde_json::to_string(value).map_err(|error| CliError::new("cannot write JSON").because(&error))?;
+    Ok(text + "\n")
+}
+
+/// Columns that `text` takes on a terminal, styles left out.
+pub(crate) fn columns_of(text: &str) -> usize {
+    textwrap::core::display_width(text)
+}
+
+/// As much of one line as fits into `width` columns, with a sign where it was cut; all of it if that is 0. Styles stay.
+pub(crate) fn clipped(line: &str, width: usize) -> String {
+    if width == 0 || columns_of(line) <= width {
+        return line.to_owned();
+    }
+    let (mut shown, mut taken, mut cut) = (String::new(), 0, false);
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            // A style, up to its `m`: also behind the cut, so that none is left open.
+            shown.push(c);
+            for c in rest.by_ref() {
+                shown.push(c);
+                if c == 'm' {
+                    break;
+                }
+            }
+            continue;
+        }
+        let wide = columns_of(c.encode_utf8(&mut [0; 4]));
+        if !cut && taken + wide < width {
+            shown.push(c);
+            taken += wide;
+        } else if !cut {
+            shown.push('…');
+            cut = true;
+        }
+    }
+    shown
 }
 
 /// A line of a diff in its colour.
@@ -136,24 +199,39 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| visible(&cell).replace('\n', " ")).collect());
     }
 
+    /// Leaves columns out, in the order in which `sacrifices` names their headings, until no line is wider than `width`.
+    /// Returns the headings of those that are left out.
+    pub(crate) fn fit<'a>(&mut self, width: usize, sacrifices: &[&'a str]) -> Vec<&'a str> {
+        let mut left_out = Vec::new();
+        for heading in sacrifices {
+            if self.widths().iter().map(|width| width + GAP).sum::<usize>() <= width + GAP {
+                break;
+            }
+            if let Some(at) = self.rows[0].iter().position(|name| name == heading) {
+                self.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+                left_out.push(*heading);
+            }
+        }
+        left_out
+    }
+
+    /// The width of each column.
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cells = |column| self.rows.iter().filter_map(move |row: &Vec<String>| row.get(column));
+        (0..columns).map(|column| cells(column).map(|cell| columns_of(cell)).max().unwrap_or(0)).collect()
+    }
+
     /// The table as text; columns stand two spaces apart, and no line ends in a space.
     pub(crate) fn render(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, &width) in row.iter().zip(&widths) {
+                let blanks = width.saturating_sub(columns_of(cell)) + GAP;
                 // Writing to a String cannot fail.
-                let _ = write!(line, "{cell:width$}  ");
+                let _ = write!(line, "{cell}{:blanks$}", "");
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -221,6 +299,37 @@ mod tests {
         web            running  17
         a-longer-name  stopped  -
         ");
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(["日本".into(), "running".into()]);
+        table.row(["cafe\u{301}-1".into(), "stopped".into()]);
+        assert_eq!(table.render(), "NAME    STATE\n日本    running\ncafe\u{301}-1  stopped\n");
+    }
+
+    #[test]
+    fn columns_are_left_out_where_there_is_no_room() {
+        let table = || {
+            let mut table = Table::new(&["NAME", "STATE", "PID"]);
+            table.row(["web".into(), "running".into(), "17".into()]);
+            table
+        };
+        let fitted = |width| {
+            let mut table = table();
+            (table.fit(width, &["PID", "STATE"]), table.render())
+        };
+        assert_eq!(fitted(18), (vec![], "NAME  STATE    PID\nweb   running  17\n".to_owned()));
+        assert_eq!(fitted(17), (vec!["PID"], "NAME  STATE\nweb   running\n".to_owned()));
+        assert_eq!(fitted(2), (vec!["PID", "STATE"], "NAME\nweb\n".to_owned()));
+    }
+
+    #[test]
+    fn line_is_cut_where_the_terminal_ends() {
+        assert_eq!([0, 4, 5, 9].map(|width| clipped("abcde", width)), ["abcde", "abc…", "abcde", "abcde"]);
+        assert_eq!(clipped("日本語", 4), "日…");
+        assert_eq!(clipped("\u{1b}[1mabcde\u{1b}[0m", 3), "\u{1b}[1mab…\u{1b}[0m");
     }
 
     #[test]

@@ -55,12 +55,10 @@ pub struct Options {
     pub provision: Asked,
 }
 
-/// An option names a machine that is neither desired nor recorded.
+/// A machine was named that is neither desired nor recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`--{option}` names `{name}`, which is neither in the VMFile nor recorded")]
+#[error("no machine is called `{name}`: it is neither in the VMFile nor recorded")]
 pub struct UnknownMachine {
-    /// The option.
-    pub option: &'static str,
     /// The machine.
     pub name: Name,
     /// The machines that there are.
@@ -96,15 +94,10 @@ pub(crate) fn scope(
         }
     }
     let needs = needs(options.mode, desired, recorded)?;
-    for (option, names) in [
-        ("target", &options.targets),
-        ("exclude", &options.excludes),
-        ("replace", &options.replace),
-        ("rerun", &options.rerun),
-    ] {
+    for names in [&options.targets, &options.excludes, &options.replace, &options.rerun] {
         if let Some(name) = names.iter().find(|name| !needs.contains_key(*name)) {
             let known = needs.keys().cloned().collect();
-            return Err(UnknownMachine { option, name: name.clone(), known }.into());
+            return Err(UnknownMachine { name: name.clone(), known }.into());
         }
     }
     find_steps(options, desired, |name| options.targets.is_empty() || options.targets.contains(name))?;

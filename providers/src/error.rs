@@ -8,6 +8,7 @@ use crate::abilities::Probe;
 use crate::capacity::{size, size_needed};
 use crate::image::ImageError;
 use crate::name::Name;
+use crate::packages;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
 use crate::seed::SeedError;
@@ -422,17 +423,18 @@ impl Error {
     /// What to do next, where there is something to do.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::ProgramMissing { package, .. } => Some(format!(
-                "install it: apt-get install --no-install-recommends {package} (`vmctl doctor` checks everything)"
-            )),
+            Self::ProgramMissing { package, .. } => {
+                Some(format!("{} (`vmctl doctor` checks everything)", packages::advice(package)))
+            }
             Self::FirmwareMissing { arch, .. } => {
                 let package = match arch {
                     Arch::X86_64 => "ovmf",
                     Arch::Aarch64 => "qemu-efi-aarch64",
                 };
                 Some(format!(
-                    "install it: apt-get install --no-install-recommends {package} (`vmctl doctor` checks everything); \
-                     or choose a machine type that it is for, such as `q35` or `virt`"
+                    "{} (`vmctl doctor` checks everything); or choose a machine type that it is for, such as `q35` or \
+                     `virt`",
+                    packages::advice(package)
                 ))
             }
             Self::Bridge { help, .. } => Some(help.clone()),

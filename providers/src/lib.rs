@@ -19,6 +19,7 @@ pub mod mask;
 pub mod media;
 pub mod name;
 pub mod noop;
+pub mod packages;
 pub mod pattern;
 pub mod process;
 pub mod provision;

@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod server;
 pub mod slots;
 pub mod surroundings;
+pub mod terminal;
 pub mod vmctl;
 mod watchdog;
 pub mod world;

@@ -158,6 +158,12 @@ pub(crate) struct RecordsArgs {
     /// Write which step ran when to FILE: a page (.html) or a trace for Chrome (.json)
     #[arg(long, value_name = "FILE", value_parser = timeline_path)]
     pub(crate) timeline: Option<PathBuf>,
+    /// Write what happens to FILE while it happens, as the lines of `apply --json`; a pipe will do, as /dev/fd/3
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Append what was done, failed and took long to FILE, as Markdown [env: GITHUB_STEP_SUMMARY]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) summary: Option<PathBuf>,
     /// Write what guests were asked and what ran in them to FILE as tests, in JUnit's XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

@@ -21,8 +21,9 @@ use super::plan::{self, Goal, Look};
 use crate::args::{ApplyArgs, CarryingArgs, ChecksWhen, PlanningArgs, RecordsArgs};
 use crate::aside::{aside, heard, say};
 use crate::context::{Context, large_runtime};
-use crate::course::{Course, Files};
+use crate::course::{self, Course, Files, Stream};
 use crate::error::{CliError, Exit, can_ask, in_words};
+use crate::files::append;
 use crate::interrupts::{self, unless_asked_to_stop};
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
@@ -214,10 +215,11 @@ async fn with_lock(
     host: Arc<RouterHypervisor>,
     control: &Control,
 ) -> Result<Exit, CliError> {
-    let session = Session { ctx, args, order, control };
+    let mut session = Session { ctx, args, order, control, stream: None };
     let planning = order.plan(ctx, writer, &host);
     let Some(plan) = unless_asked_to_stop(control, planning).await else { return session.stopped().await };
     let plan = Arc::new(plan?);
+    session.open_stream(&plan)?;
     let shown = session.show(&plan).await;
     let locked = plan::refuse_unlocked(&plan, order.locked);
     if let Err(refused) =
@@ -240,7 +242,9 @@ async fn with_lock(
         // Nothing to do but to close what an earlier run left open in the journal.
         let report = executor.apply(&plan, writer).await.map_err(|error| explain(&error))?;
         session.keep_pins(&plan, &report);
-        let written = write(&files, &plan, &Mutex::new(Course::begin()));
+        let course = Mutex::new(Course::begin());
+        let written = write(&files, &plan, &course);
+        session.append_summary(&plan, Outcome::NothingToDo, &course, &[]);
         let (told, mut words) = session.outputs(writer, &host).await;
         let told = told.and(written);
         words.extend(session.summary(&plan, Outcome::NothingToDo, &report, Duration::ZERO, &[]));
@@ -274,8 +278,8 @@ async fn with_lock(
     let names = keep_texts(order, writer)?;
     let started = Instant::now();
     let course = Arc::new(Mutex::new(Course::begin()));
-    let noting = files.are_wanted().then(|| Arc::clone(&course));
-    let printing = show(Arc::clone(&plan), incoming, Progress::new(args.json, ctx.options.quiet), noting);
+    let progress = Progress::new(args.json, ctx.options.quiet);
+    let printing = show(Arc::clone(&plan), incoming, progress, Arc::clone(&course), session.stream.clone());
     let result = executor.apply(&plan, writer).await;
     // Ends the stream of events, and with it the printing.
     drop(executor);
@@ -291,7 +295,12 @@ async fn with_lock(
             (told, words) = (failed, outputs);
         }
     }
-    let mut summary = session.summary(&plan, summary::outcome_of(&report), &report, elapsed, &[]);
+    let outcome = summary::outcome_of(&report);
+    let mut summary = session.summary(&plan, outcome, &report, elapsed, &[]);
+    if !args.json && !ctx.options.quiet {
+        let slowest = course.lock().unwrap_or_else(PoisonError::into_inner).slowest();
+        summary.extend(summary::slowest(&plan, &slowest, ui::stderr_width()).map(Words::Err));
+    }
     // People read the outputs below the summary; to programs, the summary is the last line.
     if args.json {
         words.append(&mut summary)
@@ -300,6 +309,7 @@ async fn with_lock(
     }
     let printed = printed.and(say(control, words).await);
     let written = write(&files, &plan, &course);
+    session.append_summary(&plan, outcome, &course, &[]);
     exit_after(printed.and(told).and(written), exit_of(&plan, &report))
 }
 
@@ -317,9 +327,21 @@ struct Session<'a> {
     args: &'a CarryingArgs,
     order: &'a Order,
     control: &'a Control,
+    /// Where events go besides.
+    stream: Option<Arc<Stream>>,
 }
 
 impl Session<'_> {
+    /// Opens the file that is to get events, and begins with the plan.
+    fn open_stream(&mut self, plan: &Plan) -> Result<(), CliError> {
+        let Some(path) = &self.args.records.events else { return Ok(()) };
+        let document = PlanDocument::from(plan);
+        let stream = Stream::open(&self.ctx.settings.cwd.join(path), &document)?;
+        stream.word("plan", json!({ "plan": document }));
+        self.stream = Some(Arc::new(stream));
+        Ok(())
+    }
+
     /// Whether nobody needs to be asked.
     fn is_agreed(&self, plan: &Plan) -> bool {
         match self.order.asks {
@@ -353,8 +375,32 @@ impl Session<'_> {
     /// The files that are to tell what ran.
     fn files(&self, plan: &Plan) -> Result<Files, CliError> {
         let here = |path: &Option<PathBuf>| path.as_ref().map(|path| self.ctx.settings.cwd.join(path));
-        let RecordsArgs { timeline, junit } = &self.args.records;
+        let RecordsArgs { timeline, junit, events: _, summary: _ } = &self.args.records;
         Files::open(here(timeline).as_ref(), here(junit).as_ref(), &PlanDocument::from(plan))
+    }
+
+    /// Appends what became of the plan to the page that was asked for. That it cannot be written fails nothing: what was
+    /// done is done.
+    fn append_summary(
+        &self,
+        plan: &Plan,
+        outcome: Outcome,
+        course: &Mutex<Course>,
+        preflight: &[(Address, Failure)],
+    ) {
+        let Self { ctx, args, order, .. } = self;
+        // What a run removes in the end is no news.
+        let is_news = order.shows_results || order.goal.options.mode == Mode::Normal;
+        let asked = args.records.summary.as_ref().map(|path| ctx.settings.cwd.join(path));
+        let Some(path) = asked.or_else(|| ctx.settings.step_summary.clone()).filter(|_| is_news) else {
+            return;
+        };
+        let mut course = course.lock().unwrap_or_else(PoisonError::into_inner);
+        course.end();
+        let text = course::markdown(order.command, plan, outcome, &course, preflight);
+        if let Err(error) = append(&path, &text) {
+            ui::warn(&format!("`{}` does not get the summary: {error}", path.display()));
+        }
     }
 
     async fn show(&self, plan: &Plan) -> Result<(), CliError> {
@@ -378,9 +424,12 @@ impl Session<'_> {
         elapsed: Duration,
         preflight: &[(Address, Failure)],
     ) -> Vec<Words> {
+        let data = || summary::data(Some(plan), outcome, report, elapsed, preflight);
+        if let Some(stream) = &self.stream {
+            stream.word("summary", data());
+        }
         if self.args.json {
-            let data = summary::data(Some(plan), outcome, report, elapsed, preflight);
-            return vec![Words::Event("summary", data)];
+            return vec![Words::Event("summary", data())];
         }
         let has_run = matches!(outcome, Outcome::Complete | Outcome::Partial | Outcome::Interrupted);
         if !has_run || (self.ctx.options.quiet && report.is_complete()) {
@@ -397,6 +446,7 @@ impl Session<'_> {
         preflight: &[(Address, Failure)],
     ) -> Result<(), CliError> {
         let words = self.summary(plan, outcome, &Report::default(), Duration::ZERO, preflight);
+        self.append_summary(plan, outcome, &Mutex::new(Course::begin()), preflight);
         say(self.control, words).await
     }
 
@@ -425,6 +475,9 @@ impl Session<'_> {
             Err(error) => (Err(error), Vec::new()),
             Ok(machines) => {
                 let outputs = outputs::of(desired, &machines);
+                if let Some(stream) = &self.stream {
+                    stream.word("outputs", json!({ "outputs": outputs::data(&outputs, false) }));
+                }
                 let words = if args.json {
                     Words::Event("outputs", json!({ "outputs": outputs::data(&outputs, false) }))
                 } else {
@@ -511,14 +564,16 @@ fn show(
     plan: Arc<Plan>,
     mut events: EventReceiver,
     mut progress: Progress,
-    course: Option<Arc<Mutex<Course>>>,
+    course: Arc<Mutex<Course>>,
+    stream: Option<Arc<Stream>>,
 ) -> impl Future<Output = Result<(), CliError>> {
     let runtime = Handle::current();
     let printing = aside(move || {
         let mut result = Ok(());
         while let Some(event) = runtime.block_on(events.recv()) {
-            if let Some(course) = &course {
-                course.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
+            course.lock().unwrap_or_else(PoisonError::into_inner).note(&event);
+            if let Some(stream) = &stream {
+                stream.event(&plan, &event);
             }
             if result.is_ok() {
                 result = progress.show(&plan, &event);

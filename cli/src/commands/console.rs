@@ -10,10 +10,8 @@ use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use vmctl_providers::workdir::WorkDir;
 use vmctl_providers::{ConsoleEndpoint, Hypervisor};
@@ -21,6 +19,7 @@ use vmctl_providers::{ConsoleEndpoint, Hypervisor};
 use crate::args::ConsoleArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
+use crate::terminal::{RawTerminal, Signals};
 use crate::{machines, stdin, ui};
 
 /// Ctrl-], the key that leaves, as telnet and virsh have it.
@@ -59,7 +58,11 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
             return Ok(Exit::Fine);
         }
         ConsoleEndpoint::None => {
-            return Err(CliError::new(format!("the `{}` backend has no console", handle.backend)));
+            return Err(CliError::new(format!(
+                "cannot connect to the console of `{address}`: the `{}` backend has none",
+                handle.backend
+            ))
+            .help(format!("`vmctl status {}` shows what is known of it", address.name())));
         }
     };
     let interactive = io::stdin().is_terminal();
@@ -76,12 +79,8 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
         ));
         // Connected first and replayed then: nothing can fall in between.
         replay(&WorkDir::new(&handle.work_dir).console_log(), interactive)?;
-        // Caught first, so that none can end us while the terminal is raw.
-        let mut signals =
-            Signals::catch().map_err(|error| CliError::new("cannot wait for signals").because(&error))?;
-        let _raw = interactive.then(RawTerminal::enter).transpose().map_err(|error| {
-            CliError::new("cannot switch the terminal to raw mode").because(&error)
-        })?;
+        let mut signals = Signals::catch_all()?;
+        let _raw = interactive.then(RawTerminal::enter).transpose()?;
         attach(socket, stdin::pieces(), &mut signals, interactive).await
     })?;
     let line_end = if interactive { "\n" } else { "" };
@@ -145,31 +144,6 @@ async fn attach(
     }
 }
 
-/// The signals that ask us to go; caught from the moment this is made until the process ends.
-struct Signals([Signal; 4]);
-
-impl Signals {
-    fn catch() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-            signal(SignalKind::quit())?,
-        ]))
-    }
-
-    /// Waits for any of them. Cancel-safe.
-    async fn any(&mut self) {
-        let [interrupt, terminate, hangup, quit] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            _ = quit.recv() => {}
-        }
-    }
-}
-
 /// Whether the other side went away.
 fn gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -210,28 +184,6 @@ fn tail_of(path: &Path) -> io::Result<Vec<u8>> {
     Ok(tail)
 }
 
-/// The terminal in raw mode; as it was before once this is dropped.
-struct RawTerminal {
-    saved: Termios,
-}
-
-impl RawTerminal {
-    fn enter() -> io::Result<Self> {
-        let saved = tcgetattr(io::stdin())?;
-        let mut raw = saved.clone();
-        raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        Ok(Self { saved })
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // A terminal that is gone needs no restoring.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.saved);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +197,7 @@ mod tests {
         runtime.block_on(async {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let (sender, receiver) = mpsc::channel(8);
-            let mut signals = Signals::catch().unwrap();
+            let mut signals = Signals::catch_all().unwrap();
             for piece in typed {
                 sender.try_send(Ok(piece.to_vec())).unwrap();
             }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use vmctl_providers::ssh::{Session, quote};
 
-use super::exec::{LOGIN, Signals};
+use super::exec::LOGIN;
 use super::ssh::target;
 use crate::args::CpArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::machines;
+use crate::terminal::Signals;
 
 /// One end of a copy.
 #[derive(Debug, PartialEq, Eq)]

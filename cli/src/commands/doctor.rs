@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::Access;
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use vmctl_providers::process::{self, PRLIMIT, Program};
 use vmctl_providers::qemu::bridge::{Maker, Obstacle, links};
 use vmctl_providers::qemu::{self, Accel, AccelChoice, HostFacts, QEMU_IMG, VIRTIOFSD, accel, firmware};
-use vmctl_providers::{Arch, Error};
+use vmctl_providers::{Arch, Error, packages};
 
 use super::JSON_FORMAT;
 use super::ssh::SSH;
@@ -19,7 +20,20 @@ use crate::args::DoctorArgs;
 use crate::context::{Context, small_runtime};
 use crate::env::SettingsError;
 use crate::error::{CliError, Exit};
-use crate::ui;
+use crate::{descriptors, ui};
+
+/// The device of KVM.
+const KVM: &str = "/dev/kvm";
+
+/// What to do where the processor offers nothing.
+const FIRMWARE_FIX: &str = "switch virtualisation (VT-x, AMD-V) on in the firmware's setup; in a virtual machine, let its \
+                            host nest it";
+
+/// Files that may be open, below which few steps run at once.
+const FEW_FILES: u64 = 1024;
+
+/// Processes and threads, below which a few machines hardly fit.
+const FEW_PROCESSES: u64 = 1024;
 
 /// Gives machines a session of their own.
 const SETSID: Program = Program { name: "setsid", package: "util-linux" };
@@ -77,15 +91,17 @@ struct Document {
 /// Runs the command; exit 1 if machines cannot run.
 pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     let settings = &ctx.settings;
-    let (qemu, qemu_img, bridges) = small_runtime()?.block_on(async {
+    let (qemu, features, qemu_img, bridges) = small_runtime()?.block_on(async {
         tokio::join!(
             version("qemu", qemu::qemu(Arch::HOST), Status::Fail),
+            features(),
             version("qemu-img", &QEMU_IMG, Status::Fail),
             bridges(settings.bridge_helper.as_deref())
         )
     });
     let mut checks = vec![
         new_enough(qemu),
+        features,
         qemu_img,
         present("setsid", &SETSID, Status::Fail),
         present("prlimit", &PRLIMIT, Status::Warn),
@@ -99,6 +115,7 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     ];
     checks.extend(free_space(settings.data_dir().ok()));
     checks.push(memory(fs::read_to_string("/proc/meminfo").ok().as_deref()));
+    checks.push(limits(&Limits::of_this_process()));
 
     let ok = checks.iter().all(|check| check.status != Status::Fail);
     if args.json {
@@ -142,6 +159,52 @@ fn new_enough(check: Check) -> Check {
             .fix(Some("install a newer QEMU".to_owned())),
         _ => check,
     }
+}
+
+/// What machines use of QEMU, and how bad it is if this build of it lacks that.
+const FEATURES: [(&str, &str, Status); 8] = [
+    ("virtio-blk-pci", "disks", Status::Fail),
+    ("virtio-net-pci", "network cards", Status::Fail),
+    ("virtio-rng-pci", "randomness", Status::Fail),
+    ("virtio-serial-pci", "the guest agent", Status::Fail),
+    ("user", "`network \"user\"`, and logins over it", Status::Fail),
+    ("socket", "private networks", Status::Warn),
+    ("virtio-9p-pci", "shares over 9p", Status::Warn),
+    ("vhost-user-fs-pci", "shares over virtiofs", Status::Warn),
+];
+
+/// Whether this build of QEMU has what machines use.
+async fn features() -> Check {
+    const NAME: &str = "qemu features";
+    let program = qemu::qemu(Arch::HOST);
+    let (devices, networks) = tokio::join!(
+        process::helper(program, &["-M", "none", "-device", "help"], VERSION_DEADLINE),
+        process::helper(program, &["-M", "none", "-netdev", "help"], VERSION_DEADLINE)
+    );
+    match (devices, networks) {
+        (Ok(devices), Ok(networks)) => {
+            judge_features(NAME, &String::from_utf8_lossy(&[devices, networks].concat()))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            Check::new(NAME, Status::Fail, error.to_string()).fix(repair(&error))
+        }
+    }
+}
+
+/// By what QEMU says of itself: devices in quotes, kinds of network one a line.
+fn judge_features(name: &'static str, told: &str) -> Check {
+    let has = |word: &str| {
+        told.lines().any(|line| line.trim() == word || line.contains(&format!("name \"{word}\"")))
+    };
+    let missing: Vec<_> = FEATURES.iter().filter(|(word, ..)| !has(word)).collect();
+    if missing.is_empty() {
+        return Check::new(name, Status::Ok, "all that machines use");
+    }
+    let status =
+        if missing.iter().any(|(.., status)| *status == Status::Fail) { Status::Fail } else { Status::Warn };
+    let words: Vec<_> = missing.iter().map(|(word, what, _)| format!("`{word}` ({what})")).collect();
+    Check::new(name, status, format!("this build lacks {}", words.join(", ")))
+        .fix("install a QEMU that was built with it, or its package of modules".to_owned())
 }
 
 /// Whether a program is there.
@@ -190,9 +253,7 @@ fn judge_bridges(bridges: &[&str], maker: Result<Maker, Obstacle>) -> Check {
 /// What to do about a program that cannot be used.
 fn repair(error: &Error) -> Option<String> {
     match error {
-        Error::ProgramMissing { package, .. } => {
-            Some(format!("install it: apt-get install --no-install-recommends {package}"))
-        }
+        Error::ProgramMissing { package, .. } => Some(packages::advice(package)),
         other => other.help(),
     }
 }
@@ -205,13 +266,28 @@ fn acceleration(choice: AccelChoice, facts: &HostFacts) -> Check {
         Ok(Accel::Tcg(None)) => Check::new(NAME, Status::Ok, "tcg (chosen by VMCTL_ACCEL)"),
         Ok(Accel::Tcg(Some(reason))) => {
             Check::new(NAME, Status::Warn, format!("tcg: machines are emulated, which is slow; {reason}"))
-                .fix(
-                    "give this user access to /dev/kvm (group kvm) on a host whose CPU virtualises"
-                        .to_owned(),
-                )
+                .fix(kvm_fix(facts))
         }
         Err(error) => Check::new(NAME, Status::Fail, error.to_string())
-            .fix("unset VMCTL_ACCEL, or repair KVM".to_owned()),
+            .fix(format!("unset VMCTL_ACCEL; or {}", kvm_fix(facts))),
+    }
+}
+
+/// What makes KVM usable, by what is in its way.
+fn kvm_fix(facts: &HostFacts) -> String {
+    match &facts.kvm_device {
+        Ok(()) if facts.kvm_is_pvm => {
+            "use a host, or a kind of virtual machine, whose hypervisor lets guests virtualise".to_owned()
+        }
+        Ok(()) => FIRMWARE_FIX.to_owned(),
+        Err(reason) if !facts.cpu_virtualises => format!("{FIRMWARE_FIX} ({reason})"),
+        Err(_) if !Path::new(KVM).exists() => {
+            format!("load the kernel's module: sudo modprobe kvm_intel, or kvm_amd; a container needs --device {KVM}")
+        }
+        Err(_) => {
+            "let this user open it: sudo usermod -aG kvm $USER, and log in again; in a container, give it that group"
+                .to_owned()
+        }
     }
 }
 
@@ -290,6 +366,49 @@ fn memory(meminfo: Option<&str>) -> Check {
     }
 }
 
+/// What this process, and what it starts, may have; `None` is no limit.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    files: Option<u64>,
+    processes: Option<u64>,
+    /// Bytes of the largest file.
+    file_size: Option<u64>,
+    /// Bytes of address space.
+    address_space: Option<u64>,
+}
+
+impl Limits {
+    fn of_this_process() -> Self {
+        let of = |resource| getrlimit(resource).current;
+        Self {
+            files: Some(descriptors::raise()).filter(|files| *files != u64::MAX),
+            processes: of(Resource::Nproc),
+            file_size: of(Resource::Fsize),
+            address_space: of(Resource::As),
+        }
+    }
+}
+
+/// Whether the limits of ulimit(1) leave machines alone.
+fn limits(limits: &Limits) -> Check {
+    const NAME: &str = "limits";
+    let below = |limit: Option<u64>, least| limit.filter(|limit| *limit < least);
+    let found = [
+        below(limits.files, FEW_FILES).map(|n| format!("{n} open files (`ulimit -Hn`)")),
+        below(limits.processes, FEW_PROCESSES).map(|n| format!("{n} processes and threads (`ulimit -u`)")),
+        limits.file_size.map(|n| format!("files of {} (`ulimit -f`), disks too", ui::bytes(n))),
+        limits.address_space.map(|n| format!("{} of address space (`ulimit -v`) a process", ui::bytes(n))),
+    ];
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        let files = limits.files.map_or_else(|| "any number of".to_owned(), |files| files.to_string());
+        return Check::new(NAME, Status::Ok, format!("{files} open files"));
+    }
+    Check::new(NAME, Status::Warn, format!("this user may have only {}", found.join(", "))).fix(
+        "raise them in /etc/security/limits.conf, or for the service or container that runs vmctl".to_owned(),
+    )
+}
+
 fn enough(name: &'static str, available: u64, little: u64) -> Check {
     let status = if available < little { Status::Warn } else { Status::Ok };
     Check::new(name, status, format!("{} available", ui::bytes(available))).fix(
@@ -342,6 +461,39 @@ mod tests {
         assert_eq!((helped.status, helped.detail.contains("/helper")), (Status::Ok, true));
         let refused = judge_bridges(&["br0"], Err(obstacle()));
         assert_eq!((refused.status, refused.fix.as_deref()), (Status::Warn, Some("get it")));
+    }
+
+    #[test]
+    fn build_without_what_machines_use_is_told() {
+        let all = "name \"virtio-blk-pci\", bus PCI\nname \"virtio-net-pci\", bus PCI\nname \"virtio-rng-pci\"\n\
+                   name \"virtio-serial-pci\"\nname \"virtio-9p-pci\"\nname \"vhost-user-fs-pci\"\n\
+                   Available netdev backend types:\nsocket\nuser\n";
+        let judged = |told: &str| judge_features("x", told);
+        assert_eq!(judged(all).status, Status::Ok);
+        let without = judged(&all.replace("vhost-user-fs-pci", "other"));
+        assert_eq!((without.status, without.detail.contains("shares over virtiofs")), (Status::Warn, true));
+        assert_eq!(judged(&all.replace("\nuser\n", "\n")).status, Status::Fail);
+    }
+
+    #[test]
+    fn limits_that_are_in_the_way_are_named() {
+        let none = Limits { files: None, processes: None, file_size: None, address_space: None };
+        assert_eq!(limits(&none).status, Status::Ok);
+        let few = limits(&Limits { files: Some(256), file_size: Some(1 << 30), ..none });
+        assert_eq!(few.status, Status::Warn);
+        assert!(
+            few.detail.contains("256 open files") && few.detail.contains("files of 1 GiB"),
+            "{}",
+            few.detail
+        );
+    }
+
+    #[test]
+    fn way_to_kvm_fits_what_is_in_its_way() {
+        let facts = HostFacts { kvm_device: Ok(()), cpu_virtualises: false, kvm_is_pvm: false };
+        assert!(kvm_fix(&facts).contains("VT-x"));
+        let pvm = HostFacts { cpu_virtualises: true, kvm_is_pvm: true, ..facts };
+        assert!(kvm_fix(&pvm).contains("whose hypervisor"));
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use vmctl_providers::GuestAccess;
 use vmctl_providers::provision::OutputStream;
-use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError};
+use vmctl_providers::ssh::{self, ExitStatus, Input, Session, SshError, Terminal};
 
 use super::ssh::target;
 use crate::args::ExecArgs;
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
 use crate::machines::Machine;
+use crate::terminal::{self, RawTerminal, Signals};
 use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
@@ -23,32 +23,81 @@ pub(super) const LOGIN: Duration = Duration::from_secs(60);
 /// The exit code of a command that did not end in time, as of timeout(1).
 pub(super) const OUT_OF_TIME: Exit = Exit::Passed(124);
 
-/// Runs the command.
-pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
-    carried(ctx, &args.name, &args.command, None)
+/// Whether the command gets a terminal of its own in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tty {
+    /// If somebody sits at all of our streams, and the guest is logged in to.
+    Attended,
+    /// It must.
+    Always,
+    /// It must not.
+    Never,
 }
 
-/// Runs a command in the machine called `name`, at most for so long.
+/// Runs the command.
+pub(crate) fn run(ctx: &Context, args: &ExecArgs) -> Result<Exit, CliError> {
+    let tty = match (args.tty, args.no_tty) {
+        (true, _) => Tty::Always,
+        (false, true) => Tty::Never,
+        (false, false) => Tty::Attended,
+    };
+    if tty == Tty::Always && !io::stdin().is_terminal() {
+        return Err(CliError::new("--tty passes a terminal's keys on, and standard input is no terminal")
+            .help(
+                "leave --tty out, or run this on a terminal: `script -qec '…' /dev/null` makes one"
+                    .to_owned(),
+            )
+            .exit(Exit::Usage));
+    }
+    carried(ctx, &args.name, &args.command, tty, None, None)
+}
+
+/// Runs a command in the machine called `name`, at most for so long. `caught` are the signals if they are caught already.
 pub(super) fn carried(
     ctx: &Context,
     name: &str,
     command: &[String],
+    tty: Tty,
     patience: Option<Duration>,
+    caught: Option<Signals>,
 ) -> Result<Exit, CliError> {
     let machine = machines::one(ctx, Some(name))?;
     let line = shell_line(command);
     if machine.live()?.ssh.is_none() {
-        return by_agent(ctx, &machine, &line, patience);
+        if tty == Tty::Always {
+            let address = &machine.record.address;
+            return Err(CliError::new(format!(
+                "`{address}` has no ssh settings, and a guest agent has no terminals"
+            ))
+            .help(format!("leave --tty out, or use its console: `vmctl console {}`", address.name())));
+        }
+        return by_agent(ctx, &machine, &line, patience, caught);
     }
+    let terminal = match tty {
+        Tty::Always => true,
+        Tty::Attended => terminal::is_attended(),
+        Tty::Never => false,
+    }
+    .then(|| Terminal { name: ctx.settings.terminal_name(), size: terminal::size() });
     let target = target(&machine, &machine.in_reach(ctx)?)?;
     small_runtime()?.block_on(async {
-        let mut signals = Signals::catch()?;
+        let mut signals = match caught {
+            Some(signals) => signals,
+            None if terminal.is_some() => Signals::catch_all()?,
+            None => Signals::catch()?,
+        };
         let session = tokio::select! {
             session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN) => session?,
             () = signals.any() => return Ok(Exit::Interrupted),
         };
+        let carrying = async {
+            match &terminal {
+                Some(terminal) => on_terminal(&session, &line, terminal).await,
+                None => carry(&session, &line).await,
+            }
+        };
         let status = tokio::select! {
-            status = carry(&session, &line) => status?,
+            status = carrying => status?,
             () = signals.any() => return Ok(abandoned(ctx, name)),
             () = over(patience) => return Ok(late(name)),
         };
@@ -63,12 +112,13 @@ fn by_agent(
     machine: &Machine,
     line: &str,
     patience: Option<Duration>,
+    caught: Option<Signals>,
 ) -> Result<Exit, CliError> {
     let host = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
     let handle = machine.live()?;
     let address = &machine.record.address;
     small_runtime()?.block_on(async {
-        let mut signals = Signals::catch()?;
+        let mut signals = caught.map_or_else(Signals::catch, Ok)?;
         let ran = tokio::select! {
             ran = host.run_by_agent(handle, line, None) => ran?,
             () = signals.any() => return Ok(abandoned(ctx, address.name())),
@@ -88,26 +138,6 @@ fn by_agent(
         }
         Ok(Exit::Passed(code(&ran.status)))
     })
-}
-
-/// The signals that ask us to go; caught from the moment this is made.
-pub(super) struct Signals([Signal; 2]);
-
-impl Signals {
-    pub(super) fn catch() -> Result<Self, CliError> {
-        let caught =
-            |kind| signal(kind).map_err(|error| CliError::new("cannot wait for signals").because(&error));
-        Ok(Self([caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?]))
-    }
-
-    /// Waits for any of them. Cancel-safe.
-    pub(super) async fn any(&mut self) {
-        let [interrupt, terminate] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    }
 }
 
 /// Runs one line in the guest with our standard streams.
@@ -130,18 +160,51 @@ async fn carry(session: &Session, line: &str) -> Result<ExitStatus, CliError> {
     }
 }
 
-/// Passes standard input on; a terminal is none of the command's business.
-async fn feed(input: Input) -> Result<(), CliError> {
-    if !io::stdin().is_terminal() {
-        let mut pieces: mpsc::Receiver<io::Result<Vec<u8>>> = stdin::pieces();
-        while let Some(piece) = pieces.recv().await {
-            let piece = piece.map_err(|error| CliError::new("cannot read standard input").because(&error))?;
-            if unless_over(input.send(&piece).await)?.is_none() {
-                return Ok(());
+/// Runs one line in the guest on a terminal of its own: ours passes its keys on and shows what comes.
+async fn on_terminal(session: &Session, line: &str, terminal: &Terminal) -> Result<ExitStatus, CliError> {
+    let mut resized = terminal::resized()?;
+    let mut running = session.start_on_terminal(line, terminal).await?;
+    let input = running.input();
+    // From here on, leaving in any way puts the terminal back: the signals that could end us are caught.
+    let _raw = RawTerminal::enter()?;
+    let typing = pass_on(&input);
+    tokio::pin!(typing);
+    let mut input_open = true;
+    loop {
+        tokio::select! {
+            piece = running.next() => match piece? {
+                Some((_, bytes)) => show(OutputStream::Stdout, &bytes)?,
+                None => return Ok(running.finish().await?),
+            },
+            typed = &mut typing, if input_open => {
+                typed?;
+                input_open = false;
+            }
+            _ = resized.recv() => {
+                unless_over(input.resize(terminal::size()).await)?;
             }
         }
     }
+}
+
+/// Passes standard input on; a terminal is none of the command's business.
+async fn feed(input: Input) -> Result<(), CliError> {
+    if !io::stdin().is_terminal() {
+        pass_on(&input).await?;
+    }
     unless_over(input.end().await).map(|_| ())
+}
+
+/// Passes standard input on until it ends, or until nobody takes it.
+async fn pass_on(input: &Input) -> Result<(), CliError> {
+    let mut pieces: mpsc::Receiver<io::Result<Vec<u8>>> = stdin::pieces();
+    while let Some(piece) = pieces.recv().await {
+        let piece = piece.map_err(|error| CliError::new("cannot read standard input").because(&error))?;
+        if unless_over(input.send(&piece).await)?.is_none() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 /// A command that ended, or a connection that did, takes no more input; its output tells which it was.

@@ -1,15 +1,19 @@
 //! `list`: the machines of a project, as they are now.
 
 use serde::Serialize;
-use vmctl_providers::Forward;
+use vmctl_providers::{Forward, Name};
 
 use super::JSON_FORMAT;
 use crate::args::ListArgs;
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::facts::Facts;
 use crate::machines::{self, Machine};
 use crate::ui::{self, Table};
+use crate::watch::watch;
+
+/// Columns that a narrow terminal does without, what is missed least first.
+const SACRIFICES: [&str; 6] = ["PID", "BACKEND", "VCPUS", "MEM", "FORWARDS", "SSH"];
 
 #[derive(Serialize)]
 struct Document {
@@ -22,29 +26,58 @@ struct Document {
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
     let asked = if args.all_projects { None } else { ctx.project()? };
-    let projects = match &asked {
+    if args.watch {
+        let shown = async || {
+            let found = look(ctx, asked.as_ref()).await?;
+            if args.json {
+                return ui::json_line(&document(&found, asked.as_ref()));
+            }
+            Ok(if found.is_empty() { none(asked.as_ref()) } else { fitted(&found, args.all_projects) })
+        };
+        return watch(args.json, shown);
+    }
+    let found = small_runtime()?.block_on(look(ctx, asked.as_ref()))?;
+    if args.json {
+        ui::print_json(&document(&found, asked.as_ref()))?;
+    } else if found.is_empty() {
+        ctx.note(&format!("{} `vmctl apply` makes those that the VMFile describes.", none(asked.as_ref())));
+    } else {
+        let mut table = table(&found, args.all_projects);
+        let left_out = table.fit(ui::stdout_width(), &SACRIFICES);
+        ui::print(&table.render())?;
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            ctx.note(&format!("Not shown for want of room: {left_out}; `vmctl status NAME` has all of it."));
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+/// The machines of one project, or of all.
+async fn look(ctx: &Context, asked: Option<&Name>) -> Result<Vec<Machine>, CliError> {
+    let projects = match asked {
         Some(project) => vec![project.clone()],
         None => ctx.projects()?.into_iter().collect(),
     };
     let mut found = Vec::new();
     for project in &projects {
-        found.extend(machines::all(ctx, project)?);
+        found.extend(machines::all_now(ctx, project).await?);
     }
-    if args.json {
-        let vms = found.iter().map(Machine::facts).collect();
-        let project = asked.map(|project| project.to_string());
-        ui::print_json(&Document { format: JSON_FORMAT, project, vms })?;
-    } else if found.is_empty() {
-        let place = asked.map(|project| format!(" in project `{project}`")).unwrap_or_default();
-        ctx.note(&format!("No VMs{place}. `vmctl apply` makes those that the VMFile describes."));
-    } else {
-        ui::print(&table(&found, args.all_projects))?;
-    }
-    Ok(Exit::Fine)
+    Ok(found)
+}
+
+fn document(found: &[Machine], asked: Option<&Name>) -> Document {
+    let vms = found.iter().map(Machine::facts).collect();
+    Document { format: JSON_FORMAT, project: asked.map(Name::to_string), vms }
+}
+
+fn none(asked: Option<&Name>) -> String {
+    let place = asked.map(|project| format!(" in project `{project}`")).unwrap_or_default();
+    format!("No VMs{place}.")
 }
 
 /// The machines as a table; several projects get a column of their own.
-fn table(machines: &[Machine], with_project: bool) -> String {
+fn table(machines: &[Machine], with_project: bool) -> Table {
     let headings = ["PROJECT", "NAME", "STATE", "BACKEND", "VCPUS", "MEM", "SSH", "FORWARDS", "PID"];
     let from = usize::from(!with_project);
     let mut table = Table::new(&headings[from..]);
@@ -64,6 +97,13 @@ fn table(machines: &[Machine], with_project: bool) -> String {
         ];
         table.row(cells.into_iter().skip(from));
     }
+    table
+}
+
+/// As much of the table as fits.
+fn fitted(machines: &[Machine], with_project: bool) -> String {
+    let mut table = table(machines, with_project);
+    table.fit(ui::stdout_width(), &SACRIFICES);
     table.render()
 }
 
@@ -96,13 +136,13 @@ mod tests {
             samples::unreachable("queue"),
             samples::machine("web", VmState::Running),
         ];
-        insta::assert_snapshot!(table(&machines, false), @r"
+        insta::assert_snapshot!(table(&machines, false).render(), @r"
         NAME   STATE                         BACKEND  VCPUS  MEM    SSH                 FORWARDS  PID
         cache  preparing (tainted)           qemu     -      -      -                   -         -
         db     failed (recorded as running)  qemu     2      2 GiB  -                   -         -
         queue  unreachable                   qemu     2      2 GiB  -                   -         -
         web    running                       qemu     2      2 GiB  vm@127.0.0.1:40022  -         4711
         ");
-        assert!(table(&machines, true).starts_with("PROJECT  NAME "));
+        assert!(table(&machines, true).render().starts_with("PROJECT  NAME "));
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod doctor;
 pub(crate) mod drift;
+pub(crate) mod events;
 pub(crate) mod everyday;
 pub(crate) mod exec;
 pub(crate) mod fmt;

@@ -15,6 +15,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -24,13 +25,14 @@ use vmctl_providers::{MAX_NAME, Name, Protocol, VmHandle};
 use vmctl_state::project::Temporary;
 
 use super::apply::{self, Asks, Order, look_of};
-use super::exec::{self, OUT_OF_TIME};
+use super::exec::{self, OUT_OF_TIME, Tty};
 use super::plan::Goal;
 use crate::args::{CarryingArgs, LockArgs, PlanningArgs, RecordsArgs, RunArgs};
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::machines;
 use crate::reach::reachable;
+use crate::terminal::Signals;
 use crate::{outputs, ui};
 
 /// What ends a command that was asked to end and does not.
@@ -92,6 +94,13 @@ fn fresh(ctx: &Context) -> Result<Name, CliError> {
 
 /// Brings the machines up and runs the command.
 fn use_it(ctx: &Context, args: &RunArgs) -> Result<Exit, CliError> {
+    // Caught before anybody else catches them: one that comes when the machines are up and the command does not run yet is
+    // heard by nobody but these.
+    let runtime = small_runtime()?;
+    let mut caught = {
+        let _guard = runtime.enter();
+        Signals::catch()?
+    };
     let planning = PlanningArgs {
         target: args.target.clone(),
         locked: args.locked,
@@ -113,9 +122,13 @@ fn use_it(ctx: &Context, args: &RunArgs) -> Result<Exit, CliError> {
         ui::warn("not all machines came up, so the command was not run");
         return Ok(exit);
     }
+    if runtime.block_on(caught.came()) {
+        ui::warn("you asked to stop, so the command was not run");
+        return Ok(Exit::Interrupted);
+    }
     match &args.on {
-        Some(vm) => exec::carried(ctx, vm.as_str(), &args.command, args.timeout),
-        None => on_host(ctx, args),
+        Some(vm) => exec::carried(ctx, vm.as_str(), &args.command, Tty::Never, args.timeout, Some(caught)),
+        None => on_host(ctx, args, &runtime, &mut caught),
     }
 }
 
@@ -173,14 +186,19 @@ fn carrying(parallelism: NonZeroUsize, fail_fast: bool, records: RecordsArgs) ->
 }
 
 /// Runs the command here, and waits for its end whatever happens.
-fn on_host(ctx: &Context, args: &RunArgs) -> Result<Exit, CliError> {
+fn on_host(ctx: &Context, args: &RunArgs, runtime: &Runtime, caught: &mut Signals) -> Result<Exit, CliError> {
     let project = ctx.named_project()?.ok_or_else(|| CliError::new("the project has no name"))?;
     let variables = variables(ctx, &project)?;
     let no_signals = |error: io::Error| CliError::new("cannot wait for signals").because(&error);
-    small_runtime()?.block_on(async {
+    runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+        // What names the machines takes a moment, too.
+        if caught.came().await {
+            ui::warn("you asked to stop, so the command was not run");
+            return Ok(Exit::Interrupted);
+        }
         let mut child = match Foreground::start(&args.command, variables) {
             Ok(child) => child,
             Err(error) => return Ok(not_run(&args.command[0], &error)),

@@ -10,6 +10,7 @@ use crate::error::{CliError, Exit};
 use crate::facts::Facts;
 use crate::machines::{self, Machine};
 use crate::ui::{self, LABEL};
+use crate::watch::watch;
 
 #[derive(Serialize)]
 struct Document {
@@ -27,24 +28,41 @@ struct GuestFacts {
 
 /// Runs the command. It succeeds whatever the machine does.
 pub(crate) fn run(ctx: &Context, args: &StatusArgs) -> Result<Exit, CliError> {
-    let machine = machines::one(ctx, Some(&args.name))?;
-    let facts = machine.facts();
-    let guest = guest(ctx, &machine)?;
+    if args.watch {
+        return watch(args.json, async || {
+            let (machine, document) = look(ctx, &args.name).await?;
+            if args.json { ui::json_line(&document) } else { Ok(document.text(&machine)) }
+        });
+    }
+    let (machine, document) = small_runtime()?.block_on(look(ctx, &args.name))?;
     if args.json {
-        ui::print_json(&Document { format: JSON_FORMAT, vm: facts, guest })?;
+        ui::print_json(&document)?;
     } else {
-        ui::print(&text(&facts, guest.as_ref(), machine.state_and_remarks()))?;
+        ui::print(&document.text(&machine))?;
     }
     Ok(Exit::Fine)
 }
 
+async fn look(ctx: &Context, name: &str) -> Result<(Machine, Document), CliError> {
+    let machine = machines::one_now(ctx, Some(name)).await?;
+    let guest = guest(ctx, &machine).await?;
+    let vm = machine.facts();
+    Ok((machine, Document { format: JSON_FORMAT, vm, guest }))
+}
+
+impl Document {
+    fn text(&self, machine: &Machine) -> String {
+        text(&self.vm, self.guest.as_ref(), machine.state_and_remarks())
+    }
+}
+
 /// Asks a guest that runs. One that does not answer as it should is one that tells nothing: the rest is worth showing.
-fn guest(ctx: &Context, machine: &Machine) -> Result<Option<GuestFacts>, CliError> {
+async fn guest(ctx: &Context, machine: &Machine) -> Result<Option<GuestFacts>, CliError> {
     let Some(found) = machine.inspection().filter(|found| found.state == VmState::Running) else {
         return Ok(None);
     };
     let hypervisor = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
-    Ok(match small_runtime()?.block_on(hypervisor.interfaces(&found.handle)) {
+    Ok(match hypervisor.interfaces(&found.handle).await {
         Ok(interfaces) => interfaces.map(|interfaces| GuestFacts { interfaces }),
         Err(error) => {
             tracing::warn!(%error, "the guest cannot be asked for its addresses");

@@ -1,9 +1,12 @@
 //! What ran when during an apply, for the files that tell of it.
 
 mod junit;
+mod markdown;
 mod page;
+mod stream;
 mod trace;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +19,14 @@ use crate::error::CliError;
 use crate::files::Destination;
 
 use junit::junit;
+pub(crate) use markdown::markdown;
+pub(crate) use stream::Stream;
+
+/// What people notice that they wait for.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Steps that are named for having taken long.
+const SLOWEST: usize = 3;
 
 /// Everything that ran, in the order in which it began.
 #[derive(Debug, Clone)]
@@ -75,9 +86,9 @@ impl Course {
             Event::Started(id) => self.step(*id).from = Some(now),
             Event::Done { id, elapsed, note } => {
                 let step = self.step(*id);
-                // Told a moment later than it was.
-                step.from.get_or_insert(now.saturating_sub(*elapsed));
-                step.to = Some(now);
+                // What is told is told late where nobody reads; how long it took is told right.
+                let to = step.from.get_or_insert(now.saturating_sub(*elapsed)).saturating_add(*elapsed);
+                step.to = Some(to.min(now));
                 step.end = End::Done { note: note.clone() };
             }
             Event::Failed { id, failure } => {
@@ -103,6 +114,19 @@ impl Course {
     /// Nothing more comes.
     pub(crate) fn end(&mut self) {
         self.ended = Some(self.began.elapsed());
+    }
+
+    /// The steps that took longest, longest first, if more than one took so long that people may want to know.
+    pub(crate) fn slowest(&self) -> Vec<(StepId, Duration)> {
+        let mut slow: Vec<_> = self
+            .steps
+            .iter()
+            .map(|(id, ran)| (*id, ran.length()))
+            .filter(|(_, length)| *length >= SLOW)
+            .collect();
+        slow.sort_by_key(|(id, length)| (Reverse(*length), *id));
+        slow.truncate(SLOWEST);
+        if slow.len() > 1 { slow } else { Vec::new() }
     }
 
     /// How long all of it took.
@@ -156,11 +180,6 @@ impl Files {
         });
         let junit = junit.map(|path| Destination::of_junit(path, plan));
         Ok(Self { timeline: timeline.transpose()?, junit: junit.transpose()? })
-    }
-
-    /// Whether there is any.
-    pub(crate) fn are_wanted(&self) -> bool {
-        self.timeline.is_some() || self.junit.is_some()
     }
 
     /// Writes them. All are tried; the first that failed is told.

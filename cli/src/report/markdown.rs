@@ -175,14 +175,22 @@ fn list(entries: &[String]) -> String {
     entries.iter().map(|entry| format!("- {}\n", plain(entry))).collect()
 }
 
+/// Lines as they are, in a block whose fence none of them can be.
+pub(crate) fn verbatim(lines: &[String]) -> String {
+    let text = visible(&lines.join("\n"));
+    let shown = beginning(&text, MAX_DIFF);
+    let fence = "`".repeat(longest_run(shown, '`').max(2) + 1);
+    format!("\n{fence}text\n{}\n{fence}\n", shown.trim_end_matches('\n'))
+}
+
 /// Text as code: GitHub looks for nobody's name in it.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("<code>{}</code>", escaped(text)) }
 }
 
 /// Text that is nothing but text. A name after `@` and a number after `#` are kept apart from their marks by a space
 /// without width, or GitHub would notify the people and things that are called so.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     escaped(text).replace("&#64;", "&#64;&#8203;").replace("&#35;", "&#35;&#8203;")
 }
 

@@ -12,7 +12,7 @@ mod of;
 mod sample;
 
 pub(crate) use html::{STYLE, html, policy};
-pub(crate) use markdown::markdown;
+pub(crate) use markdown::{code, markdown, plain, verbatim};
 pub(crate) use model::{
     Report, ReportChange, ReportCheck, ReportCount, ReportDiff, ReportField, ReportInput,
 };

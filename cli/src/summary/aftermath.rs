@@ -58,7 +58,8 @@ fn head(report: &Report, elapsed: Duration) -> String {
     let counts = counts.iter().filter(|(count, _)| *count > 0);
     let counts: String = counts.map(|(count, what)| format!(", {count} {what}")).collect();
     let done = report.done.len();
-    format!("{BAD}{word}{BAD:#} in {}: {done} steps done{counts}.", progress::seconds(elapsed))
+    let noun = if done == 1 { "step" } else { "steps" };
+    format!("{BAD}{word}{BAD:#} in {}: {done} {noun} done{counts}.", progress::seconds(elapsed))
 }
 
 fn failed(plan: &Plan, report: &Report) -> Vec<String> {

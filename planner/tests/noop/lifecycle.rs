@@ -345,5 +345,5 @@ async fn targets_bring_what_they_need_and_excludes_take_what_needs_them() {
     let plan = world.try_plan(None, &exclude("web", Mode::Destroy)).await.unwrap();
     assert_eq!(names(&plan), ["other", "proxy"], "what it needs stays with it");
     let error = world.try_plan(Some(&goal), &target("nobody", Mode::Normal)).await.unwrap_err();
-    assert!(error.to_string().contains("`--target` names `nobody`"), "{error}");
+    assert!(error.to_string().contains("no machine is called `nobody`"), "{error}");
 }

@@ -78,6 +78,9 @@ pub enum SshError {
     /// The guest does not let this login run commands.
     #[error("the guest does not run commands for this login")]
     ExecRefused,
+    /// The guest has no terminal for this login.
+    #[error("the guest gives this login no terminal")]
+    TerminalRefused,
     /// The guest's sshd does not make connections for this login.
     #[error("the guest's sshd forbids this login to forward connections")]
     ForwardRefused,
@@ -118,6 +121,7 @@ impl SshError {
             Self::AuthRefused { .. }
             | Self::HostKeyMismatch { .. }
             | Self::ExecRefused
+            | Self::TerminalRefused
             | Self::ForwardRefused
             | Self::Lost(_)
             | Self::DownloadRefused { .. }
@@ -155,6 +159,11 @@ impl SshError {
             }
             Self::Key(error) => error.help(),
             Self::ExecRefused => Some("look for ForceCommand or a restricted shell in the guest".to_owned()),
+            Self::TerminalRefused => Some(
+                "go on without one (`--no-tty`), or look for `PermitTTY no` in the guest's sshd_config and whether \
+                 /dev/pts is mounted there"
+                    .to_owned(),
+            ),
             Self::ForwardRefused => Some(
                 "allow it (`AllowTcpForwarding local` in the guest's sshd_config), or ask with an exec probe".to_owned(),
             ),

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 pub use error::SshError;
 pub use keyring::{AskPassphrase, Keyring, PASSPHRASE_VARIABLE};
-pub use session::{CarriedOut, ExitStatus, Input, Running, Session};
+pub use session::{CarriedOut, ExitStatus, Input, Running, Session, Terminal, TerminalSize};
 
 use crate::spec::VmHandle;
 use crate::workdir::WorkDir;

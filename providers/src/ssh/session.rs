@@ -74,6 +74,24 @@ impl fmt::Display for ExitStatus {
     }
 }
 
+/// A terminal that a command in the guest is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terminal {
+    /// What the guest knows it by, as in `TERM`.
+    pub name: String,
+    /// Its size.
+    pub size: TerminalSize,
+}
+
+/// How large a terminal is; zeros where nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Letters of a line.
+    pub columns: u16,
+    /// Lines of a screen.
+    pub rows: u16,
+}
+
 /// What came of a command that was to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CarriedOut {
@@ -117,17 +135,35 @@ impl Session {
     /// Starts `command`, a line for the login user's shell.
     pub async fn start(&self, command: &str) -> Result<Running, SshError> {
         let channel = self.0.channel_open_session().await.map_err(lost)?;
-        channel.exec(true, command).await.map_err(lost)?;
+        let (read, write) = channel.split();
+        Self::started(read, write, command).await
+    }
+
+    /// Starts `command`, a line for the login user's shell, on a terminal of its own: what is sent to it are keys, and all
+    /// that it prints comes by one stream. It is told that its terminal is gone when the channel ends.
+    ///
+    /// [`SshError::TerminalRefused`] if the guest gives none.
+    pub async fn start_on_terminal(&self, command: &str, terminal: &Terminal) -> Result<Running, SshError> {
+        let channel = self.0.channel_open_session().await.map_err(lost)?;
         let (mut read, write) = channel.split();
-        loop {
-            match read.wait().await {
-                Some(ChannelMsg::Success) => {
-                    return Ok(Running { read, input: Input(Arc::new(write)), status: None });
-                }
-                Some(ChannelMsg::Failure) => return Err(SshError::ExecRefused),
-                Some(_) => {}
-                None => return Err(SshError::Lost(None)),
-            }
+        let (columns, rows) = (terminal.size.columns.into(), terminal.size.rows.into());
+        write.request_pty(true, &terminal.name, columns, rows, 0, 0, &[]).await.map_err(lost)?;
+        if !answer(&mut read).await? {
+            return Err(SshError::TerminalRefused);
+        }
+        Self::started(read, write, command).await
+    }
+
+    async fn started(
+        mut read: ChannelReadHalf,
+        write: ChannelWriteHalf<Msg>,
+        command: &str,
+    ) -> Result<Running, SshError> {
+        write.exec(true, command).await.map_err(lost)?;
+        if answer(&mut read).await? {
+            Ok(Running { read, input: Input(Arc::new(write)), status: None })
+        } else {
+            Err(SshError::ExecRefused)
         }
     }
 
@@ -321,6 +357,18 @@ impl Session {
     }
 }
 
+/// Whether the guest does what it was asked for.
+async fn answer(read: &mut ChannelReadHalf) -> Result<bool, SshError> {
+    loop {
+        match read.wait().await {
+            Some(ChannelMsg::Success) => return Ok(true),
+            Some(ChannelMsg::Failure) => return Ok(false),
+            Some(_) => {}
+            None => return Err(SshError::Lost(None)),
+        }
+    }
+}
+
 /// Standard input of a command in the guest. It stays open until [`Input::end`].
 #[derive(Clone)]
 pub struct Input(Arc<ChannelWriteHalf<Msg>>);
@@ -336,6 +384,11 @@ impl Input {
     /// ask for its output at the same time.
     pub async fn send(&self, bytes: &[u8]) -> Result<(), SshError> {
         self.0.data_bytes(bytes.to_vec()).await.map_err(lost)
+    }
+
+    /// Tells the command that its terminal has another size now.
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), SshError> {
+        self.0.window_change(size.columns.into(), size.rows.into(), 0, 0).await.map_err(lost)
     }
 
     /// Ends the input.

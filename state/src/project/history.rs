@@ -3,8 +3,11 @@
 //! The journal is in the store, which only its writer may open. What the last writer found there when it closed stands in
 //! a file as well, for those who ask while somebody writes.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 use super::dir::Presence;
 use super::lock::{self, Holder, Lock};
@@ -41,6 +44,29 @@ pub fn history(dir: &ProjectDir) -> Result<(History, Option<Box<Holder>>), Store
         Err(error) => return Err(error),
     };
     Ok((kept(dir)?, at_work))
+}
+
+/// The journal as writers leave it, for who looks again and again: it takes no lock, and stands in nobody's way.
+///
+/// What a writer that died did is in it once another one closed.
+#[derive(Debug, Default)]
+pub struct LeftHistory(Option<(SystemTime, u64)>);
+
+impl LeftHistory {
+    /// The journal, if a writer left one since the last call, or at all.
+    pub fn next(&mut self, dir: &ProjectDir) -> Result<Option<History>, StoreError> {
+        let found = match fs::metadata(dir.history()) {
+            Ok(found) => (found.modified().unwrap_or(SystemTime::UNIX_EPOCH), found.ino()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &dir.history())(error)),
+        };
+        // A whole file takes the place of the last one, so that it has another number.
+        if self.0 == Some(found) {
+            return Ok(None);
+        }
+        self.0 = Some(found);
+        kept(dir).map(Some)
+    }
 }
 
 /// Reads the journal in the store, whose lock is held.

@@ -43,7 +43,7 @@ mod texts;
 mod writer;
 
 pub use dir::{ProjectDir, projects};
-pub use history::{History, history};
+pub use history::{History, LeftHistory, history};
 pub use key::{KEY_LENGTH, Key, key, make_key};
 pub use lineage::reserve_lineage;
 pub use lock::{Holder, boot_id};

@@ -1,5 +1,6 @@
 //! Guests that vmctl does not log in to, and whose agent answers; and one that heeds its agent and not its power button.
 
+use vmctl_tests::terminal::Terminal;
 use vmctl_tests::{World, leaks};
 
 /// What the agent takes at most of a command's output, in letters that are told apart from the rest.
@@ -40,6 +41,8 @@ fn guest_without_a_login_is_asked_and_stopped_by_its_agent() {
     // A check is asked of it as well.
     let asked = world.vmctl(&["drift", "--checks", "fail"]);
     assert!(asked.text().contains("exit code 1: why it fails"), "{}", asked.text());
+    let refused = Terminal::new(&world, (24, 80), "vmctl exec --tty box -- true").end();
+    assert!(refused.0 == 1 && refused.1.contains("a guest agent has no terminals"), "{refused:?}");
     world.exec("box", "touch /var/asked");
     let asked = world.vmctl(&["drift"]);
     assert!(!asked.text().contains("why it fails"), "{}", asked.text());

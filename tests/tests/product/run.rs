@@ -1,7 +1,10 @@
 //! `vmctl run`: machines for one command, and nothing left of them.
 
+use serde_json::Value;
 use vmctl_tests::leaks::{self, Held};
 use vmctl_tests::{World, await_condition, process};
+
+use crate::schema::promised;
 
 /// A machine that stays in its firmware, protected as nothing of a run is, with a volume.
 const PROTECTED: &str = r#"
@@ -66,6 +69,35 @@ ssh -F none -p "$VMCTL_VM_WEB_1_SSH_PORT" -i "$VMCTL_VM_WEB_1_SSH_KEY" -o Identi
         .expect(124)
         .says("in time");
     assert!(process::naming(world.folder()).is_empty() && projects(&world).is_empty());
+}
+
+#[test]
+fn events_of_a_run_go_to_a_file_or_a_pipe_and_leave_its_streams_alone() {
+    let world = World::new(0);
+    world.blank_image();
+    world.vmfile("project \"shop\"\nvm \"one\" { image \"blank.qcow2\"; backend \"noop\" }\n");
+    let told = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .inspect(|line| promised("event", line))
+            .map(|line: Value| line["event"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let run = world.vmctl(&["run", "--events", "events.jsonl", "--", "echo", "mine"]).expect(0);
+    assert_eq!(run.stdout, "mine\n", "{}", run.text());
+    let events = told(&std::fs::read_to_string(world.project().join("events.jsonl")).unwrap());
+    assert_eq!((&*events[0], events.last().map(String::as_str)), ("plan", Some("summary")));
+    assert!(events.iter().any(|event| event == "done"), "{events:?}");
+
+    let line = format!("{} -q run --events /dev/fd/3 -- true 3>&1 >/dev/null", world.binary().display());
+    let piped = world.beside_vmctl("sh").args(["-c", &line]).output().unwrap();
+    assert_eq!(told(&String::from_utf8_lossy(&piped.stdout)).len(), events.len());
+
+    // Nothing else is written over, and what cannot be written to is told before anything is made.
+    world.write("precious", "mine");
+    world.vmctl(&["run", "--events", "precious", "--", "true"]).expect(64).says("is no file of events");
+    world.vmctl(&["run", "--events", "nowhere/x", "--", "true"]).expect(1).says("cannot write events to");
+    assert!(projects(&world).is_empty());
 }
 
 #[test]

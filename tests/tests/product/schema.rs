@@ -474,8 +474,8 @@ fn every_field_is_described_and_every_schema_is_numbered() {
     assert_eq!(
         names,
         [
-            "doctor", "event", "history", "image", "list", "output", "plan", "rebuild", "record", "resolved",
-            "state", "status", "validate"
+            "doctor", "error", "event", "events", "history", "image", "list", "output", "plan", "rebuild",
+            "record", "resolved", "state", "status", "validate"
         ]
     );
     for (name, schema) in SCHEMAS.iter() {
@@ -519,4 +519,43 @@ fn page_names_every_field_and_links_every_schema() {
             .collect();
         assert!(missing.is_empty(), "the page does not name these of {name}: {missing:#?}");
     }
+}
+
+#[test]
+fn failures_are_documents_where_json_was_asked_for() {
+    let world = World::new(0);
+    world.blank_image();
+    let failed = |world: &World, arguments: &[&str], code: i32| {
+        let run = world.vmctl(arguments).expect(code);
+        assert!(run.stderr.contains("error: "), "people are told as well: {}", run.text());
+        let document = run.json();
+        promised("error", &document);
+        assert_eq!(document["error"]["exit_code"], code);
+        document["error"].clone()
+    };
+    let error = failed(&world, &["plan", "--json"], 1);
+    assert!(error["message"].as_str().is_some_and(|text| text.starts_with("no VMFile.kdl in")), "{error:#}");
+    assert!(error["help"].as_str().is_some_and(|text| text.contains("--file")), "{error:#}");
+    failed(&world, &["status", "nobody", "--json"], 1);
+    world.vmfile("vm \"web\" { image \"blank.qcow2\"; backend \"noop\"; memmory 1 }\n");
+    let error = failed(&world, &["apply", "--yes", "--json"], 1);
+    assert_eq!(
+        (&error["problems"][0]["line"], &error["problems"][0]["severity"]),
+        (&json!(1), &json!("error"))
+    );
+    vmfile(&world, &[("web", "")]);
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let error = failed(&world, &["status", "wob", "--json"], 1);
+    assert!(error["help"].as_str().is_some_and(|text| text.contains("`web`")), "{error:#}");
+
+    // What was printed is all that is printed, and nobody is told who did not ask.
+    let refused = world.vmctl(&["apply", "--json", "--replace", "web"]).expect(1);
+    assert_eq!(
+        events(&refused).iter().map(|event| &event["event"]).collect::<Vec<_>>(),
+        ["plan"],
+        "{}",
+        refused.text()
+    );
+    assert_eq!(world.vmctl(&["status", "wob"]).expect(1).stdout, "");
+    assert_eq!(world.vmctl(&["validate", "--format", "json"]).expect(0).json()["valid"], true);
 }

@@ -10,6 +10,7 @@ use rustix::fs::Access;
 use super::acl::{self, LIST, Says};
 use super::tun::{self, TUN};
 use crate::error::Error;
+use crate::packages;
 use crate::process::find_program;
 
 /// Where distributions have QEMU's bridge helper: Debian and Arch, Fedora, openSUSE, and whoever builds it.
@@ -94,16 +95,12 @@ fn no_tun(error: &io::Error) -> Obstacle {
 }
 
 fn no_helper() -> Obstacle {
-    let install = match find_program("dnf") {
-        Some(_) => "dnf install qemu-common",
-        None => "apt-get install --no-install-recommends qemu-system-common",
-    };
     Obstacle::new(
         "this user may not make network devices (CAP_NET_ADMIN), and QEMU's bridge helper, which may, is in none of \
          its usual places",
         format!(
-            "run vmctl as root; or install the helper: {install}; or name one that is elsewhere with \
-             VMCTL_BRIDGE_HELPER"
+            "run vmctl as root; or, for the helper, {}; or name one that is elsewhere with VMCTL_BRIDGE_HELPER",
+            packages::advice("qemu-system-common")
         ),
     )
 }
