@@ -10,6 +10,7 @@ use crate::image::ImageError;
 use crate::name::Name;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
+use crate::propolis::PropolisError;
 use crate::seed::SeedError;
 use crate::spec::{Arch, BackendTag, VmState};
 use crate::ssh::SshError;
@@ -245,6 +246,9 @@ pub enum Error {
     /// The monitor did not answer as it should.
     #[error("QEMU's monitor: {0}")]
     Monitor(String),
+    /// A Propolis server did not do what it was asked.
+    #[error(transparent)]
+    Propolis(#[from] PropolisError),
     /// The guest agent did not answer as it should.
     #[error("the guest agent: {0}")]
     Agent(String),
@@ -409,6 +413,7 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
+            Self::Propolis(error) => error.kind(),
             Self::Mount { in_time: false, .. } | Self::Names { in_time: false, .. } => ErrorKind::Timeout,
             Self::Names { .. }
             | Self::Agent(_)
@@ -489,6 +494,7 @@ impl Error {
             Self::NotReady { help, .. } => help.clone(),
             Self::Pattern(error) => Some(error.help().to_owned()),
             Self::Ssh(error) => error.help(),
+            Self::Propolis(error) => error.help(),
             Self::Image(error) => error.help(),
             _ => None,
         }
