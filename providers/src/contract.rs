@@ -34,7 +34,7 @@ pub enum Breach {
         call: &'static str,
         /// How it failed.
         #[source]
-        error: Error,
+        error: Box<Error>,
     },
     /// A call succeeded, or failed for another reason, where it must fail for one.
     #[error("{call} must fail with {with}, and it ended with {found}")]
@@ -66,7 +66,7 @@ trait MustSucceed<T> {
 
 impl<T> MustSucceed<T> for Result<T, Error> {
     fn must(self, call: &'static str) -> Result<T, Breach> {
-        self.map_err(|error| Breach::Failed { call, error })
+        self.map_err(|error| Breach::Failed { call, error: Box::new(error) })
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) fn find(places: &Places) -> Result<Option<(Process, Note)>> {
     let examine = || Error::io("examine", &places.work);
     let folder = places.work.canonicalize().map_err(examine())?;
     let address = note.address.to_string();
-    let is_expected = |args: &[String]| args.iter().any(|arg| *arg == address);
+    let is_expected = |args: &[String]| args.contains(&address);
     let hinted = note.pid.map(|pid| Process::running(pid, is_expected)).transpose().map_err(examine())?;
     if let Some(process) = hinted.flatten().filter(|process| process.has_open_in(&folder)) {
         return Ok(Some((process, note)));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Command, Runner};
 use crate::error::{Error, Result};
-use crate::process::{CommandError, quote};
+use crate::process;
 use crate::spec::MacAddr;
 
 #[derive(Debug, Default)]
@@ -84,10 +84,10 @@ impl FakeHost {
     }
 
     fn answer(&self, command: &Command) -> Result<String> {
-        let line = quote(command.program.name, &command.args);
+        let line = process::quote(command.program.name, &command.args);
         let failed = |stderr: &str| {
             let (command, stderr) = (line.clone(), stderr.to_owned());
-            Err(Error::Command(CommandError { command, status: "exit code 1".to_owned(), stderr }))
+            Err(Error::Command(process::CommandError { command, status: "exit code 1".to_owned(), stderr }))
         };
         let mut world = self.world.lock().unwrap();
         let failure = world
