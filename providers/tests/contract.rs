@@ -1,6 +1,8 @@
 //! The fake backend keeps the contract. The others are led through it where they have what they need: QEMU in
 //! `qemu_real`, Propolis beside its own tests.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
+
 use vmctl_providers::contract::{Breach, Traits, keeps_the_contract};
 use vmctl_providers::noop::Rule;
 use vmctl_providers::{BackendTag, Hardware, InstanceId, Machine, NoopBackend, VmSpec};

@@ -1,5 +1,7 @@
 //! A propolis-server without VMs, as a program: it takes the command line of the real one.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it says what a server says in its log")]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 

@@ -137,8 +137,7 @@ fn copy_of_a_running_machine_is_not_started_beside_it() {
     let mut world = own("");
     world.vmctl(&["apply", "--yes"]).expect(0);
     let (pid, data) = (world.pid("web"), world.data());
-    let copied =
-        std::process::Command::new("cp").arg("-a").arg(&data).arg(world.folder().join("copy")).status();
+    let copied = world.beside_vmctl("cp").arg("-a").arg(&data).arg(world.folder().join("copy")).status();
     assert!(copied.unwrap().success());
     world.set("VMCTL_DATA_DIR", world.folder().join("copy"));
     for work in [["start", "web"].as_slice(), &["stop", "web"], &["apply", "--destroy", "--yes"]] {
