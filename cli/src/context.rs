@@ -14,8 +14,9 @@ use vmctl_planner::apply::{NotedAt, note_down};
 use vmctl_planner::vmfile::{self, Given, LoadOptions, Loaded, Pins};
 use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
+use vmctl_providers::propolis::PropolisConfig;
 use vmctl_providers::qemu::QemuConfig;
-use vmctl_providers::{Name, NoopBackend, QemuBackend, RouterHypervisor, SealKey};
+use vmctl_providers::{Name, NoopBackend, PropolisBackend, QemuBackend, RouterHypervisor, SealKey};
 use vmctl_state::{Holder, ProjectDir, Record, Repair, Reserve, Snapshot, StoreError, Writer, project};
 
 use crate::args::{GlobalArgs, LockArgs};
@@ -278,7 +279,13 @@ impl Context {
             bridge_helper: self.settings.bridge_helper.clone(),
             lease_files: self.settings.lease_files.clone(),
         });
-        Ok(RouterHypervisor::new(noop, qemu))
+        let propolis = PropolisBackend::new(PropolisConfig {
+            vms_dir: project.vms(),
+            images_dir: self.settings.data_dir()?.join("images"),
+            take_over: self.options.take_over,
+            keyring: self.settings.keyring.clone(),
+        });
+        Ok(RouterHypervisor::new(noop, qemu, propolis))
     }
 
     /// Opens the state of a project for writing. Waits for another writer as long as an option or the environment

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
 use vmctl_providers::workdir::among;
-use vmctl_providers::{Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState};
+use vmctl_providers::{
+    BackendTag, ConsoleHistory, Inspection, Name, RouterHypervisor, Stall, VmHandle, VmState,
+};
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
 use crate::context::{Context, small_runtime};
@@ -72,10 +74,35 @@ pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf)
     Ok((address, folder))
 }
 
-/// The addresses and folders of all machines of the project, without looking at them.
-pub(crate) fn work_dirs(ctx: &Context) -> Result<Vec<(Address, PathBuf)>, CliError> {
+/// The names of all machines of the project.
+pub(crate) fn all_names(ctx: &Context) -> Result<Vec<String>, CliError> {
     let (_, snapshot) = recorded(ctx, None)?;
-    names(&snapshot).into_iter().map(|name| work_dir(ctx, name)).collect()
+    Ok(names(&snapshot).into_iter().map(str::to_owned).collect())
+}
+
+/// The machine that `wanted` names with its backend, if its console's log is not written by its hypervisor.
+pub(crate) fn to_fetch(ctx: &Context, wanted: &str) -> Result<Option<Fetched>, CliError> {
+    let (project, snapshot) = recorded(ctx, Some(wanted))?;
+    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
+    let Some(handle) = handle.filter(|handle| handle.backend == BackendTag::Propolis) else {
+        return Ok(None);
+    };
+    Ok(Some(Fetched { host: ctx.hypervisor(&ctx.project_dir(&project)?)?, handle }))
+}
+
+/// A machine whose console's log is fetched.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    host: RouterHypervisor,
+    handle: VmHandle,
+}
+
+impl Fetched {
+    /// Brings the log up to what the guest has printed.
+    pub(crate) async fn fetch(&self) -> Result<(), CliError> {
+        Ok(Box::pin(self.host.fetch_console(&self.handle)).await?)
+    }
 }
 
 /// The project and address of the machine that `wanted` names, without looking at it, for who only reads.

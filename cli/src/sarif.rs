@@ -258,6 +258,7 @@ fn description(code: &str) -> &'static str {
         "vmfile::out-of-range" => "A number is too small or too big",
         "vmfile::pattern" => "A pattern cannot be used",
         "vmfile::project" => "`project` stands in an included file",
+        "vmfile::propolis" => "A machine of Propolis cannot have what is asked for",
         "vmfile::qemu-arg" => "Arguments are passed on to QEMU as they are",
         "vmfile::removed" => "What is let go of does not fit the rest of the file",
         "vmfile::sensitive" => "A sensitive value stands where it cannot be hidden",

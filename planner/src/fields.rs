@@ -2,8 +2,10 @@
 //!
 //! `docs/planning-behaviors.md` and the field reference are made from it.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
-use vmctl_providers::{NetworkConfig, Peer, SeedUser, ShareDriver, Sudo};
+use vmctl_providers::{NetworkConfig, Peer, PropolisOptions, SeedUser, ShareDriver, Sudo};
 
 use crate::desired::{InputFile, VncTcp};
 use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
@@ -106,6 +108,21 @@ fn vnc_text(vnc: VncTcp) -> String {
     vnc.port.map_or_else(|| "tcp".to_owned(), |port| format!("tcp {port}"))
 }
 
+/// What a machine's propolis-server is, in words; nothing for other machines.
+fn server(options: &PropolisOptions) -> Value {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let parts = [
+        ("server", options.server.map(|server| server.to_string())),
+        ("binary", path(&options.binary)),
+        ("bootrom", path(&options.bootrom)),
+        ("api-version", options.api_version.clone()),
+        ("vnic-link", options.vnic_link.clone()),
+    ];
+    let said: Vec<_> =
+        parts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
+    if said.is_empty() { Value::Null } else { Value::String(said.join(", ")) }
+}
+
 /// Steps that changed run again, and those after them.
 pub const PROVISION_EFFECT: &str =
     "the first step whose content (text, script, file) changed runs again, and those after it";
@@ -119,6 +136,25 @@ pub const FIELDS: &[Field] = &[
         effect: "a hypervisor cannot take over another's machine",
         value: |vm| json(&vm.backend),
         keep: |vm, old| vm.backend = old.backend,
+    },
+    Field {
+        name: "backend.pool",
+        unit: "",
+        needs: Needs::Always(Class::Replace),
+        effect: "a disk is made where it is to stay",
+        value: |vm| json(&vm.hardware.propolis.pool),
+        keep: |vm, old| vm.hardware.propolis.pool.clone_from(&old.hardware.propolis.pool),
+    },
+    Field {
+        name: "backend.server",
+        unit: "",
+        needs: Needs::Always(Class::Restart),
+        effect: "with `binary`, `bootrom`, `api-version` and `vnic-link`: the guest is off, and boots on the other server",
+        value: |vm| server(&vm.hardware.propolis),
+        keep: |vm, old| {
+            let pool = vm.hardware.propolis.pool.take();
+            vm.hardware.propolis = PropolisOptions { pool, ..old.hardware.propolis.clone() };
+        },
     },
     Field {
         name: "image",

@@ -15,18 +15,13 @@ pub struct NotYet {
 }
 
 /// All of it, in the order in which it is told.
-pub const NOT_YET: &[NotYet] = &[
-    NotYet {
-        nodes: &["vm/backend"],
-        what: "the backend `propolis`",
-        is_asked_by: |vm| vm.backend == BackendTag::Propolis,
+pub const NOT_YET: &[NotYet] = &[NotYet {
+    nodes: &["vm/network"],
+    what: "a vnic network with the backend `noop`",
+    is_asked_by: |vm| {
+        vm.backend == BackendTag::Noop && has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. }))
     },
-    NotYet {
-        nodes: &["vm/network"],
-        what: "a vnic network",
-        is_asked_by: |vm| has_card(vm, |card| matches!(card, NetworkConfig::Vnic { .. })),
-    },
-];
+}];
 
 /// Why `vm` cannot be made yet, if it cannot.
 pub(crate) fn refusal(vm: &DesiredVm) -> Option<String> {

@@ -170,7 +170,7 @@ impl RecordedVm {
             return self;
         }
         let seal = |text: &mut String| *text = secrets.seal(text);
-        let Hardware { arch: _, firmware: _, kernel, machine, cpu, accel: _, vnc: _, qemu_args } =
+        let Hardware { arch: _, firmware: _, kernel, machine, cpu, accel: _, vnc: _, qemu_args, propolis: _ } =
             &mut self.hardware;
         let cmdline = kernel.iter_mut().filter_map(|kernel| kernel.cmdline.as_mut());
         let texts = self.image_source.iter_mut().chain(cmdline).chain(machine).chain(cpu).chain(qemu_args);

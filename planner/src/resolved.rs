@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Rerun, Run};
-use vmctl_providers::{Probe, Sudo};
+use vmctl_providers::{Probe, PropolisOptions, Sudo};
 
 use crate::desired::{Desired, DesiredImage, DesiredVm, InputFile, Output};
 use crate::vmfile::template;
@@ -66,6 +66,19 @@ impl Form<'_> {
         })
     }
 
+    fn propolis(&self, options: &PropolisOptions) -> Option<Value> {
+        (!options.is_default()).then(|| {
+            json!({
+                "server": options.server,
+                "binary": options.binary.as_ref().map(|path| self.path(path)),
+                "bootrom": options.bootrom.as_ref().map(|path| self.path(path)),
+                "api_version": self.maybe(options.api_version.as_ref()),
+                "pool": self.maybe(options.pool.as_ref()),
+                "vnic_link": self.maybe(options.vnic_link.as_ref()),
+            })
+        })
+    }
+
     fn vm(&self, vm: &DesiredVm) -> Value {
         let hardware = &vm.hardware;
         let kernel = hardware.kernel.as_ref().map(|kernel| {
@@ -101,6 +114,7 @@ impl Form<'_> {
             "cpu": self.maybe(hardware.cpu.as_ref()),
             "accel": hardware.accel,
             "vnc": hardware.vnc,
+            "propolis": self.propolis(&hardware.propolis),
             "qemu_args": hardware.qemu_args.iter().map(|arg| self.text(arg)).collect::<Vec<_>>(),
             "vcpus": vm.vcpus,
             "memory_mib": vm.memory_mib,

@@ -1,13 +1,14 @@
 //! Machines that are started, stopped, suspended or resumed by name, as they are recorded. Pure.
 
 use serde::{Deserialize, Serialize};
-use vmctl_providers::VmState;
+use vmctl_providers::{BackendTag, VmState};
 use vmctl_state::{Phase, Record};
 
 use crate::change::{Action, Change, Refusal};
 use crate::diff::{is_live, recorded_state, state_now};
 use crate::observed::Sight;
 use crate::obstacles::cannot_be_worked_on;
+use crate::recorded::handle_of;
 use crate::step::StepKind;
 
 /// What is to become of machines that stay as they are otherwise. What the VMFile says of them changes nothing, and is
@@ -64,6 +65,11 @@ pub(crate) fn turned(change: &mut Change, record: &Record, sight: Option<&Sight>
             up(change, StepKind::Resume, Action::Resume);
         }
         Turn::Start if !is_recorded => up(change, StepKind::Start, Action::Start),
+        Turn::Suspend if is_live(state) && cannot_pause(record) => {
+            change.refused = Some(Refusal::state(
+                "a machine of Propolis cannot be suspended: its server has no request for it; `vmctl stop` stops it",
+            ));
+        }
         Turn::Suspend if state == VmState::Running || (state == VmState::Suspended && !is_recorded) => {
             up(change, StepKind::Suspend, Action::Suspend);
         }
@@ -75,6 +81,11 @@ pub(crate) fn turned(change: &mut Change, record: &Record, sight: Option<&Sight>
     if let Some((kind, reason)) = cannot_be_worked_on(change, sight) {
         change.leave_alone(kind, reason);
     }
+}
+
+/// Whether its backend cannot pause it.
+fn cannot_pause(record: &Record) -> bool {
+    matches!(handle_of(record), Ok(Some(handle)) if handle.backend == BackendTag::Propolis)
 }
 
 fn up(change: &mut Change, step: StepKind, action: Action) {

@@ -91,7 +91,7 @@ fn every_kind_of_network_is_understood_as_property_and_in_a_block() {
     }
     let vnic = NetworkConfig::Vnic { name: "vnic0".to_owned() };
     for text in ["network \"vnic\" name=\"vnic0\"", "network \"vnic\" { name \"vnic0\"; }"] {
-        let vm = vm(&format!("{text}; backend \"propolis\""));
+        let vm = vm(&format!("{text}; backend \"propolis\" {{ server \"127.0.0.1:12400\"; }}"));
         assert_eq!((vm.backend, vm.networks), (BackendTag::Propolis, vec![vnic.clone()]), "{text}");
     }
 }
@@ -209,7 +209,10 @@ fn what_was_refused_is_refused() {
         ("vm \"web\" { vcpus 1; }", "vmfile::missing"),
         ("vm \"web\" { image \"disk.img\"; image-url \"https://example.org/x\"; }", "vmfile::duplicate"),
         ("vm \"web\" { image \"disk.img\"; network \"bridge\"; }", "vmfile::bad-value"),
-        ("vm \"web\" { image \"disk.img\"; network \"vnic\"; backend \"propolis\"; }", "vmfile::missing"),
+        (
+            "vm \"web\" { image \"disk.img\"; network \"vnic\"; backend \"propolis\" { server \"127.0.0.1:1\"; }; }",
+            "vmfile::missing",
+        ),
         (
             "vm \"web\" { image \"disk.img\"; ssh; provision \"chef\" { inline \"x\"; }; }",
             "vmfile::bad-value",

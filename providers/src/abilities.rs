@@ -187,6 +187,13 @@ pub trait Inspect: Send + Sync {
     fn inspect(&self, vm: &VmHandle) -> impl Future<Output = Result<Inspection>> + Send;
 }
 
+/// Keeps the console's log where the hypervisor does not write one by itself.
+pub trait ConsoleHistory: Send + Sync {
+    /// Brings the log in the machine's folder up to what its guest has printed. Nothing happens where the hypervisor
+    /// writes it, and where nothing runs.
+    fn fetch_console(&self, vm: &VmHandle) -> impl Future<Output = Result<()>> + Send;
+}
+
 /// Reaches into the guest.
 pub trait GuestAccess: Send + Sync {
     /// Waits until all probes of `readiness` hold, at most its timeout.

@@ -11,6 +11,7 @@ use crate::name::Name;
 use crate::packages;
 use crate::pattern::PatternError;
 use crate::process::CommandError;
+use crate::propolis::PropolisError;
 use crate::seed::SeedError;
 use crate::spec::{Arch, BackendTag, VmState};
 use crate::ssh::SshError;
@@ -246,6 +247,9 @@ pub enum Error {
     /// The monitor did not answer as it should.
     #[error("QEMU's monitor: {0}")]
     Monitor(String),
+    /// A Propolis server did not do what it was asked.
+    #[error(transparent)]
+    Propolis(#[from] PropolisError),
     /// The guest agent did not answer as it should.
     #[error("the guest agent: {0}")]
     Agent(String),
@@ -410,6 +414,7 @@ impl Error {
             Self::Image(error) => error.kind(),
             Self::Seed(_) => ErrorKind::InvalidInput,
             Self::Ssh(error) => error.kind(),
+            Self::Propolis(error) => error.kind(),
             Self::Mount { in_time: false, .. } | Self::Names { in_time: false, .. } => ErrorKind::Timeout,
             Self::Names { .. }
             | Self::Agent(_)
@@ -491,6 +496,7 @@ impl Error {
             Self::NotReady { help, .. } => help.clone(),
             Self::Pattern(error) => Some(error.help().to_owned()),
             Self::Ssh(error) => error.help(),
+            Self::Propolis(error) => error.help(),
             Self::Image(error) => error.help(),
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! Hypervisor backends behind one trait.
 //!
 //! [`Hypervisor`] is the seed of the whole tool: prepare, start, stop, suspend, resume, destroy, plus questions.
-//! [`QemuBackend`] runs real machines, [`NoopBackend`] is a remembering fake, [`RouterHypervisor`] picks by
+//! [`QemuBackend`] runs real machines, [`PropolisBackend`] those of illumos, [`NoopBackend`] is a remembering fake, [`RouterHypervisor`] picks by
 //! [`BackendTag`]. What only some backends can do is a small trait of its own in [`abilities`].
 //!
 //! The crate reads no environment and no home folder: every path comes in through configuration.
@@ -10,6 +10,7 @@ pub mod abilities;
 pub mod capacity;
 mod cloud_init;
 pub mod console_log;
+pub mod contract;
 pub mod error;
 mod failpoints;
 pub mod hypervisor;
@@ -22,6 +23,7 @@ pub mod noop;
 pub mod packages;
 pub mod pattern;
 pub mod process;
+pub mod propolis;
 pub mod provision;
 pub mod qemu;
 pub mod router;
@@ -34,8 +36,8 @@ mod volume;
 pub mod workdir;
 
 pub use abilities::{
-    Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent,
-    Readiness, Reconfigure, Stall, Stray, Verdict,
+    ConsoleHistory, Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight,
+    Probe, RanByAgent, Readiness, Reconfigure, Stall, Stray, Verdict,
 };
 pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
@@ -44,13 +46,14 @@ pub use mask::Mask;
 pub use name::{MAX_NAME, Name, NameError};
 pub use noop::NoopBackend;
 pub use pattern::{Pattern, PatternError};
+pub use propolis::PropolisBackend;
 pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
     ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic, Peer,
-    PrivateLink, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser, Share, ShareDriver,
-    SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
+    PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
+    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};

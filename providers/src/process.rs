@@ -299,6 +299,52 @@ impl Launched {
     }
 }
 
+/// A server that was launched just now: still our child, so that an early end is known. Dropping it lets it go on alone.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pid: u32,
+}
+
+impl Server {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Waits until it ends, and says how.
+    pub(crate) async fn ended(&mut self) -> io::Result<String> {
+        self.child.wait().await.map(describe)
+    }
+
+    /// Kills it, and waits for its end.
+    pub(crate) async fn kill(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+}
+
+/// Launches the program at `path` as a server that outlives us, as [`machine`] does, but working in `folder`, and with all
+/// that it says in `log`: it goes on talking on both streams.
+#[expect(clippy::disallowed_methods, reason = "this module is the door to other programs")]
+pub(crate) fn server(
+    path: &Path,
+    args: &[OsString],
+    log: &File,
+    given: Vec<OwnedFd>,
+    folder: &Path,
+) -> Result<Server> {
+    let setsid = SETSID.locate()?;
+    keep_what_we_were_given()?;
+    let copy = || log.try_clone().map_err(Error::io("share the log of", path));
+    let mut command = tokio::process::Command::new(&setsid);
+    command.arg(path).args(args).current_dir(folder).env_remove(PASSPHRASE_VARIABLE);
+    command.stdin(Stdio::null()).stdout(copy()?).stderr(copy()?);
+    give(&mut command, given);
+    let child = command.spawn().map_err(Error::io("run", &setsid))?;
+    let pid = child.id().unwrap_or_default();
+    Ok(Server { child, pid })
+}
+
 /// A program that works in our place for a while, with our standard streams: whoever presses Ctrl-C tells it as well.
 #[derive(Debug)]
 pub struct Foreground {

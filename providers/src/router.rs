@@ -7,14 +7,15 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent, Readiness,
-    Reconfigure, Stray, Verdict,
+    ConsoleHistory, Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent,
+    Readiness, Reconfigure, Stray, Verdict,
 };
 use crate::capacity::{Capacity, Footprint, Space};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
 use crate::name::Name;
 use crate::noop::NoopBackend;
+use crate::propolis::PropolisBackend;
 use crate::provision::{OutputLine, ProvisionStep};
 use crate::qemu::QemuBackend;
 use crate::spec::{BackendTag, InstanceId, Machine, VmHandle, VmSpec, VmState};
@@ -27,12 +28,13 @@ use crate::volume::{FoundVolume, Volumes};
 pub struct RouterHypervisor {
     noop: NoopBackend,
     qemu: QemuBackend,
+    propolis: PropolisBackend,
 }
 
 impl RouterHypervisor {
     /// A router over the given backends.
-    pub fn new(noop: NoopBackend, qemu: QemuBackend) -> Self {
-        Self { noop, qemu }
+    pub fn new(noop: NoopBackend, qemu: QemuBackend, propolis: PropolisBackend) -> Self {
+        Self { noop, qemu, propolis }
     }
 }
 
@@ -48,10 +50,10 @@ macro_rules! dispatch {
                 let $backend = &$self.qemu;
                 $call
             }
-            BackendTag::Propolis => Err(Error::BackendUnavailable {
-                backend: BackendTag::Propolis,
-                reason: "it is not part of this release".to_owned(),
-            }),
+            BackendTag::Propolis => {
+                let $backend = &$self.propolis;
+                $call
+            }
         }
     };
 }
@@ -106,6 +108,16 @@ impl Reconfigure for RouterHypervisor {
     }
 }
 
+/// Only Propolis's servers leave it to us.
+impl ConsoleHistory for RouterHypervisor {
+    async fn fetch_console(&self, vm: &VmHandle) -> Result<()> {
+        match vm.backend {
+            BackendTag::Propolis => self.propolis.fetch_console(vm).await,
+            BackendTag::Qemu | BackendTag::Noop => Ok(()),
+        }
+    }
+}
+
 impl Preflight for RouterHypervisor {
     fn handle(&self, spec: &VmSpec) -> Result<VmHandle> {
         dispatch!(self, spec.backend, backend => backend.handle(spec))
@@ -152,6 +164,7 @@ impl Custody for RouterHypervisor {
     async fn strays(&self, project: &Name, known: &BTreeSet<InstanceId>) -> Result<Vec<Stray>> {
         let mut strays = self.noop.strays(project, known).await?;
         strays.extend(self.qemu.strays(project, known).await?);
+        strays.extend(self.propolis.strays(project, known).await?);
         strays.sort_unstable_by(Stray::order);
         Ok(strays)
     }

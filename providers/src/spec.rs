@@ -14,12 +14,14 @@ use crate::ssh;
 mod hardware;
 mod machine;
 mod network;
+mod propolis;
 mod seed;
 mod storage;
 
 pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uefi, VncTcp};
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
+pub use propolis::PropolisOptions;
 pub use seed::{SeedContent, SeedFile, SeedText, SeedUser, Sudo};
 pub use storage::{Share, ShareDriver, Volume};
 
@@ -354,9 +356,10 @@ impl VmHandle {
         }
     }
 
-    /// Whether the host reaches it on the network of a bridge alone, and not by forwards.
+    /// Whether the host reaches it on the network of a bridge or of a link alone, and not by forwards.
     pub fn is_reached_on_a_bridge(&self) -> bool {
-        self.machine.is_on_a_bridge() && !self.machine.nics.iter().any(|nic| nic.network.is_user())
+        (self.machine.is_on_a_bridge() || self.machine.is_on_a_vnic())
+            && !self.machine.nics.iter().any(|nic| nic.network.is_user())
     }
 
     /// Where this host reaches the guest's sshd, while the machine runs and as far as that is known.

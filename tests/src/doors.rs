@@ -5,11 +5,16 @@ use std::path::Path;
 use crate::surroundings::{repository, sources};
 
 /// A crate, the words by which sources name it, and the module that may.
-const DOORS: [(&str, &[&str], &str); 4] = [
+const DOORS: [(&str, &[&str], &str); 5] = [
     ("kdl", &["use kdl::", "kdl::Kdl", "::kdl::"], "planner/src/vmfile/source.rs"),
     ("petgraph", &["use petgraph::", "petgraph::"], "planner/src/graph.rs"),
     ("sled", &["use sled::", "sled::"], "state/src/sled_store.rs"),
     ("qapi", &["use qapi::", "qapi::"], "providers/src/qemu/qmp.rs"),
+    (
+        "tokio-tungstenite",
+        &["use tokio_tungstenite::", "tokio_tungstenite::"],
+        "providers/src/propolis/serial.rs",
+    ),
 ];
 
 /// Ways to build a command, and the module that may. The lints of clippy.toml say the same of calls; this also

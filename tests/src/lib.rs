@@ -19,6 +19,7 @@ pub mod leaks;
 pub mod monitor;
 mod namespace;
 pub mod process;
+pub mod propolis;
 pub mod proxy;
 pub mod server;
 pub mod slots;

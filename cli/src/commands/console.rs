@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use vmctl_providers::propolis::{API_VERSION, serial};
 use vmctl_providers::workdir::WorkDir;
-use vmctl_providers::{ConsoleEndpoint, Hypervisor};
+use vmctl_providers::{ConsoleEndpoint, Error, Hypervisor, VmHandle};
 
 use crate::args::ConsoleArgs;
 use crate::context::{Context, small_runtime};
@@ -51,34 +52,36 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
     let handle = machine.live()?;
     let address = &machine.record.address;
     let hypervisor = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
-    let path = match hypervisor.console_endpoint(handle)? {
-        ConsoleEndpoint::UnixSocket(path) => path,
-        ConsoleEndpoint::WebSocket(url) => {
-            ui::print(&format!("{url}\n"))?;
-            return Ok(Exit::Fine);
-        }
-        ConsoleEndpoint::None => {
-            return Err(CliError::new(format!(
-                "cannot connect to the console of `{address}`: the `{}` backend has none",
-                handle.backend
-            ))
-            .help(format!("`vmctl status {}` shows what is known of it", address.name())));
-        }
-    };
+    let endpoint = hypervisor.console_endpoint(handle)?;
     let interactive = io::stdin().is_terminal();
     let leave = if interactive { " Ctrl-] leaves." } else { "" };
     let runtime = small_runtime()?;
     let end = runtime.block_on(async {
-        let socket = UnixStream::connect(&path).await.map_err(|error| {
-            CliError::new(format!("cannot connect to the console of `{address}` at `{}`", path.display()))
-                .because(&error)
-        })?;
-        ctx.note(&format!(
-            "Connected to the console of `{address}`.{leave} If it stays silent, another client may have it: one is \
-             served at a time."
-        ));
-        // Connected first and replayed then: nothing can fall in between.
-        replay(&WorkDir::new(&handle.work_dir).console_log(), interactive)?;
+        let (socket, is_shared) = match &endpoint {
+            ConsoleEndpoint::UnixSocket(path) => {
+                let socket = UnixStream::connect(path).await.map_err(|error| {
+                    let text =
+                        format!("cannot connect to the console of `{address}` at `{}`", path.display());
+                    CliError::new(text).because(&error)
+                })?;
+                (socket, false)
+            }
+            ConsoleEndpoint::WebSocket(url) => (connect(handle, url).await?, true),
+            ConsoleEndpoint::None => {
+                return Err(CliError::new(format!(
+                    "cannot connect to the console of `{address}`: the `{}` backend has none",
+                    handle.backend
+                ))
+                .help(format!("`vmctl status {}` shows what is known of it", address.name())));
+            }
+        };
+        let one = " If it stays silent, another client may have it: one is served at a time.";
+        let one = if is_shared { "" } else { one };
+        ctx.note(&format!("Connected to the console of `{address}`.{leave}{one}"));
+        if !is_shared {
+            // Connected first and replayed then: nothing can fall in between. A WebSocket replays by itself.
+            replay(&WorkDir::new(&handle.work_dir).console_log(), interactive)?;
+        }
         let mut signals = Signals::catch_all()?;
         let _raw = interactive.then(RawTerminal::enter).transpose()?;
         attach(socket, stdin::pieces(), &mut signals, interactive).await
@@ -92,6 +95,14 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
         End::Signal => return Ok(Exit::Interrupted),
     }
     Ok(Exit::Fine)
+}
+
+/// Connects to a console that a propolis-server has; what it printed last comes first.
+async fn connect(handle: &VmHandle, url: &str) -> Result<UnixStream, CliError> {
+    let address = url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()?.parse().ok());
+    let address = address.ok_or_else(|| CliError::new(format!("`{url}` is no console that vmctl knows")))?;
+    let version = handle.machine.hardware.propolis.api_version.as_deref().unwrap_or(API_VERSION);
+    Ok(serial::open(address, version, REPLAY).await.map_err(Error::from)?)
 }
 
 /// Carries bytes both ways until one side has enough.

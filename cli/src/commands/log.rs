@@ -13,7 +13,7 @@ use vmctl_state::Address;
 use self::lines::Tail;
 
 use crate::args::LogArgs;
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit, stdout_failed};
 use crate::{machines, ui};
 
@@ -25,18 +25,28 @@ const BLOCK: u64 = 64 * 1024;
 
 /// Runs the command. A log that does not exist yet is no error.
 pub(crate) fn run(ctx: &Context, args: &LogArgs) -> Result<Exit, CliError> {
-    let found = if args.names.is_empty() { machines::work_dirs(ctx)? } else { named(ctx, args)? };
+    let names = if args.names.is_empty() { machines::all_names(ctx)? } else { args.names.clone() };
+    let found = names.iter().map(|name| machines::work_dir(ctx, name)).collect::<Result<Vec<_>, _>>()?;
+    let fetched = names.iter().filter_map(|name| machines::to_fetch(ctx, name).transpose());
+    let fetched = fetched.collect::<Result<Vec<_>, _>>()?;
+    if !fetched.is_empty() && args.console >= args.provision {
+        small_runtime()?.block_on(async {
+            for machine in &fetched {
+                // What was fetched before can be shown all the same.
+                if let Err(error) = machine.fetch().await {
+                    ui::warn(&format!("the console's log may not be up to date: {error}"));
+                }
+            }
+            Ok::<_, CliError>(())
+        })?;
+    }
     match found.as_slice() {
         [(address, work_dir)] if !args.follow => one(ctx, args, address, work_dir),
         _ if args.raw => Err(CliError::new("--raw prints the bytes of one machine's logs, as they are now")
             .help("name one machine, and leave --follow out".to_owned())
             .exit(Exit::Usage)),
-        _ => lines::show(&mut tails(args, &found), args.tail, args.follow),
+        _ => lines::show(&mut tails(args, &found), args.tail, args.follow.then_some(&fetched)),
     }
-}
-
-fn named(ctx: &Context, args: &LogArgs) -> Result<Vec<(Address, PathBuf)>, CliError> {
-    args.names.iter().map(|name| machines::work_dir(ctx, name)).collect()
 }
 
 /// The logs that were asked for, each with the name that stands before its lines.

@@ -203,6 +203,7 @@ impl Fields {
         let (image, sha256) = self.image(parts);
         let labels = parts.child("labels").map_or_else(BTreeMap::new, |node| self.labels(node));
         let backend = self.leaf_choice(parts, &BACKEND, "backend", &BACKENDS);
+        let propolis = parts.child(BACKEND.name).and_then(|node| self.propolis(node));
         let arch = self.leaf_choice(parts, &ARCH, "architecture", &ARCHS);
         let firmware = self.leaf_choice(parts, &FIRMWARE, "firmware", &FIRMWARES);
         let kernel = parts.child("kernel").and_then(|node| self.leaf_text(node, &KERNEL));
@@ -223,6 +224,7 @@ impl Fields {
         let shares = parts.children("share").filter_map(|node| self.share(node)).collect();
         let media = parts.children("media").filter_map(|node| self.leaf_text(node, &MEDIA)).collect();
         let networks = parts.children("network").filter_map(|node| self.network(node)).collect();
+        let has_network = parts.child("network").is_some();
         let forwards = parts.children("forward").filter_map(|node| self.forward(node)).collect();
         let cloud_init = parts.child("cloud-init").map(|node| self.cloud_init(node));
         let ssh = parts.child("ssh").map(|node| self.ssh(node));
@@ -237,6 +239,7 @@ impl Fields {
             image,
             sha256,
             backend,
+            propolis,
             arch,
             firmware,
             kernel,
@@ -254,6 +257,7 @@ impl Fields {
             shares,
             media,
             networks,
+            has_network,
             forwards,
             cloud_init,
             ssh,

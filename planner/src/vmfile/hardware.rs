@@ -58,6 +58,8 @@ impl Resolver<'_> {
         // ARM has no BIOS.
         let usual = match arch {
             Arch::Aarch64 if vm.kernel.is_none() => Firmware::Uefi,
+            // Its servers boot nothing else.
+            Arch::X86_64 | Arch::Aarch64 if backend == BackendTag::Propolis => Firmware::Uefi,
             Arch::X86_64 | Arch::Aarch64 => Firmware::Bios,
         };
         let firmware = vm.firmware.as_ref().map_or(usual, |firmware| firmware.value);
@@ -97,6 +99,7 @@ impl Resolver<'_> {
                 );
             }
         }
+        let propolis = self.propolis(vm, backend);
         let kernel = match &vm.kernel {
             None => None,
             Some(kernel) => {
@@ -119,6 +122,7 @@ impl Resolver<'_> {
             accel: vm.accel.as_ref().map(|accel| accel.value).unwrap_or_default(),
             vnc: vm.vnc.as_ref().map(|vnc| vnc.value),
             qemu_args: vm.qemu_args.iter().map(|arg| arg.value.clone()).collect(),
+            propolis: propolis?,
         })
     }
 

@@ -2,7 +2,7 @@
 //! is defaulted.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use miette::SourceSpan;
@@ -129,8 +129,10 @@ pub struct Vm {
     pub shares: Vec<Share>,
     /// `media`, in order: paths as written.
     pub media: Vec<Spanned<String>>,
-    /// `network`, in order.
+    /// `network`, in order; one that cannot be read is absent.
     pub networks: Vec<Spanned<NetworkConfig>>,
+    /// Whether any `network` is written.
+    pub has_network: bool,
     /// `cloud-init`.
     pub cloud_init: Option<CloudInit>,
     /// `ssh`.
@@ -139,6 +141,8 @@ pub struct Vm {
     pub provision: Vec<Provision>,
     /// `backend`.
     pub backend: Option<Spanned<BackendTag>>,
+    /// The block of `backend`; absent where it is empty.
+    pub propolis: Option<Propolis>,
     /// `state`.
     pub power: Option<Spanned<Power>>,
     /// `depends-on`, one entry for each name.
@@ -153,6 +157,25 @@ pub struct Vm {
     pub checks: Vec<Check>,
     /// `labels`, by name.
     pub labels: BTreeMap<String, String>,
+}
+
+/// `backend "propolis" { … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Propolis {
+    /// The first node of the block, for messages.
+    pub span: SourceSpan,
+    /// `server`.
+    pub server: Option<Spanned<SocketAddr>>,
+    /// `binary`: path of a program.
+    pub binary: Option<Spanned<String>>,
+    /// `bootrom`: path of a UEFI image.
+    pub bootrom: Option<Spanned<String>>,
+    /// `api-version`; validated.
+    pub api_version: Option<Spanned<String>>,
+    /// `pool`; validated.
+    pub pool: Option<Spanned<String>>,
+    /// `vnic-link`; validated.
+    pub vnic_link: Option<Spanned<String>>,
 }
 
 /// `share "source" "target" readonly`.

@@ -9,7 +9,7 @@ mod seed;
 use std::path::Path;
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
-use vmctl_providers::{Forward, Name, NetworkConfig, Probe, ShareDriver};
+use vmctl_providers::{Forward, Name, NetworkConfig, Probe, PropolisOptions, ShareDriver};
 
 use super::duration;
 use super::grammar::{
@@ -191,9 +191,21 @@ impl Author<'_> {
         Node::new("output").value(word(name)).value(value).with(description)
     }
 
+    fn propolis(&mut self, options: &PropolisOptions) -> Vec<Node> {
+        let mut block = Vec::new();
+        block.extend(options.server.map(|server| Node::new("server").value(word(server))));
+        block.extend(options.binary.as_ref().map(|path| self.path_leaf("binary", path)));
+        block.extend(options.bootrom.as_ref().map(|path| self.path_leaf("bootrom", path)));
+        block.extend(options.api_version.as_ref().map(|text| self.leaf("api-version", text)));
+        block.extend(options.pool.as_ref().map(|text| self.leaf("pool", text)));
+        block.extend(options.vnic_link.as_ref().map(|text| self.leaf("vnic-link", text)));
+        block
+    }
+
     fn vm(&mut self, vm: &DesiredVm) -> Node {
         let hardware = &vm.hardware;
-        let mut block = vec![Node::new("backend").value(word(vm.backend))];
+        let options = self.propolis(&hardware.propolis);
+        let mut block = vec![Node::new("backend").value(word(vm.backend)).with(options)];
         block.extend(vm.image.as_ref().map(|image| self.image(image)));
         block.extend(hardware.arch.map(|arch| Node::new("arch").value(word_of(&ARCHS, &arch))));
         block.push(Node::new("firmware").value(word_of(&FIRMWARES, &hardware.firmware)));

@@ -17,11 +17,13 @@ use vmctl_planner::{
 };
 use vmctl_providers::image::{FetchOptions, ImageCache};
 use vmctl_providers::noop::Rule;
+use vmctl_providers::propolis::PropolisConfig;
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
 use vmctl_providers::qemu::{AccelChoice, QemuConfig};
 use vmctl_providers::ssh::Keyring;
 use vmctl_providers::{
-    BackendTag, Digest, Forward, Name, NoopBackend, Protocol, QemuBackend, RouterHypervisor, SshConfig,
+    BackendTag, Digest, Forward, Name, NoopBackend, PropolisBackend, Protocol, QemuBackend, RouterHypervisor,
+    SshConfig,
 };
 use vmctl_state::{Address, MemoryStore, Store};
 
@@ -47,6 +49,12 @@ impl World {
             std::fs::write(image_path(path, number), sector).unwrap();
         }
         let noop = NoopBackend::new(path.join("vms"), path.join("world"));
+        let propolis = PropolisBackend::new(PropolisConfig {
+            vms_dir: path.join("vms"),
+            images_dir: path.join("images"),
+            take_over: false,
+            keyring: Keyring::default(),
+        });
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: path.join("vms"),
             images_dir: path.join("images"),
@@ -60,7 +68,7 @@ impl World {
         });
         Self {
             images: ImageCache::new(path.join("images")),
-            host: Arc::new(RouterHypervisor::new(noop.clone(), qemu)),
+            host: Arc::new(RouterHypervisor::new(noop.clone(), qemu, propolis)),
             noop,
             store: MemoryStore::new(Uuid::from_u128(7)),
             downloads: Arc::new(CacheDownloads::new(

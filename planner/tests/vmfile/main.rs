@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod machine;
 mod properties;
+mod propolis;
 mod values;
 
 use common::{FakeImages, identity};

@@ -19,7 +19,7 @@ const PIECE: usize = 64 << 10;
 
 /// Searches a console's log for a line, and remembers how far it has looked.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(crate) struct Search {
     log: PathBuf,
     pattern: Pattern,
     /// Everything before has been looked at; here begins a line, or a piece of a long one.
@@ -28,13 +28,13 @@ pub(super) struct Search {
 
 impl Search {
     /// A search in `log` from the byte `from` on.
-    pub(super) fn new(log: PathBuf, pattern: Pattern, from: u64) -> Self {
+    pub(crate) fn new(log: PathBuf, pattern: Pattern, from: u64) -> Self {
         Self { log, pattern, from }
     }
 
     /// Whether a line that was written since the start of the search matches, the last and unfinished one
     /// included: a prompt has no end. It looks once at what is there now.
-    pub(super) async fn look(mut self) -> Result<(Self, bool)> {
+    pub(crate) async fn look(mut self) -> Result<(Self, bool)> {
         let log = self.log.clone();
         // The log of a talkative guest may be long, and other machines' steps go on meanwhile.
         let looked = tokio::task::spawn_blocking(move || self.scan().map(|found| (self, found))).await;

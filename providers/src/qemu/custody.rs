@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::process::{Holder, Process};
-use crate::spec::{InstanceId, VmHandle};
+use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::workdir::{WorkDir, among, read_note};
 
 /// Whose machines are looked for.
@@ -117,7 +117,11 @@ impl Search {
             return None;
         }
         match Manifest::load(&work) {
-            Ok(Some(manifest)) if manifest.project == self.project && !self.known.contains(&manifest.id) => {
+            Ok(Some(manifest))
+                if manifest.backend == BackendTag::Qemu
+                    && manifest.project == self.project
+                    && !self.known.contains(&manifest.id) =>
+            {
                 Some(Stray {
                     name: manifest.name.to_string(),
                     id: manifest.id,

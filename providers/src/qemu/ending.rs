@@ -22,12 +22,12 @@ enum Trace {
 }
 
 /// The host's boot; `None` where it does not tell.
-pub(super) fn boot() -> Option<String> {
+pub(crate) fn boot() -> Option<String> {
     std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned())
 }
 
 /// This host, as a digest of its machine id; `None` where it has none, as many containers do not.
-pub(super) fn host() -> Option<String> {
+pub(crate) fn host() -> Option<String> {
     let id = std::fs::read_to_string(MACHINE_ID).ok()?;
     let id = id.trim();
     // machine-id(5) asks to keep the id itself to this host.

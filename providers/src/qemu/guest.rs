@@ -20,7 +20,7 @@ use crate::ssh::{self, Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
-pub(super) const LOGIN: Duration = Duration::from_secs(60);
+pub(crate) const LOGIN: Duration = Duration::from_secs(60);
 
 /// How long a process may take from closing its connections to its end.
 const DYING: Duration = Duration::from_millis(500);
@@ -34,23 +34,23 @@ const TAIL: usize = 2048;
 
 /// Open logins, one per machine, so that readiness and all steps share one connection.
 #[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
+pub(crate) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
 
 impl Sessions {
     /// The login to the machine's process `pid`; one that is lost, or to an earlier process, is of no use.
-    pub(super) fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
+    pub(crate) fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let usable = sessions.get(&id).filter(|(of, session)| *of == pid && !session.is_closed());
         usable.map(|(_, session)| Arc::clone(session))
     }
 
-    fn keep(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
+    pub(crate) fn keep(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(id, (pid, Arc::clone(session)));
     }
 
     /// Lets go of the login to a machine.
-    pub(super) fn forget(&self, id: InstanceId) {
+    pub(crate) fn forget(&self, id: InstanceId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
@@ -178,7 +178,7 @@ pub(super) fn last_words(vm: &VmHandle) -> Result<Option<String>> {
 }
 
 /// The end of the guest's console, if it said anything. It goes with another error, whose place it must not take.
-pub(super) fn console_tail(vm: &VmHandle) -> Option<String> {
+pub(crate) fn console_tail(vm: &VmHandle) -> Option<String> {
     match tail_of(&WorkDir::new(&vm.work_dir).console_log(), TAIL) {
         Ok(text) => Some(text).filter(|text| !text.is_empty()),
         Err(error) => {

@@ -35,7 +35,7 @@ impl QemuBackend {
 }
 
 /// A folder that is ours already stays it, wherever it is.
-fn choose(plain: &Path, id: InstanceId) -> Result<PathBuf> {
+pub(crate) fn choose(plain: &Path, id: InstanceId) -> Result<PathBuf> {
     let beside = beside(plain, id);
     if let Owner::Ours(_) = Manifest::owner(&WorkDir::new(&beside), id)? {
         return Ok(beside);

@@ -21,7 +21,7 @@ use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
-use crate::spec::{CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState};
 use crate::ssh::{SshError, SshTarget};
 use crate::workdir::WorkDir;
 
@@ -135,7 +135,7 @@ pub(super) async fn ensure_disk(work: &WorkDir, machine: &Machine) -> Result<()>
 
 /// Makes the seed if it is not there, with the keys that the machine has; what is missing of them is made anew.
 /// `machine` is what it is to be, which is not always what the manifest says yet.
-pub(super) async fn ensure_seed(
+pub(crate) async fn ensure_seed(
     work: &WorkDir,
     manifest: &Manifest,
     machine: &Machine,
@@ -145,18 +145,34 @@ pub(super) async fn ensure_seed(
         return Ok(());
     }
     let path = work.path().to_owned();
-    let (work, id, fresh, config) = (work.clone(), manifest.id, !manifest.started, config.clone());
+    let (work, guest, config) = (work.clone(), Guest::of(manifest), config.clone());
     let nics = machine.nics.clone();
     // Syncing files may take as long as the disk likes; other machines' steps go on meanwhile.
-    let written = tokio::task::spawn_blocking(move || write_seed(&work, id, fresh, &config, &nics)).await;
+    let written = tokio::task::spawn_blocking(move || write_seed(&work, guest, &config, &nics)).await;
     written.map_err(|error| Error::io("write the seed in", path)(io::Error::other(error)))?
 }
 
-/// Writes the keys and the seed, the seed last: where it is, all of them are. A guest that is `fresh` never ran.
+/// What the seed of a guest depends on besides what it says.
+#[derive(Debug, Clone, Copy)]
+struct Guest {
+    id: InstanceId,
+    /// It never ran.
+    fresh: bool,
+    /// The seed is sent to a server in a request, which has little room.
+    small: bool,
+}
+
+impl Guest {
+    fn of(manifest: &Manifest) -> Self {
+        let small = manifest.backend == BackendTag::Propolis;
+        Self { id: manifest.id, fresh: !manifest.started, small }
+    }
+}
+
+/// Writes the keys and the seed, the seed last: where it is, all of them are.
 fn write_seed(
     work: &WorkDir,
-    id: InstanceId,
-    fresh: bool,
+    Guest { id, fresh, small }: Guest,
     config: &CloudInitConfig,
     nics: &[Nic],
 ) -> Result<()> {
@@ -171,7 +187,8 @@ fn write_seed(
         write_private(&work.known_hosts(), pinned.as_bytes())?;
     }
     failpoint!("prepare.qemu.keys-written", work.path());
-    write_private(&work.seed(), &seed::volume(id, config, nics, &user, &host)?)?;
+    let volume = if small { seed::small_volume } else { seed::volume };
+    write_private(&work.seed(), &volume(id, config, nics, &user, &host)?)?;
     failpoint!("prepare.qemu.seed-written", work.seed());
     Ok(())
 }
@@ -191,7 +208,7 @@ mod tests {
     use super::*;
     use crate::spec::{Secret, SeedContent};
 
-    const ID: InstanceId = InstanceId(uuid::Uuid::from_u128(7));
+    const FRESH: Guest = Guest { id: InstanceId(uuid::Uuid::from_u128(7)), fresh: true, small: false };
 
     fn config(user_data: Option<&str>) -> CloudInitConfig {
         CloudInitConfig {
@@ -208,11 +225,11 @@ mod tests {
         for user_data in [None, Some("#!/bin/sh\n")] {
             let folder = tempfile::tempdir().unwrap();
             let work = WorkDir::new(folder.path());
-            write_seed(&work, ID, true, &config(user_data), &[]).unwrap();
+            write_seed(&work, FRESH, &config(user_data), &[]).unwrap();
             assert_eq!(work.known_hosts().exists(), user_data.is_none());
             let first = std::fs::read(work.seed()).unwrap();
             std::fs::remove_file(work.seed()).unwrap();
-            write_seed(&work, ID, false, &config(user_data), &[]).unwrap();
+            write_seed(&work, Guest { fresh: false, ..FRESH }, &config(user_data), &[]).unwrap();
             assert!(std::fs::read(work.seed()).unwrap() == first);
         }
     }
@@ -222,15 +239,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let work = WorkDir::new(folder.path());
         let read = |path: &Path| std::fs::read(path).unwrap();
-        write_seed(&work, ID, true, &config(None), &[]).unwrap();
+        write_seed(&work, FRESH, &config(None), &[]).unwrap();
         let (user, host, known) = (read(&work.user_key()), read(&work.host_key()), read(&work.known_hosts()));
         std::fs::remove_file(work.host_key()).unwrap();
-        write_seed(&work, ID, false, &config(None), &[]).unwrap();
+        write_seed(&work, Guest { fresh: false, ..FRESH }, &config(None), &[]).unwrap();
         assert_eq!((read(&work.user_key()), read(&work.known_hosts())), (user, known));
         assert_ne!(read(&work.host_key()), host);
 
         std::fs::write(work.user_key(), "torn").unwrap();
-        let error = write_seed(&work, ID, false, &config(None), &[]).unwrap_err().to_string();
+        let error =
+            write_seed(&work, Guest { fresh: false, ..FRESH }, &config(None), &[]).unwrap_err().to_string();
         assert!(error.contains("id_ed25519` is no private key"), "{error}");
     }
 }

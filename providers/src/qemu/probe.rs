@@ -50,7 +50,7 @@ const PANIC_SPAN: u64 = 8 << 10;
 
 // What is said of a probe that does not hold.
 const REFUSED: &str = "connection refused";
-const NO_LINE: &str = "no line of the console since the machine's last start matches";
+pub(crate) const NO_LINE: &str = "no line of the console since the machine's last start matches";
 const SILENCE: &str = "no answer";
 const STILL_RUNS: &str = "the command has not ended";
 const NO_AGENT: &str = "no guest agent answers, and the machine has no login";
@@ -383,14 +383,14 @@ fn panic_error(vm: &VmHandle, probe: Probe) -> Error {
 }
 
 /// Waits until the next question is due; false if the deadline comes first.
-async fn pause(deadline: Instant) -> bool {
+pub(crate) async fn pause(deadline: Instant) -> bool {
     let next = Instant::now() + AGAIN;
     sleep_until(next.min(deadline)).await;
     next < deadline
 }
 
 /// Asks over a login, once.
-async fn ask_inside(session: &Session, probe: &Probe, deadline: Instant) -> Result<Verdict> {
+pub(crate) async fn ask_inside(session: &Session, probe: &Probe, deadline: Instant) -> Result<Verdict> {
     match probe {
         Probe::Tcp(port) => connects(session, *port, deadline).await,
         Probe::Exec(command) => succeeds(session, command, deadline).await,

@@ -121,7 +121,7 @@ impl QemuBackend {
     }
 }
 
-fn remove_work_dir(work: &WorkDir) -> Result<()> {
+pub(crate) fn remove_work_dir(work: &WorkDir) -> Result<()> {
     let manifest = work.manifest();
     for entry in fs::read_dir(work.path()).map_err(Error::io("list folder", work.path()))? {
         let path = entry.map_err(Error::io("list folder", work.path()))?.path();

@@ -21,7 +21,7 @@ use crate::keys::KeyPair;
 use crate::spec::{CloudInitConfig, InstanceId, Nic, SeedUser, Sudo};
 use network_config::network_config;
 use user_data::cloud_config;
-use volume::fat_volume;
+use volume::{MIN_VOLUME, fat_volume};
 
 /// Why the seed could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +66,30 @@ pub fn volume(
     user: &KeyPair,
     host: &KeyPair,
 ) -> Result<Vec<u8>, SeedError> {
+    fat_volume(&all_files(id, config, nics, user, host)?, MIN_VOLUME).map_err(SeedError::Volume)
+}
+
+/// The same in a volume that is no larger than it must be.
+pub fn small_volume(
+    id: InstanceId,
+    config: &CloudInitConfig,
+    nics: &[Nic],
+    user: &KeyPair,
+    host: &KeyPair,
+) -> Result<Vec<u8>, SeedError> {
+    fat_volume(&all_files(id, config, nics, user, host)?, 0).map_err(SeedError::Volume)
+}
+
+fn all_files(
+    id: InstanceId,
+    config: &CloudInitConfig,
+    nics: &[Nic],
+    user: &KeyPair,
+    host: &KeyPair,
+) -> Result<Vec<SeedFile>, SeedError> {
     let mut files = files(id, config, nics, user, host)?;
     files.extend(network_config(nics)?.map(|text| ("network-config", text.into_bytes())));
-    fat_volume(&files).map_err(SeedError::Volume)
+    Ok(files)
 }
 
 /// Whether both sets of cards are told to a guest in the same words.
@@ -152,7 +173,6 @@ mod tests {
     use serde::Deserialize;
     use serde::de::IgnoredAny;
 
-    use super::volume::MIN_VOLUME;
     use super::*;
     use crate::keys::generate;
     use crate::spec::{Secret, SeedContent, SeedFile as File, SeedText};
@@ -245,6 +265,8 @@ mod tests {
         let (user, host) = (generate("u"), generate("h"));
         let small = volume(ID, &config("web", "vm", &[]), &[], &user, &host).unwrap();
         assert_eq!(small.len(), MIN_VOLUME);
+        let smaller = small_volume(ID, &config("web", "vm", &[]), &[], &user, &host).unwrap();
+        assert_eq!((smaller.len(), read(&smaller)), (128 << 10, read(&small)));
         for size in [900 << 10, 5 << 20, 40 << 20] {
             let text = "x".repeat(size);
             let config = CloudInitConfig { user_data: Some(Secret::new(text)), ..config("web", "vm", &[]) };

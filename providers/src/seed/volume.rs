@@ -7,14 +7,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::SeedFile;
 
-/// Smallest volume; FAT12 needs no more.
+/// The usual volume is no smaller; FAT12 needs less.
 pub(super) const MIN_VOLUME: usize = 1 << 20;
 
 /// What a volume has besides the content of its files: FAT, root folder, cluster slack.
 const VOLUME_OVERHEAD: usize = 64 << 10;
 
-/// The bytes of a volume with `files` in its root folder. Same input, same bytes.
-pub(super) fn fat_volume(files: &[SeedFile]) -> std::io::Result<Vec<u8>> {
+/// The bytes of a volume with `files` in its root folder, of `least` bytes or more. Same input, same bytes.
+pub(super) fn fat_volume(files: &[SeedFile], least: usize) -> std::io::Result<Vec<u8>> {
     let mut hash = Sha256::new();
     for (name, content) in files {
         hash.update(name);
@@ -23,7 +23,7 @@ pub(super) fn fat_volume(files: &[SeedFile]) -> std::io::Result<Vec<u8>> {
     }
     let [a, b, c, d, ..] = <[u8; 32]>::from(hash.finalize());
     let content: usize = files.iter().map(|(_, content)| content.len()).sum();
-    let size = (content + content / 16 + VOLUME_OVERHEAD).max(MIN_VOLUME).next_multiple_of(64 << 10);
+    let size = (content + content / 16 + VOLUME_OVERHEAD).max(least).next_multiple_of(64 << 10);
     let mut disk = Cursor::new(vec![0; size]);
     // Both places of the label are written, the boot sector and the root folder: readers differ in which they trust.
     let options =

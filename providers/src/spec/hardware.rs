@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, ImageFormat};
+use super::{Digest, ImageFormat, PropolisOptions};
 
 /// What a machine is besides its processors, memory and disks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Hardware {
     /// Arguments that are passed on to QEMU as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub qemu_args: Vec<String>,
+    /// What only the backend `propolis` needs to know.
+    #[serde(default, skip_serializing_if = "PropolisOptions::is_default")]
+    pub propolis: PropolisOptions,
 }
 
 impl Hardware {

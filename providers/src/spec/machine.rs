@@ -56,6 +56,11 @@ impl Machine {
         self.nics.iter().any(|nic| matches!(nic.network, NetworkConfig::Tap { .. }))
     }
 
+    /// Whether it has a card of illumos.
+    pub fn is_on_a_vnic(&self) -> bool {
+        self.nics.iter().any(|nic| matches!(nic.network, NetworkConfig::Vnic { .. }))
+    }
+
     /// What cannot change while a machine runs.
     pub(crate) fn fixed_while_it_runs(&self) -> Self {
         let mut machine = self.clone();

@@ -3,9 +3,17 @@
 use std::fs;
 
 use rustix::process::{Signal, kill_process};
+use vmctl_providers::contract::{Traits, keeps_the_contract};
 use vmctl_providers::{Damage, Error, Hypervisor, Inspect, Preflight, Reconfigure, SshConfig, VmState};
 
 use crate::world::{NO_PATIENCE, SOON, World, booted, ended, pid, raw_pid, spec, virtual_size};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_is_kept() {
+    let world = World::new();
+    let traits = Traits { pauses: true, has_console: true };
+    keeps_the_contract(&world.backend, &world.spec().await, traits).await.unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whole_life_of_a_guest() {

@@ -33,6 +33,7 @@ mod outputs;
 mod pins;
 mod plans;
 mod power_cut;
+mod propolis;
 mod provisioning;
 mod recovery;
 mod report;

@@ -215,14 +215,14 @@ fn what_cannot_be_carried_out_yet_is_shown_and_named_and_the_rest_can_go_on() {
     let web = machine("web", "");
     world.vmfile(&(machine("db", "network \"vnic\" name=\"v0\"") + &web));
     let plan = world.vmctl(&["plan", "--json"]).expect(0).json();
-    let text = "this version cannot carry out yet: a vnic network";
+    let text = "this version cannot carry out yet: a vnic network with the backend `noop`";
     let refusal = json!({ "kind": "not-yet", "text": text });
     assert_eq!((&plan["changes"][0]["refused"], &plan["changes"][1]["refused"]), (&refusal, &Value::Null));
     for (arguments, words) in [
         (["plan", "--out", "x.plan"].as_slice(), "Refused: this plan cannot be applied."),
         (
             &["apply", "--yes"],
-            "vm.db: this version cannot carry out yet: a vnic network help: `vmctl plan` shows it",
+            "vm.db: this version cannot carry out yet: a vnic network with the backend `noop` help: `vmctl plan` shows it",
         ),
     ] {
         let told = world.vmctl(arguments).expect(1).says(words).says("--exclude db");

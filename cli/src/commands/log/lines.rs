@@ -13,6 +13,7 @@ use vmctl_providers::console_log;
 use super::{PIECE, start_of_tail, unreadable};
 use crate::context::small_runtime;
 use crate::error::{CliError, Exit, stdout_failed};
+use crate::machines::Fetched;
 use crate::ui;
 
 /// How often a log is looked at that may have grown. A file system tells of no change to who comes over a network.
@@ -95,23 +96,30 @@ impl Tail {
     }
 }
 
-/// Shows what is there; with `follows`, also what comes, until somebody ends it.
-pub(super) fn show(tails: &mut [Tail], lines: usize, follows: bool) -> Result<Exit, CliError> {
+/// Shows what is there; where it `follows`, also what comes, until somebody ends it. What it follows may have to be fetched.
+pub(super) fn show(
+    tails: &mut [Tail],
+    lines: usize,
+    follows: Option<&Vec<Fetched>>,
+) -> Result<Exit, CliError> {
     let width = tails.iter().map(|tail| tail.label.chars().count()).max().unwrap_or(0);
     while print_grown(tails, lines, width)? {}
-    if !follows {
+    let Some(fetched) = follows else {
         for tail in tails.iter_mut() {
             if let Some(rest) = tail.rest() {
                 print(tail, &rest, width)?;
             }
         }
         return Ok(Exit::Fine);
-    }
+    };
     small_runtime()?.block_on(async {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
+            for machine in fetched {
+                machine.fetch().await?;
+            }
             for tail in tails.iter().filter(|tail| tail.is_console) {
                 console_log::trim(&tail.path).map_err(|error| CliError::of(&error))?;
             }

@@ -54,12 +54,67 @@ const PORT: Type = Type::Whole { low: 1, high: 65_535 };
 pub(in super::super) const BACKENDS: [(&str, BackendTag); 3] =
     [("qemu", BackendTag::Qemu), ("propolis", BackendTag::Propolis), ("noop", BackendTag::Noop)];
 pub(in super::super) static BACKEND: Shape = Shape {
+    block: &[&SERVER, &BINARY, &BOOTROM, &API_VERSION, &POOL, &VNIC_LINK],
     default: "`\"qemu\"`",
     ..Shape::leaf(
         "backend",
         Type::Choice(&words(&BACKENDS)),
-        "`backend \"qemu\"`",
-        "The hypervisor that owns it: QEMU, propolis on illumos, or `noop`, a fake that only remembers",
+        "`backend \"qemu\"` or `backend \"propolis\" { bootrom \"OVMF_CODE.fd\"; }`",
+        "The hypervisor that owns it: QEMU, [Propolis](providers/propolis.md) on illumos, or `noop`, a fake that only remembers. Its block is for Propolis",
+    )
+};
+pub(in super::super) static SERVER: Shape = Shape {
+    default: "vmctl starts one for the machine",
+    ..Shape::leaf(
+        "server",
+        Type::Text,
+        "`server \"127.0.0.1:12400\"`",
+        "A propolis-server that somebody else runs, by its address and port. One server has one machine",
+    )
+};
+pub(in super::super) static BINARY: Shape = Shape {
+    default: "`propolis-server` of PATH",
+    ..Shape::leaf(
+        "binary",
+        Type::Path,
+        "`binary \"/opt/propolis/propolis-server\"`",
+        "The program that vmctl starts as the machine's server",
+    )
+};
+pub(in super::super) static BOOTROM: Shape = Shape {
+    default: "required, unless there is a `server`",
+    ..Shape::leaf(
+        "bootrom",
+        Type::Path,
+        "`bootrom \"/opt/propolis/OVMF_CODE.fd\"`",
+        "The UEFI image that the guest boots with: whole pages of 4 KiB, at most 2 MiB",
+    )
+};
+pub(in super::super) static API_VERSION: Shape = Shape {
+    default: "`\"1.0.0\"`",
+    ..Shape::leaf(
+        "api-version",
+        Type::Text,
+        "`api-version \"1.0.0\"`",
+        "The version of the server's API that is spoken; newer servers take older versions",
+    )
+};
+pub(in super::super) static POOL: Shape = Shape {
+    default: "disks are files in the machine's folder",
+    ..Shape::leaf(
+        "pool",
+        Type::Text,
+        "`pool \"rpool/vms\"`",
+        "The ZFS dataset under which the machine's disk is a volume, cloned from its image's",
+    )
+};
+pub(in super::super) static VNIC_LINK: Shape = Shape {
+    default: "the machine's vnics are there already",
+    ..Shape::leaf(
+        "vnic-link",
+        Type::Text,
+        "`vnic-link \"igb0\"`",
+        "The link over which vmctl makes the machine's vnics, and removes them with it",
     )
 };
 

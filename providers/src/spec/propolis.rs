@@ -1,0 +1,36 @@
+//! What a machine of the `propolis` backend needs to know of its server and of illumos.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// How a machine's propolis-server is reached or started, and what it stands on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PropolisOptions {
+    /// A server that somebody else runs. Without one, vmctl starts a server of the machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<SocketAddr>,
+    /// The program that vmctl starts; `propolis-server` of PATH if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
+    /// The UEFI image that guests boot with; a server that vmctl starts needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootrom: Option<PathBuf>,
+    /// The version of the server's API that is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    /// The ZFS dataset under which disks are volumes; without one they are files in the machine's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The link over which vmctl makes the machine's vnics; without one they are there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vnic_link: Option<String>,
+}
+
+impl PropolisOptions {
+    /// Whether nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
