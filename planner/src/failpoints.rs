@@ -103,6 +103,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "publish.begun" "publish.replaced" "close.published"
     "noop.drafted" "qemu.drafted"
     "pins.drafted" "pins.replaced"
+    "own.written"
 };
 
 /// Passes an edge of a step. A disk that is to fail here is an error, as if the step had met it.

@@ -97,7 +97,7 @@ pub(crate) struct ImagePruneArgs {
 }
 
 /// Takes 64 hexadecimal digits, with or without `sha256:` in front.
-fn digest(text: &str) -> Result<String, String> {
+pub(super) fn digest(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
     if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(digits);

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::facts::Facts;
 use crate::machines::{self, Machine};
+use crate::own;
 use crate::ui::{self, Table};
 
 #[derive(Serialize)]
@@ -17,6 +18,8 @@ struct Document {
     /// The project that was asked about; absent if all were.
     project: Option<String>,
     vms: Vec<Facts>,
+    /// Machines that are described by command and were not made yet, as `project/name`.
+    unmade: Vec<String>,
 }
 
 /// Runs the command.
@@ -26,19 +29,27 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
         Some(project) => vec![project.clone()],
         None => ctx.projects()?.into_iter().collect(),
     };
-    let mut found = Vec::new();
+    let (mut found, mut unmade) = (Vec::new(), Vec::new());
     for project in &projects {
-        found.extend(machines::all(ctx, project)?);
+        let machines = machines::all(ctx, project)?;
+        let described = own::unmade(ctx, project, &machines.iter().map(Machine::name).collect())?;
+        unmade.extend(described.iter().map(|name| format!("{project}/{name}")));
+        found.extend(machines);
     }
     if args.json {
         let vms = found.iter().map(Machine::facts).collect();
         let project = asked.map(|project| project.to_string());
-        ui::print_json(&Document { format: JSON_FORMAT, project, vms })?;
-    } else if found.is_empty() {
+        ui::print_json(&Document { format: JSON_FORMAT, project, vms, unmade })?;
+        return Ok(Exit::Fine);
+    }
+    if found.is_empty() {
         let place = asked.map(|project| format!(" in project `{project}`")).unwrap_or_default();
         ctx.note(&format!("No VMs{place}. `vmctl apply` makes those that the VMFile describes."));
     } else {
         ui::print(&table(&found, args.all_projects))?;
+    }
+    if !unmade.is_empty() {
+        ctx.note(&format!("Described and not made yet: {}. `vmctl apply` makes them.", unmade.join(", ")));
     }
     Ok(Exit::Fine)
 }

@@ -6,6 +6,7 @@ mod agent;
 mod bad_input;
 mod beside;
 mod bridges;
+mod by_hand;
 mod changes;
 mod copying;
 mod course;
