@@ -19,7 +19,7 @@ use vmctl_state::{Address, Phase, ProjectDir, Reserve, Snapshot, Store, project}
 
 use crate::args::LockArgs;
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 
 /// What is written above the machines.
 const HEAD: &str = "// Machines that were made by command. `vmctl create` adds one here, and `vmctl destroy` takes it out.\n";
@@ -117,9 +117,15 @@ impl Own {
         self.write(&text)
     }
 
-    /// Whether something was begun that may be recorded, so that where nobody can tell what is, what was agreed to counts.
-    pub(crate) fn is_begun(&self) -> bool {
-        self.is_begun.load(Ordering::Relaxed)
+    /// Whether what is recorded now is what it is to say. Where nobody can tell what is, what was agreed to counts; where
+    /// nothing was agreed to, only a machine that was added goes again.
+    pub(crate) fn is_to_settle(&self, ended: Option<&Exit>) -> bool {
+        let is_begun = self.is_begun.load(Ordering::Relaxed);
+        match ended {
+            Some(Exit::Fine) => true,
+            Some(_) => is_begun || self.added.is_some(),
+            None => !is_begun && self.added.is_some(),
+        }
     }
 
     /// Writes what is recorded of the machines that the command was about.

@@ -58,10 +58,12 @@ pub(crate) struct ImageListArgs {
 
 /// Options of `image inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl image inspect 3fa9\n  vmctl image inspect sha256:3fa9… --json")]
+#[command(
+    after_help = "Examples:\n  vmctl image inspect 3fa9\n  vmctl image inspect ./debian.qcow2\n  vmctl image inspect sha256:3fa9… --json"
+)]
 pub(crate) struct ImageInspectArgs {
-    /// Digest of the image, or its first digits
-    #[arg(value_name = "DIGEST")]
+    /// Digest of an image in the cache, or its first digits; or an image file of this host
+    #[arg(value_name = "DIGEST|PATH")]
     pub(crate) image: String,
     /// Print JSON
     #[arg(long)]

@@ -105,7 +105,7 @@ pub(super) fn with_writer(
         Ok(_) | Err(_) => "failed",
     });
     let Options { mode, targets, .. } = &order.goal.options;
-    let settled = match order.own.as_ref().filter(|own| exit.is_ok() || !own.is_begun()) {
+    let settled = match order.own.as_ref().filter(|own| own.is_to_settle(exit.as_ref().ok())) {
         Some(own) => {
             writer.snapshot().map_err(CliError::from).and_then(|now| own.settle(*mode, targets, &now))
         }

@@ -30,9 +30,9 @@ fn described(world: &World) -> String {
 
 #[test]
 fn machine_is_made_turned_and_removed_and_nothing_ever_looks_like_drift() {
-    let world = World::new(0);
+    let mut world = World::new(0);
     world.blank_image();
-    let settled = |what: &str| {
+    let settled = |world: &World, what: &str| {
         let plan = world.vmctl(&["plan", "--detailed-exitcode"]);
         assert_eq!(plan.code(), 0, "after {what}: {}", plan.text());
         assert!(world.drift().is_empty(), "after {what}");
@@ -43,7 +43,7 @@ fn machine_is_made_turned_and_removed_and_nothing_ever_looks_like_drift() {
         .says("vmctl start demo");
     assert_eq!(fs::metadata(own(&world)).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(world.states()["demo"], "prepared");
-    settled("create");
+    settled(&world, "create");
     for (words, state) in [
         (&["start", "demo"][..], "running"),
         (&["suspend", "demo"], "suspended"),
@@ -54,7 +54,7 @@ fn machine_is_made_turned_and_removed_and_nothing_ever_looks_like_drift() {
         world.vmctl(words).expect(0);
         assert_eq!(world.states()["demo"], state);
         assert!(described(&world).contains(&format!("state \"{state}\"")), "{}", described(&world));
-        settled(words[0]);
+        settled(&world, words[0]);
     }
     // What goes down for a while comes up again, as with every VMFile.
     run(&world, &["off"]).expect(0);
@@ -63,21 +63,22 @@ fn machine_is_made_turned_and_removed_and_nothing_ever_looks_like_drift() {
     world.vmctl(&["up"]).expect(0);
     assert_eq!(world.states()["demo"], "running");
     assert_eq!(world.states()["off"], "prepared");
-    settled("up");
+    settled(&world, "up");
 
     run(&world, &["demo"]).expect(1).says("has a machine `demo` already");
     world.vmctl(&["taint", "demo"]).expect(0);
     world.vmctl(&["up", "--yes"]).expect(0);
     world.vmctl(&["reload", "--name", "demo"]).expect(0);
-    settled("reload");
+    settled(&world, "reload");
     world.vmctl(&["state", "mv", "off", "spare"]).expect(0).says("Its block is called so as well");
-    settled("state mv");
+    settled(&world, "state mv");
     world.vmctl(&["destroy", "spare"]).expect(0);
     assert!(!described(&world).contains("spare") && described(&world).contains("demo"));
-    settled("destroy");
+    settled(&world, "destroy");
     leaks::leakcheck(&world);
     world.vmctl(&["down", "--destroy"]).expect(0);
     assert!(!own(&world).exists());
+    world.set("VMCTL_PROJECT", "default");
     assert_eq!(leaks::leaks(&world, Goal::Destroyed), Vec::<String>::new());
 }
 

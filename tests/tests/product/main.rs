@@ -3,6 +3,7 @@
 
 mod access;
 mod agent;
+mod ancestor;
 mod bad_input;
 mod beside;
 mod bridges;
