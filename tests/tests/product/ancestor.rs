@@ -104,7 +104,7 @@ vm \"other\" { image \"TINY\"; backend \"noop\" }",
     for command in ["up", "down", "reload", "provision"] {
         world.vmctl(&["--file", "Lab.kdl", "up", "--name", "other"]).expect(0);
         let typo = world.vmctl(&[command, "--file", "Lab.kdl", "--name", "onne"]).expect(1);
-        typo.says("`onne`").says("did you mean `one`?");
+        typo.says("`onne`").says("other");
     }
     world.vmctl(&["up", "--file", "Lab.kdl", "--name", "one", "--no-provision"]).expect(0);
     assert!(
@@ -142,7 +142,7 @@ fn images_are_pulled_listed_and_inspected() {
     world.vmctl(&["image", "list"]).expect(0);
     let path = world.vmctl(&["image", "pull", "-q", &url]).expect(0).stdout;
     world.vmctl(&["image", "list"]).expect(0).says("qcow2");
-    world.vmctl(&["image", "inspect", path.trim()]).expect(0).says("virtual size  8 MiB");
+    world.vmctl(&["image", "inspect", path.trim()]).expect(0).says("virtual size 8 MiB");
     let file = world.vmctl(&["image", "inspect", "blank.qcow2", "--json"]).expect(0).json();
     assert_eq!(file["image"]["image_format"], "qcow2");
     assert_eq!(file["image"]["origins"][0]["url"], url.as_str());
