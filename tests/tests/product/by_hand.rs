@@ -376,7 +376,8 @@ fn registry_of_the_ancestor_is_described_and_nothing_of_it_is_touched() {
     fs::create_dir_all(&old).unwrap();
     let overlay = old.join("overlay.qcow2");
     let base = world.project().join("blank.qcow2");
-    let made = std::process::Command::new("qemu-img")
+    let made = world
+        .beside_vmctl("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
         .args([&base, &overlay])
         .status();
