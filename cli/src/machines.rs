@@ -495,7 +495,7 @@ mod tests {
     fn machine_is_found_by_name_and_by_address() {
         let snapshot = snapshot(&["web", "vm.odd"]);
         for (wanted, found) in [("web", "web"), ("vm.web", "web"), ("vm.odd", "vm.odd")] {
-            assert_eq!(find(ctx, &project, &snapshot, wanted).unwrap(), Address::vm(found));
+            assert_eq!(find(&snapshot, wanted).unwrap(), Address::vm(found));
         }
     }
 
