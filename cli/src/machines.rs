@@ -133,8 +133,8 @@ fn is_vm(address: &Address) -> bool {
 
 /// The address of the machine that `wanted`, with its project or without, names in `snapshot`.
 fn place(ctx: &Context, project: &Name, snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
-    let name = bare(wanted);
-    find(snapshot, name).map_err(|error| error.help(made_by_command(ctx, project, name)))
+    let name = wanted.rsplit_once('/').map_or(wanted, |(_, name)| name);
+    find(snapshot, name).map_err(|error| error.help(made_by_command(ctx, project, bare(name))))
 }
 
 /// The name alone, as it stands behind a project and `vm.`.
