@@ -15,7 +15,8 @@ impl ProjectDir {
         self.path().join("VMFile.kdl")
     }
 
-    /// Puts `text` in place of the project's own VMFile, as a whole, or removes it. It is durable then.
+    /// Puts `text` in place of the project's own VMFile, as a whole, or removes it with the pins beside it. It is durable
+    /// then.
     ///
     /// Only the holder of the project's lock may call this.
     pub fn write_vmfile(&self, text: Option<&str>) -> Result<(), StoreError> {
@@ -23,7 +24,9 @@ impl ProjectDir {
         match text {
             Some(text) => files::replace(&path, text.as_bytes())?,
             None => {
-                if files::remove(&path)? {
+                // What it pinned, nothing asks for any more.
+                let pins = files::remove(&self.path().join("VMFile.lock"))?;
+                if files::remove(&path)? || pins {
                     files::sync_folder(self.path())?;
                 }
             }
@@ -48,6 +51,7 @@ mod tests {
         dir.write_vmfile(Some("vm \"b\"\n")).unwrap();
         assert_eq!(std::fs::read_to_string(dir.vmfile()).unwrap(), "vm \"b\"\n");
         assert_eq!(std::fs::metadata(dir.vmfile()).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(dir.path().join("VMFile.lock"), "").unwrap();
         dir.write_vmfile(None).unwrap();
         dir.write_vmfile(None).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -156,5 +156,7 @@ fn images_are_pulled_listed_and_inspected() {
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0);
     world.vmctl(&["down", "--destroy"]).expect(0);
     let left = world.data().join("projects/default");
-    assert!(!left.join("VMFile.kdl").exists());
+    assert!(!left.join("VMFile.kdl").exists() && !left.join("VMFile.lock").exists());
+    world.vmctl(&["image", "prune"]).expect(0);
+    assert!(!std::path::Path::new(path.trim()).exists(), "nothing needs it any more");
 }
