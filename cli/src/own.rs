@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmctl_planner::{Action, Mode, Plan, Power, Turn, brought_to, vmfile};
@@ -225,7 +225,7 @@ pub(crate) fn leave_unmade(ctx: &Context, lock: &LockArgs, names: Vec<Name>) -> 
     Ok(left.into_iter().chain(there).collect())
 }
 
-fn text(path: &PathBuf) -> Result<Option<String>, CliError> {
+fn text(path: &Path) -> Result<Option<String>, CliError> {
     match fs::metadata(path) {
         Ok(_) => Ok(Some(vmfile::text(path)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
