@@ -1,13 +1,16 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod beside;
+mod create;
 mod events;
 mod everyday;
 mod image;
 mod planning;
 mod state;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -17,6 +20,7 @@ use vmctl_providers::Name;
 use crate::complete::{machines, projects};
 
 pub(crate) use beside::{CompletionsArgs, CpArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
+pub(crate) use create::{CreateArgs, ImportArgs};
 pub(crate) use events::EventsArgs;
 pub(crate) use everyday::{
     DestroyArgs, DownArgs, MachinesArgs, ProvisionArgs, ReloadArgs, RunArgs, SomeArgs, StopArgs, UpArgs,
@@ -147,6 +151,10 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Make and start what the VMFile asks for; asks only where a disk would be lost
     Up(UpArgs),
+    /// Make a machine without a VMFile
+    Create(Box<CreateArgs>),
+    /// Print a machine as a block for a VMFile
+    Import(ImportArgs),
     /// Stop the machines of the project, or remove them
     Down(DownArgs),
     /// Make machines anew: destroy, create, start and provision
@@ -245,6 +253,36 @@ pub(crate) enum Template {
     Ci,
     /// Several workers of one block, and a head that needs them
     Cluster,
+}
+
+/// A machine as it is named on the command line: in the project that is meant anyway, or in another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MachineArg {
+    /// The project that stands in front of it.
+    pub(crate) project: Option<Name>,
+    /// Its name.
+    pub(crate) name: Name,
+}
+
+impl FromStr for MachineArg {
+    type Err = vmctl_providers::NameError;
+
+    /// Reads `web`, `vm.web` or `project/web`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((project, name)) => Ok(Self { project: Some(project.parse()?), name: machine_name(name)? }),
+            None => Ok(Self { project: None, name: machine_name(text)? }),
+        }
+    }
+}
+
+impl fmt::Display for MachineArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.project {
+            Some(project) => write!(f, "{project}/{}", self.name),
+            None => write!(f, "{}", self.name),
+        }
+    }
 }
 
 /// A machine's name, with or without `vm.` in front.

@@ -29,10 +29,18 @@ pub(crate) fn register(shell: &str, out: &mut dyn Write) -> Option<std::io::Resu
     Some(shell.write_registration(VARIABLE, "vmctl", "vmctl", "vmctl", out))
 }
 
-/// Completes machines' names.
+/// Completes machines' names; behind `project/`, those of that project.
 pub(crate) fn machines() -> ArgValueCompleter {
     ArgValueCompleter::new(|so_far: &OsStr| {
-        candidates(so_far, |ctx| Ok(of_project(ctx)?.unwrap_or_default()))
+        let typed = so_far.to_string_lossy().into_owned();
+        candidates(so_far, |ctx| match typed.split_once('/') {
+            None => Ok(of_project(ctx)?.unwrap_or_default()),
+            Some((project, _)) => {
+                let Ok(name) = project.parse() else { return Ok(Vec::new()) };
+                let names = of_project(&ctx.apart(&name))?.unwrap_or_default();
+                Ok(names.into_iter().map(|name| format!("{project}/{name}")).collect())
+            }
+        })
     })
 }
 
@@ -51,7 +59,7 @@ fn candidates(
     let so_far = so_far.to_string_lossy();
     let options = GlobalArgs::default();
     let Ok(settings) = Settings::read(&options) else { return Vec::new() };
-    let found = all(&Context { settings, options }).unwrap_or_default();
+    let found = all(&Context::new(settings, options)).unwrap_or_default();
     found.into_iter().filter(|name| name.starts_with(&*so_far)).map(CompletionCandidate::new).collect()
 }
 

@@ -26,20 +26,53 @@ use crate::error::{self, CliError};
 use crate::ui;
 
 /// What every command is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// The surroundings.
     pub(crate) settings: Settings,
     /// The options that every command takes.
     pub(crate) options: GlobalArgs,
+    /// A VMFile that is found from the working folder upwards is another project's.
+    pub(crate) is_apart: bool,
+}
+
+/// The project of machines that are made without a VMFile.
+pub(crate) const DEFAULT_PROJECT: &str = "default";
+
+/// [`DEFAULT_PROJECT`] as a name.
+pub(crate) fn default_project() -> Name {
+    DEFAULT_PROJECT.parse().expect("it is a name")
 }
 
 impl Context {
+    /// The context of a command as it was given.
+    pub(crate) fn new(settings: Settings, options: GlobalArgs) -> Self {
+        Self { settings, options, is_apart: false }
+    }
+
     /// The same for another project.
     pub(crate) fn of_project(&self, project: Name) -> Self {
         let mut settings = self.settings.clone();
         settings.project = Some(project);
-        Self { settings, options: self.options.clone() }
+        Self { settings, options: self.options.clone(), is_apart: self.is_apart }
+    }
+
+    /// The same for a project that is named beside a machine: its own VMFile counts, and one that is found here only if
+    /// that is of the same project.
+    pub(crate) fn within(&self, project: &Name) -> Result<Self, CliError> {
+        let is_here = self.options.file.is_some() || self.named_project()?.as_ref() == Some(project);
+        Ok(Self { is_apart: self.is_apart || !is_here, ..self.of_project(project.clone()) })
+    }
+
+    /// The same for a project in which nothing but its own VMFile counts.
+    pub(crate) fn apart(&self, project: &Name) -> Self {
+        Self { is_apart: true, ..self.of_project(project.clone()) }
+    }
+
+    /// The VMFile of machines of `project` that were made by command, if there are any.
+    pub(crate) fn own_vmfile(&self, project: &Name) -> Option<PathBuf> {
+        let path = self.project_dir(project).ok()?.vmfile();
+        path.is_file().then_some(path)
     }
 
     /// Folder that holds one folder per project.
@@ -76,12 +109,42 @@ impl Context {
         Ok(projects)
     }
 
-    /// The VMFile: as told, else the nearest one from the working folder upwards.
+    /// The VMFile: as told, else the own one of the project that is named, else the nearest one from the working folder
+    /// upwards, else that of the machines that were made without one.
     fn find_vmfile(&self) -> Option<PathBuf> {
-        match &self.options.file {
-            Some(path) => Some(self.settings.cwd.join(path)),
-            None => vmfile::discover(&self.settings.cwd),
-        }
+        let named = self.settings.project.as_ref();
+        self.told_vmfile()
+            .or_else(|| self.own_vmfile(named?))
+            .or_else(|| vmfile::discover(&self.settings.cwd).filter(|_| !self.is_apart))
+            .or_else(|| self.own_vmfile(&default_project()).filter(|_| named.is_none()))
+    }
+
+    fn told_vmfile(&self) -> Option<PathBuf> {
+        Some(self.settings.cwd.join(self.options.file.as_ref()?))
+    }
+
+    /// Whether `path` is the own VMFile of `project`.
+    fn is_own(&self, path: &Path, project: &Name) -> bool {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.own_vmfile(project).is_some_and(|own| real(&own) == real(path))
+    }
+
+    /// The project whose own VMFile `path` is.
+    fn owner_of(&self, path: &Path) -> Option<Name> {
+        let folder = path.parent()?;
+        let project: Name = folder.file_name()?.to_str()?.parse().ok()?;
+        self.is_own(path, &project).then_some(project)
+    }
+
+    /// Whether the VMFile is one of machines that were made by command.
+    pub(crate) fn is_by_hand(&self) -> Result<bool, CliError> {
+        Ok(self.owner_of(&self.vmfile()?).is_some())
+    }
+
+    /// Fails where nobody wrote a VMFile for what a command makes for itself alone.
+    pub(crate) fn written_vmfile(&self) -> Result<(), CliError> {
+        let found = self.told_vmfile().or_else(|| vmfile::discover(&self.settings.cwd));
+        found.map(drop).ok_or_else(|| self.no_vmfile())
     }
 
     /// Whether there is a VMFile.
@@ -91,14 +154,24 @@ impl Context {
 
     /// The VMFile, for commands that cannot do without.
     pub(crate) fn vmfile(&self) -> Result<PathBuf, CliError> {
-        self.find_vmfile().ok_or_else(|| {
-            CliError::new(format!(
-                "no {} in `{}` or a parent folder",
-                vmfile::FILE_NAME,
-                self.settings.cwd.display()
-            ))
-            .help("change to the project's folder, or pass --file PATH".to_owned())
-        })
+        self.find_vmfile().ok_or_else(|| self.no_vmfile())
+    }
+
+    fn no_vmfile(&self) -> CliError {
+        if let Some(project) = self.settings.project.as_ref().filter(|_| self.is_apart) {
+            return CliError::new(format!("the VMFile of project `{project}` is not here"))
+                .help("change to the project's folder, or pass --file PATH".to_owned());
+        }
+        CliError::new(format!(
+            "no {} in `{}` or a parent folder",
+            vmfile::FILE_NAME,
+            self.settings.cwd.display()
+        ))
+        .help(
+            "change to the project's folder, or pass --file PATH; or make a machine without a VMFile: `vmctl create \
+             NAME --image PATH`"
+                .to_owned(),
+        )
     }
 
     /// The image cache. Makes the data folder if there is none yet.
@@ -135,7 +208,7 @@ impl Context {
         let path = self.vmfile()?;
         let images = self.images()?;
         let options = LoadOptions {
-            project: self.settings.project.clone(),
+            project: self.owner_of(&path).or_else(|| self.settings.project.clone()),
             home: self.settings.home.clone(),
             images: &images,
             given: Given { pins, ..self.given() },
@@ -172,6 +245,17 @@ impl Context {
         own: Option<&Path>,
         recorded: &Snapshot,
     ) -> Result<(), CliError> {
+        if let Some(own) = own.filter(|own| self.own_vmfile(project).is_some() && !self.is_own(own, project))
+        {
+            return Err(CliError::new(format!(
+                "project `{project}` has machines that were made by `vmctl create`, and this is `{}`",
+                own.display()
+            ))
+            .help(format!(
+                "for machines of its own, write `project \"NAME\"` or pass --project NAME; those of `{project}` are \
+                 worked on from other folders, or as `{project}/NAME`"
+            )));
+        }
         let Some(own) = own.filter(|_| self.settings.project.is_none()) else { return Ok(()) };
         let other = other_vmfile(recorded, own).map_err(|error| CliError::of(&error))?;
         match other.filter(|path| path.exists()) {
@@ -237,7 +321,16 @@ impl Context {
         if let Some(name) = &self.settings.project {
             return Ok(Some(name.clone()));
         }
-        self.find_vmfile().map(|path| Ok(vmfile::project(&path)?)).transpose()
+        let Some(path) = self.find_vmfile() else {
+            // A run that was killed may have left machines that nothing describes any more.
+            let default = default_project();
+            let is_left = !self.is_apart && self.has_records(&default)?;
+            return Ok(is_left.then_some(default));
+        };
+        match self.owner_of(&path) {
+            Some(project) => Ok(Some(project)),
+            None => Ok(Some(vmfile::project(&path)?)),
+        }
     }
 
     /// The project to look into: the one that is named, else the only one that has machines.
@@ -255,14 +348,17 @@ impl Context {
     fn inhabited(&self) -> Result<BTreeSet<Name>, CliError> {
         let mut inhabited = BTreeSet::new();
         for name in self.projects()? {
-            // One that cannot be read is counted: it is no reason to choose another in its place.
-            let state = vmctl_state::read(&self.project_dir(&name)?);
-            let is_empty = state.is_ok_and(|state| state.is_none_or(|state| state.records.is_empty()));
-            if !is_empty {
+            if self.has_records(&name)? {
                 inhabited.insert(name);
             }
         }
         Ok(inhabited)
+    }
+
+    /// Whether a project has machines. One that cannot be read counts: it is no reason to choose another in its place.
+    fn has_records(&self, project: &Name) -> Result<bool, CliError> {
+        let state = vmctl_state::read(&self.project_dir(project)?);
+        Ok(!state.is_ok_and(|state| state.is_none_or(|state| state.records.is_empty())))
     }
 
     /// The backends, with the places of one project. Nothing is touched.

@@ -1,5 +1,6 @@
 //! Recorded machines and what was seen of them; choosing one by name.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use vmctl_planner::observed::{self, Sight};
@@ -10,8 +11,9 @@ use vmctl_providers::{
 };
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
-use crate::context::{Context, small_runtime};
+use crate::context::{Context, default_project, small_runtime};
 use crate::error::CliError;
+use crate::own;
 
 /// Letters of a name for which one slip of the finger is forgiven, as in a VMFile.
 const LETTERS_PER_SLIP: usize = 3;
@@ -52,7 +54,7 @@ pub(crate) fn one(ctx: &Context, wanted: Option<&str>) -> Result<Machine, CliErr
 pub(crate) async fn one_now(ctx: &Context, wanted: Option<&str>) -> Result<Machine, CliError> {
     let (project, mut snapshot) = recorded(ctx, wanted)?;
     let address = match wanted {
-        Some(wanted) => find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?,
+        Some(wanted) => place(ctx, &project, &snapshot, wanted)?,
         None => single(&project, &snapshot)?,
     };
     snapshot.records.retain(|known, _| *known == address);
@@ -65,7 +67,7 @@ pub(crate) async fn one_now(ctx: &Context, wanted: Option<&str>) -> Result<Machi
 /// The address and folder of the machine that `wanted` names, without looking at it.
 pub(crate) fn work_dir(ctx: &Context, wanted: &str) -> Result<(Address, PathBuf), CliError> {
     let (project, snapshot) = recorded(ctx, Some(wanted))?;
-    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    let address = place(ctx, &project, &snapshot, wanted)?;
     let handle = handle_of(&snapshot.records[&address]).map_err(|error| CliError::of(&error))?;
     let folder = match handle {
         Some(handle) => among(&ctx.project_dir(&project)?.vms(), &handle.work_dir),
@@ -108,7 +110,7 @@ impl Fetched {
 /// The project and address of the machine that `wanted` names, without looking at it, for who only reads.
 pub(crate) fn found(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliError> {
     let (project, snapshot) = recorded(ctx, Some(wanted))?;
-    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    let address = place(ctx, &project, &snapshot, wanted)?;
     Ok((project, address))
 }
 
@@ -119,7 +121,7 @@ pub(crate) fn named(ctx: &Context, wanted: &str) -> Result<(Name, Address), CliE
     if !wanted.contains('/') {
         ctx.refuse_other_copy(&project, ctx.remembered_vmfile().as_deref(), &snapshot)?;
     }
-    let address = find(&snapshot, wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))?;
+    let address = place(ctx, &project, &snapshot, wanted)?;
     Ok((project, address))
 }
 
@@ -152,7 +154,9 @@ fn recorded(ctx: &Context, wanted: Option<&str>) -> Result<(Name, Snapshot), Cli
     };
     match project::read(&ctx.project_dir(&project)?)? {
         Some(snapshot) if !names(&snapshot).is_empty() => Ok((project, snapshot)),
-        _ => Err(CliError::new(format!("project `{project}` has no VMs")).help(nothing())),
+        _ => Err(CliError::new(format!("project `{project}` has no VMs")).help(
+            wanted.and_then(|wanted| made_by_command(ctx, &project, bare(wanted))).unwrap_or_else(nothing),
+        )),
     }
 }
 
@@ -165,6 +169,18 @@ fn is_vm(address: &Address) -> bool {
     *address == Address::vm(address.name())
 }
 
+/// The address of the machine that `wanted`, with its project or without, names in `snapshot`.
+fn place(ctx: &Context, project: &Name, snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
+    let name = wanted.rsplit_once('/').map_or(wanted, |(_, name)| name);
+    find(snapshot, name).map_err(|error| error.help(made_by_command(ctx, project, bare(name))))
+}
+
+/// The name alone, as it stands behind a project and `vm.`.
+fn bare(wanted: &str) -> &str {
+    let name = wanted.rsplit_once('/').map_or(wanted, |(_, name)| name);
+    name.strip_prefix("vm.").unwrap_or(name)
+}
+
 /// The address that `wanted` stands for.
 fn find(snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
     let bare = wanted.strip_prefix("vm.").unwrap_or(wanted);
@@ -175,6 +191,23 @@ fn find(snapshot: &Snapshot, wanted: &str) -> Result<Address, CliError> {
         }
     }
     Err(CliError::new(format!("no VM is called `{wanted}`")).help(suggestion(bare, &names(snapshot))))
+}
+
+/// Says that a machine that `project` does not have is one that was made by command, if it is.
+pub(crate) fn made_by_command(ctx: &Context, project: &Name, wanted: &str) -> Option<String> {
+    let default = default_project();
+    if *project == default {
+        let unmade = own::unmade(ctx, project, &BTreeSet::new()).ok()?;
+        return unmade
+            .iter()
+            .any(|name| name == wanted)
+            .then(|| format!("`{wanted}` is described and was not made yet: `vmctl apply` makes it"));
+    }
+    let snapshot = project::read(&ctx.project_dir(&default).ok()?).ok()??;
+    let is_there = snapshot.records.contains_key(&Address::vm(wanted));
+    is_there.then(|| {
+        format!("a machine that was made by `vmctl create` is called so: write `{default}/{wanted}`")
+    })
 }
 
 /// Which of `names` was probably meant, and all of them.

@@ -27,6 +27,7 @@ mod logging;
 mod machines;
 mod output;
 mod outputs;
+mod own;
 mod passphrase;
 mod progress;
 mod reach;
@@ -81,12 +82,14 @@ fn run(cli: Cli) -> Result<Exit, CliError> {
     #[cfg(feature = "failpoints")]
     failpoints::arm(&settings.environment)?;
     descriptors::raise();
-    let ctx = Context { settings, options: cli.global };
+    let ctx = Context::new(settings, cli.global);
     match cli.command {
         Command::Init(args) => commands::init::run(&ctx, &args),
         Command::Plan(args) => commands::plan::run(&ctx, &args),
         Command::Apply(args) => commands::apply::run(&ctx, &args),
         Command::Up(args) => commands::everyday::up(&ctx, args),
+        Command::Create(args) => commands::create::run(&ctx, &args),
+        Command::Import(args) => commands::import::run(&ctx, &args),
         Command::Down(args) => commands::everyday::down(&ctx, args),
         Command::Reload(args) => commands::everyday::reload(&ctx, args),
         Command::Provision(args) => commands::everyday::provision(&ctx, args),

@@ -86,6 +86,8 @@ impl<'a> Decisions<'a> {
             unknown: record.and_then(|record| unknown_step(record, &inputs.recorded.open)),
             rerun: inputs.options.rerun.contains(address.name()),
             no_provision: inputs.options.no_provision,
+            no_wait: inputs.options.no_wait,
+            by_hand: inputs.options.by_hand,
             wish,
             secrets: &self.secrets,
             fresh: fresh_instance(inputs.recorded, address),

@@ -37,6 +37,10 @@ pub struct Known<'a> {
     pub rerun: bool,
     /// Whether no provisioning step is to run.
     pub no_provision: bool,
+    /// Whether nobody waits for a guest in which nothing is to run.
+    pub no_wait: bool,
+    /// Whether what it was brought to last is what was asked for.
+    pub by_hand: bool,
     /// What is wanted of the machine besides what the VMFile says.
     pub wish: Wish<'a>,
     /// What no record may hold.
@@ -155,7 +159,7 @@ fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) {
     change.up.push(StepKind::Prepare);
     if desired.power != Power::Stopped {
         let due = allowed(Due::all(desired), known, change);
-        run(change, desired, &due);
+        run(change, desired, known, &due);
     }
 }
 
@@ -188,14 +192,19 @@ fn take_down(change: &mut Change, record: &Record, sight: Option<&Sight>) {
     }
 }
 
+/// Whether an apply waits until the guest is ready.
+fn is_waited_for(desired: &DesiredVm, known: &Known<'_>, due: &Due) -> bool {
+    !desired.ready.probes.is_empty() && (!known.no_wait || !due.numbers.is_empty())
+}
+
 /// From a machine that is off to one that is as desired.
-fn run(change: &mut Change, desired: &DesiredVm, due: &Due) {
+fn run(change: &mut Change, desired: &DesiredVm, known: &Known<'_>, due: &Due) {
     change.up.push(StepKind::Start);
     change.known_after_apply.push(Cow::Borrowed("pid"));
     if desired.ssh.is_some() || desired.forwards.iter().any(|forward| forward.host_port == 0) {
         change.known_after_apply.push(Cow::Borrowed("host ports that are chosen at start"));
     }
-    if !desired.ready.probes.is_empty() {
+    if is_waited_for(desired, known, due) {
         change.up.push(StepKind::Ready);
     }
     provision(change, desired, due);
@@ -218,7 +227,10 @@ fn converge(
     record: &Record,
     known: &Known<'_>,
 ) -> Result<Decision, RecordError> {
-    let bare = spec_of(record)?;
+    let mut bare = spec_of(record)?;
+    if known.by_hand {
+        bare.power = brought_to(record.phase).unwrap_or(bare.power);
+    }
     let before = bare.clone().sealed(known.secrets);
     let after = RecordedVm::from(desired).sealed(known.secrets);
     // A machine that was never made has no values to keep.
@@ -279,6 +291,16 @@ fn converge(
     change.action = action_of(&change);
     mind_obstacles(&mut change, desired, known);
     Ok(Decision { change, after: Some(after), provisioned: due.kept })
+}
+
+/// What a machine in this phase was brought to; `None` where that is not sure.
+pub fn brought_to(phase: Phase) -> Option<Power> {
+    match phase {
+        Phase::Running => Some(Power::Running),
+        Phase::Suspended => Some(Power::Suspended),
+        Phase::Prepared | Phase::Stopped => Some(Power::Stopped),
+        Phase::Preparing | Phase::Destroying => None,
+    }
 }
 
 /// Leaves a machine alone that must not be worked on now.
@@ -558,7 +580,7 @@ fn settle(
                 change.up.push(StepKind::Suspend);
             }
         }
-        Power::Running | Power::Suspended if !live || restart => run(change, desired, due),
+        Power::Running | Power::Suspended if !live || restart => run(change, desired, known, due),
         Power::Running | Power::Suspended => {
             if state == VmState::Suspended || stalled {
                 change.up.push(StepKind::Resume);
@@ -567,7 +589,7 @@ fn settle(
             }
             // Starting, even if it finds the machine running, is to be followed by a login.
             let awaits = !record.ready || change.up.contains(&StepKind::Start);
-            if !desired.ready.probes.is_empty() && awaits {
+            if is_waited_for(desired, known, due) && awaits {
                 change.up.push(StepKind::Ready);
             }
             provision(change, desired, due);

@@ -12,7 +12,7 @@ use vmctl_state::StoreError;
 use crate::step::{STOP_TIMEOUT, StepKind};
 
 /// One named place. Those of the state are in all that is written down: also in a machine's folder, where
-/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole, and in `VMFile.lock`. Those of
+/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole, in `VMFile.lock`, and in a project's own VMFile. Those of
 /// downloads are passed by whatever fills the cache from a server; some also where a file is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failpoint {
@@ -103,6 +103,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "publish.begun" "publish.replaced" "close.published"
     "noop.drafted" "qemu.drafted"
     "pins.drafted" "pins.replaced"
+    "own.written"
 };
 
 /// Passes an edge of a step. A disk that is to fail here is an error, as if the step had met it.

@@ -50,6 +50,12 @@ pub struct Options {
     /// No provisioning step runs; what is due stays due.
     #[serde(default)]
     pub no_provision: bool,
+    /// Nobody waits until a guest is ready, unless something is to run in it: whoever started it looks after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_wait: bool,
+    /// Machines are started and stopped by command, and what they were brought to last is what was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
     /// What [`Mode::Provision`] runs.
     #[serde(default)]
     pub provision: Asked,

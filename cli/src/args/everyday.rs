@@ -7,18 +7,18 @@ use clap::Args;
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
-use super::{CarryingArgs, DEFAULT_PARALLELISM, RecordsArgs, machine_name};
+use super::{CarryingArgs, DEFAULT_PARALLELISM, MachineArg, RecordsArgs, machine_name};
 use crate::complete::machines;
 
 /// Machines, all of them unless some are named.
 #[derive(Debug, Args)]
 pub(crate) struct SomeArgs {
-    /// Machines [default: all of the project]
-    #[arg(value_name = "VM", value_parser = machine_name, add = machines())]
-    pub(crate) vms: Vec<Name>,
+    /// Machines, as `web` or `project/web` [default: all of the project]
+    #[arg(value_name = "VM", add = machines())]
+    pub(crate) vms: Vec<MachineArg>,
     /// The same as naming it; may be repeated
-    #[arg(long = "name", value_name = "VM", value_parser = machine_name, add = machines())]
-    pub(crate) named: Vec<Name>,
+    #[arg(long = "name", value_name = "VM", add = machines())]
+    pub(crate) named: Vec<MachineArg>,
 }
 
 /// Options of `up`.
@@ -111,9 +111,9 @@ pub(crate) struct ProvisionArgs {
     after_help = "Examples:\n  vmctl start web\n  vmctl suspend web db\n  vmctl resume web\n\nThese work on machines as they are recorded, and change nothing else about them. The VMFile still says what the\nnext `vmctl apply` makes of them. `start` returns when the machine runs; `vmctl up` waits until it is ready.\nExit codes: as those of `vmctl apply`."
 )]
 pub(crate) struct MachinesArgs {
-    /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
-    pub(crate) vms: Vec<Name>,
+    /// Machines, as `web` or `project/web`
+    #[arg(value_name = "VM", add = machines(), required = true)]
+    pub(crate) vms: Vec<MachineArg>,
     #[command(flatten)]
     pub(crate) carrying: CarryingArgs,
 }
@@ -124,9 +124,9 @@ pub(crate) struct MachinesArgs {
     after_help = "Examples:\n  vmctl stop web\n  vmctl stop web db --timeout 5s\n\nThe guest is asked to power off; one that does not within the timeout is ended. Its disk stays, and\n`vmctl start` starts it again. The VMFile still says what the next `vmctl apply` makes of it.\nExit codes: as those of `vmctl apply`."
 )]
 pub(crate) struct StopArgs {
-    /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
-    pub(crate) vms: Vec<Name>,
+    /// Machines, as `web` or `project/web`
+    #[arg(value_name = "VM", add = machines(), required = true)]
+    pub(crate) vms: Vec<MachineArg>,
     /// How long a guest may take to power off before its process is ended, as `30s` or in seconds [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = patience)]
     pub(crate) timeout: Option<Duration>,
@@ -140,9 +140,9 @@ pub(crate) struct StopArgs {
     after_help = "Examples:\n  vmctl destroy web\n  vmctl destroy web --yes\n\nRemoves the machine, its disk, and the machines that need it; its volumes stay without --volumes. On a terminal it asks first, unless --yes is\ngiven. A machine that is still in the VMFile is made again by the next `vmctl apply`.\nExit codes: as those of `vmctl apply`."
 )]
 pub(crate) struct DestroyArgs {
-    /// Machines
-    #[arg(value_name = "VM", value_parser = machine_name, add = machines(), required = true)]
-    pub(crate) vms: Vec<Name>,
+    /// Machines, as `web` or `project/web`
+    #[arg(value_name = "VM", add = machines(), required = true)]
+    pub(crate) vms: Vec<MachineArg>,
     /// Remove their volumes as well, with all that is on them
     #[arg(long)]
     pub(crate) volumes: bool,

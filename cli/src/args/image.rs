@@ -58,10 +58,12 @@ pub(crate) struct ImageListArgs {
 
 /// Options of `image inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl image inspect 3fa9\n  vmctl image inspect sha256:3fa9… --json")]
+#[command(
+    after_help = "Examples:\n  vmctl image inspect 3fa9\n  vmctl image inspect ./debian.qcow2\n  vmctl image inspect sha256:3fa9… --json"
+)]
 pub(crate) struct ImageInspectArgs {
-    /// Digest of the image, or its first digits
-    #[arg(value_name = "DIGEST")]
+    /// Digest of an image in the cache, or its first digits; or an image file of this host
+    #[arg(value_name = "DIGEST|PATH")]
     pub(crate) image: String,
     /// Print JSON
     #[arg(long)]
@@ -97,7 +99,7 @@ pub(crate) struct ImagePruneArgs {
 }
 
 /// Takes 64 hexadecimal digits, with or without `sha256:` in front.
-fn digest(text: &str) -> Result<String, String> {
+pub(super) fn digest(text: &str) -> Result<String, String> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
     if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(digits);

@@ -93,12 +93,15 @@ pub(crate) struct StateMvArgs {
 /// Options of `state import`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  vmctl state export > state.json\n  vmctl state import state.json\n\nNo machine is touched, and the state that was there is moved aside, never removed. A state of another\nproject or lineage, and one that is older than what is recorded, needs --force."
+    after_help = "Examples:\n  vmctl state export > state.json\n  vmctl state import state.json\n  vmctl state import --vms-json ~/.local/share/vmctl/vms.json\n\nNo machine is touched, and the state that was there is moved aside, never removed. A state of another\nproject or lineage, and one that is older than what is recorded, needs --force.\n\n--vms-json describes the machines of that registry in the project `default`, or that of --project, as\n`vmctl create` does, and makes none of them: `vmctl plan` shows them. The old machines, their processes and their\ndisks stay as they are."
 )]
 pub(crate) struct StateImportArgs {
     /// File that `state export` wrote
-    #[arg(value_name = "FILE")]
-    pub(crate) exported: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "vms_json")]
+    pub(crate) exported: Option<PathBuf>,
+    /// Registry of vm-manager's vmctl 0.1, from which machines are described instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["exported", "force"])]
+    pub(crate) vms_json: Option<PathBuf>,
     /// Import it even if it is older, or another project's
     #[arg(long)]
     pub(crate) force: bool,

@@ -13,7 +13,7 @@ use vmctl_planner::apply::{
 };
 use vmctl_planner::pins::{LockFile, named_urls, to_lock};
 use vmctl_planner::vmfile::Loaded;
-use vmctl_planner::{LeftAloneKind, Mode, Plan, PlanDocument, SavedPlan, Values, texts};
+use vmctl_planner::{LeftAloneKind, Mode, Options, Plan, PlanDocument, SavedPlan, Values, texts};
 use vmctl_providers::RouterHypervisor;
 use vmctl_state::{Address, Reserve, Store, Writer};
 
@@ -25,6 +25,7 @@ use crate::course::{self, Course, Files, Stream};
 use crate::error::{CliError, Exit, can_ask, in_words};
 use crate::files::append;
 use crate::interrupts::{self, unless_asked_to_stop};
+use crate::own::Own;
 use crate::progress::{Progress, Words};
 use crate::summary::{self, Outcome, exit_of, explain};
 use crate::ui::{self, DOUBTFUL, LABEL};
@@ -75,13 +76,25 @@ pub(super) fn carry_out(ctx: &Context, args: &CarryingArgs, order: Order) -> Res
     }
     // What makes machines can wait until there is room for them.
     let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };
-    let mut writer = ctx.writer(&dir, order.command, &args.lock, reserve)?;
+    let writer = ctx.writer(&dir, order.command, &args.lock, reserve)?;
+    let own = if order.passes { None } else { Own::of(ctx, &order.goal.project)? };
+    with_writer(ctx, args, &Order { own, ..order }, writer)
+}
+
+/// The same by somebody who has the right to write already; it is given back in the end.
+pub(super) fn with_writer(
+    ctx: &Context,
+    args: &CarryingArgs,
+    order: &Order,
+    mut writer: Writer,
+) -> Result<Exit, CliError> {
+    let dir = ctx.project_dir(&order.goal.project)?;
     let control =
         Control { fail_fast: args.fail_fast, stop_timeout: order.stop_timeout, ..Control::default() };
     let _listening = interrupts::listen(&control)?;
     let host = Arc::new(ctx.hypervisor(&dir)?);
     let runtime = large_runtime()?;
-    let exit = runtime.block_on(with_lock(ctx, args, &order, &mut writer, host, &control));
+    let exit = runtime.block_on(with_lock(ctx, args, order, &mut writer, host, &control));
     if control.drain.is_cancelled() {
         // Whatever still blocks one of its threads, nobody waits for it any more.
         runtime.shutdown_background();
@@ -92,8 +105,16 @@ pub(super) fn carry_out(ctx: &Context, args: &CarryingArgs, order: Order) -> Res
         Ok(Exit::Interrupted) => "interrupted",
         Ok(_) | Err(_) => "failed",
     });
+    let Options { mode, targets, .. } = &order.goal.options;
+    let settled = match order.own.as_ref().filter(|own| own.is_to_settle(exit.as_ref().ok())) {
+        Some(own) => {
+            writer.snapshot().map_err(CliError::from).and_then(|now| own.settle(*mode, targets, &now))
+        }
+        None => Ok(()),
+    };
     let closed = writer.close();
     let exit = exit?;
+    settled?;
     closed?;
     Ok(exit)
 }
@@ -115,6 +136,10 @@ pub(super) struct Order {
     /// Whether the plan, the outputs and advice are printed: stdout may belong to another program, and the machines may
     /// go away anyhow.
     pub(super) shows_results: bool,
+    /// Whether what becomes of the machines is no word about what they are to be: `up` takes it back.
+    pub(super) passes: bool,
+    /// The project's own VMFile, where it is to stay true.
+    pub(super) own: Option<Own>,
 }
 
 /// When a person is asked before anything is done.
@@ -154,6 +179,8 @@ impl Order {
             stop_timeout: None,
             locked: false,
             shows_results: true,
+            passes: false,
+            own: None,
         }
     }
 
@@ -274,6 +301,9 @@ async fn with_lock(
             say(control, vec![Words::Err("Nothing was done.".to_owned())]).await?;
             return Ok(Exit::Error);
         }
+    }
+    if let Some(own) = &order.own {
+        own.begin(&plan)?;
     }
     let names = keep_texts(order, writer)?;
     let started = Instant::now();

@@ -4,7 +4,9 @@ mod pinned;
 mod update;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Mutex;
 
 use jiff::Timestamp;
@@ -125,6 +127,9 @@ fn pulled<'a>(url: &'a str, fetched: &'a Fetched) -> Pulled<'a> {
     }
 }
 
+/// Bytes in what stat(2) calls a block.
+const BLOCK: u64 = 512;
+
 /// An image as it is listed.
 #[derive(Serialize)]
 struct Listed {
@@ -194,10 +199,10 @@ fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
                 );
             }
         }
-        for folder in std::fs::read_dir(dir.vms()).into_iter().flatten().flatten() {
+        for folder in fs::read_dir(dir.vms()).into_iter().flatten().flatten() {
             let machine = format!("{project}/{}", folder.file_name().to_string_lossy());
             for file in ["manifest.json", "machine.json"] {
-                let Ok(text) = std::fs::read(folder.path().join(file)) else { continue };
+                let Ok(text) = fs::read(folder.path().join(file)) else { continue };
                 let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
                     CliError::new(format!("cannot tell which image `{machine}` needs")).because(&error)
                 })?;
@@ -303,8 +308,36 @@ fn find(images: &ImageCache, text: &str) -> Result<CachedImage, CliError> {
     }
 }
 
+/// What a file of this host is, in the cache or not.
+fn of_file(images: &ImageCache, path: &Path, needs: &Needs) -> Result<Listed, CliError> {
+    let identity = images.identify(path)?;
+    let cached = images.list()?.into_iter().find(|image| image.image.digest == identity.digest);
+    let cached = cached.map(|image| listed(image, needs));
+    let file = fs::metadata(path)
+        .map_err(|error| CliError::new(format!("cannot look at `{}`", path.display())).because(&error))?;
+    Ok(Listed {
+        digest: identity.digest,
+        image_format: identity.format.as_str(),
+        path: path.display().to_string(),
+        size: file.len(),
+        allocated: file.blocks() * BLOCK,
+        virtual_size: identity.virtual_size,
+        used_by: cached.as_ref().map(|image| image.used_by.clone()).unwrap_or_default(),
+        pinned_by: cached.as_ref().map(|image| image.pinned_by.clone()).unwrap_or_default(),
+        origins: cached.map(|image| image.origins).unwrap_or_default(),
+    })
+}
+
 fn inspect(ctx: &Context, args: &ImageInspectArgs) -> Result<Exit, CliError> {
-    let image = listed(find(&ctx.images()?, &args.image)?, &Needs::of(ctx)?);
+    let images = ctx.images()?;
+    let needs = Needs::of(ctx)?;
+    let path = ctx.settings.cwd.join(&args.image);
+    let is_digits = args.image.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let image = if !is_digits && path.is_file() {
+        of_file(&images, &path, &needs)?
+    } else {
+        listed(find(&images, &args.image)?, &needs)
+    };
     if args.json {
         #[derive(Serialize)]
         struct Document {

@@ -10,7 +10,7 @@ use vmctl_planner::recorded::spec_of;
 use vmctl_providers::ssh::SshTarget;
 
 use super::ssh_config::{arguments, logins};
-use crate::args::{InventoryArgs, SomeArgs};
+use crate::args::{InventoryArgs, MachineArg, SomeArgs};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::machines::Machine;
@@ -18,7 +18,7 @@ use crate::ui;
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &InventoryArgs) -> Result<Exit, CliError> {
-    let vms = args.host.iter().cloned().collect();
+    let vms = args.host.iter().map(|name| MachineArg { project: None, name: name.clone() }).collect();
     let logins = logins(ctx, &SomeArgs { vms, named: Vec::new() })?;
     match logins.first() {
         Some((_, target)) if args.host.is_some() => ui::print_json(&variables(target))?,

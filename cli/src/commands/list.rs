@@ -9,6 +9,7 @@ use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
 use crate::facts::Facts;
 use crate::machines::{self, Machine};
+use crate::own;
 use crate::ui::{self, Table};
 use crate::watch::watch;
 
@@ -21,6 +22,8 @@ struct Document {
     /// The project that was asked about; absent if all were.
     project: Option<String>,
     vms: Vec<Facts>,
+    /// Machines that are described by command and were not made yet, as `project/name`.
+    unmade: Vec<String>,
 }
 
 /// Runs the command.
@@ -30,19 +33,24 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
         let shown = async || {
             let found = look(ctx, asked.as_ref()).await?;
             if args.json {
-                return ui::json_line(&document(&found, asked.as_ref()));
+                return ui::json_line(&found.document());
             }
-            Ok(if found.is_empty() { none(asked.as_ref()) } else { fitted(&found, args.all_projects) })
+            let table =
+                if found.machines.is_empty() { found.none() } else { found.fitted(args.all_projects) };
+            let note = found.described().map(|note| format!("\n{note}")).unwrap_or_default();
+            Ok(format!("{}{note}", table.trim_end()))
         };
         return watch(args.json, shown);
     }
     let found = small_runtime()?.block_on(look(ctx, asked.as_ref()))?;
     if args.json {
-        ui::print_json(&document(&found, asked.as_ref()))?;
-    } else if found.is_empty() {
-        ctx.note(&format!("{} `vmctl apply` makes those that the VMFile describes.", none(asked.as_ref())));
+        ui::print_json(&found.document())?;
+        return Ok(Exit::Fine);
+    }
+    if found.machines.is_empty() {
+        ctx.note(&format!("{} `vmctl apply` makes those that the VMFile describes.", found.none()));
     } else {
-        let mut table = table(&found, args.all_projects);
+        let mut table = table(&found.machines, args.all_projects);
         let left_out = table.fit(ui::stdout_width(), &SACRIFICES);
         ui::print(&table.render())?;
         if !left_out.is_empty() {
@@ -50,30 +58,62 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
             ctx.note(&format!("Not shown for want of room: {left_out}; `vmctl status NAME` has all of it."));
         }
     }
+    found.described().iter().for_each(|note| ctx.note(note));
     Ok(Exit::Fine)
 }
 
+/// What there is.
+struct Found {
+    asked: Option<Name>,
+    machines: Vec<Machine>,
+    /// Machines that are described by command and were not made yet, as `project/name`.
+    unmade: Vec<String>,
+}
+
 /// The machines of one project, or of all.
-async fn look(ctx: &Context, asked: Option<&Name>) -> Result<Vec<Machine>, CliError> {
+async fn look(ctx: &Context, asked: Option<&Name>) -> Result<Found, CliError> {
     let projects = match asked {
         Some(project) => vec![project.clone()],
         None => ctx.projects()?.into_iter().collect(),
     };
-    let mut found = Vec::new();
+    let (mut found, mut unmade) = (Vec::new(), Vec::new());
     for project in &projects {
-        found.extend(machines::all_now(ctx, project).await?);
+        let machines = machines::all_now(ctx, project).await?;
+        let described = own::unmade(ctx, project, &machines.iter().map(Machine::name).collect())?;
+        unmade.extend(described.iter().map(|name| format!("{project}/{name}")));
+        found.extend(machines);
     }
-    Ok(found)
+    Ok(Found { asked: asked.cloned(), machines: found, unmade })
 }
 
-fn document(found: &[Machine], asked: Option<&Name>) -> Document {
-    let vms = found.iter().map(Machine::facts).collect();
-    Document { format: JSON_FORMAT, project: asked.map(Name::to_string), vms }
-}
+impl Found {
+    fn document(&self) -> Document {
+        Document {
+            format: JSON_FORMAT,
+            project: self.asked.as_ref().map(Name::to_string),
+            vms: self.machines.iter().map(Machine::facts).collect(),
+            unmade: self.unmade.clone(),
+        }
+    }
 
-fn none(asked: Option<&Name>) -> String {
-    let place = asked.map(|project| format!(" in project `{project}`")).unwrap_or_default();
-    format!("No VMs{place}.")
+    fn none(&self) -> String {
+        let place = self.asked.as_ref().map(|project| format!(" in project `{project}`")).unwrap_or_default();
+        format!("No VMs{place}.")
+    }
+
+    /// What is described only, in a sentence.
+    fn described(&self) -> Option<String> {
+        let text =
+            || format!("Described and not made yet: {}. `vmctl apply` makes them.", self.unmade.join(", "));
+        (!self.unmade.is_empty()).then(text)
+    }
+
+    /// As much of the table as fits.
+    fn fitted(&self, with_project: bool) -> String {
+        let mut table = table(&self.machines, with_project);
+        table.fit(ui::stdout_width(), &SACRIFICES);
+        table.render()
+    }
 }
 
 /// The machines as a table; several projects get a column of their own.
@@ -98,13 +138,6 @@ fn table(machines: &[Machine], with_project: bool) -> Table {
         table.row(cells.into_iter().skip(from));
     }
     table
-}
-
-/// As much of the table as fits.
-fn fitted(machines: &[Machine], with_project: bool) -> String {
-    let mut table = table(machines, with_project);
-    table.fit(ui::stdout_width(), &SACRIFICES);
-    table.render()
 }
 
 /// The forwards but the one to sshd, which has a column of its own.

@@ -108,6 +108,8 @@ impl Goal {
             rerun: planning.rerun.iter().cloned().collect(),
             volumes: planning.volumes,
             no_provision: planning.no_provision,
+            no_wait: false,
+            by_hand: false,
             provision: Default::default(),
         };
         match mode {
@@ -148,6 +150,8 @@ impl Goal {
     }
 
     pub(super) fn of_vmfile(ctx: &Context, options: Options) -> Result<Self, CliError> {
+        let by_hand = ctx.is_by_hand()?;
+        let options = Options { by_hand, no_wait: by_hand, ..options };
         let Loaded { mut desired, warnings, values } = ctx.load()?;
         ctx.seal(&mut desired)?;
         Ok(Self { project: desired.project.clone(), desired: Some(desired), warnings, values, options })
@@ -250,7 +254,7 @@ impl Goal {
             images: &ctx.images()?,
             options: &self.options,
         };
-        let mut plan = Plan::new(inputs).map_err(|error| explain(&error))?;
+        let mut plan = Plan::new(inputs).map_err(|error| explain(ctx, &self.project, &error))?;
         plan.warnings =
             self.warnings.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| {
                 CliError::new("cannot tell the VMFile's warnings as JSON").because(&error)
@@ -341,12 +345,15 @@ pub(crate) fn lineage(dir: &ProjectDir) -> Uuid {
     })
 }
 
-fn explain(error: &PlanError) -> CliError {
+fn explain(ctx: &Context, project: &Name, error: &PlanError) -> CliError {
     let this = CliError::of(error);
     match error {
         PlanError::Unknown(unknown) => {
             let names: Vec<_> = unknown.known.iter().map(Name::as_str).collect();
-            this.help(machines::suggestion(unknown.name.as_str(), &names))
+            this.help(
+                machines::made_by_command(ctx, project, unknown.name.as_str())
+                    .unwrap_or_else(|| machines::suggestion(unknown.name.as_str(), &names)),
+            )
         }
         PlanError::Step(unknown) => this.help(match &*unknown.known {
             [] => "these machines have no provisioning steps".to_owned(),

@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<Exit, CliError> {
-    ctx.vmfile()?;
+    ctx.written_vmfile()?;
     sweep(ctx, args)?;
     let project = fresh(ctx)?;
     let temporary = Temporary::begin(&ctx.project_dir(&project)?)?;

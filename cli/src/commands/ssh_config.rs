@@ -4,7 +4,7 @@ use vmctl_providers::process::quote;
 use vmctl_providers::ssh::SshTarget;
 
 use super::ssh::{settings, target};
-use crate::args::SomeArgs;
+use crate::args::{MachineArg, SomeArgs};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::machines::{self, Machine};
@@ -27,8 +27,8 @@ pub(crate) fn run(ctx: &Context, args: &SomeArgs) -> Result<Exit, CliError> {
 pub(super) fn logins(ctx: &Context, args: &SomeArgs) -> Result<Vec<(Machine, SshTarget)>, CliError> {
     let named: Vec<_> = args.vms.iter().chain(&args.named).collect();
     if !named.is_empty() {
-        let login = |name: &&vmctl_providers::Name| {
-            let machine = machines::one(ctx, Some(name.as_str()))?;
+        let login = |name: &&MachineArg| {
+            let machine = machines::one(ctx, Some(&name.to_string()))?;
             let target = target(&machine, &machine.in_reach(ctx)?)?;
             Ok((machine, target))
         };

@@ -14,6 +14,7 @@ use crate::args::{
 };
 use crate::context::{Context, small_runtime};
 use crate::error::{CliError, Exit};
+use crate::own::Own;
 use crate::{machines, ui};
 
 /// Runs the command.
@@ -85,10 +86,14 @@ fn mv(ctx: &Context, args: &StateMvArgs) -> Result<Exit, CliError> {
     let record = Record { address: to.clone(), updated: Timestamp::now(), ..record };
     let serial = writer.commit(&[Entry::Remove(from.clone()), Entry::Put(Box::new(record.clone()))])?;
     ctx.note_records(&dir, NotedAt { lineage, serial }, [&record])?;
+    let is_renamed = Own::open(ctx, &project)?.rename(from.name(), to.name())?;
     writer.close()?;
-    ctx.note(&format!(
-        "`{from}` is recorded as `{to}`. Give it that name in the VMFile too: `vmctl plan` shows what is left to do."
-    ));
+    let more = if is_renamed {
+        "Its block is called so as well."
+    } else {
+        "Give it that name in the VMFile too: `vmctl plan` shows what is left to do."
+    };
+    ctx.note(&format!("`{from}` is recorded as `{to}`. {more}"));
     Ok(Exit::Fine)
 }
 
@@ -118,6 +123,7 @@ fn forget(ctx: &Context, lock: &LockArgs, project: &Name, address: &Address) -> 
         small_runtime()?.block_on(ctx.hypervisor(&dir)?.release(handle))?;
     }
     writer.commit(&[Entry::Remove(address.clone())])?;
+    Own::open(ctx, project)?.remove(&[address.name()])?;
     writer.close()?;
     ctx.note(&format!("`{address}` is forgotten and goes on as it is.{}", places(handle.as_ref())));
     Ok(())

@@ -43,7 +43,10 @@ pub(crate) fn export(ctx: &Context) -> Result<Exit, CliError> {
 
 /// Runs `state import`.
 pub(crate) fn import(ctx: &Context, args: &StateImportArgs) -> Result<Exit, CliError> {
-    let path = ctx.settings.cwd.join(&args.exported);
+    let Some(exported) = &args.exported else {
+        return super::registry::run(ctx, args);
+    };
+    let path = ctx.settings.cwd.join(exported);
     let (from, imported) = read(&path)?;
     let Some(name) = ctx.named_project()? else {
         return Err(CliError::new(

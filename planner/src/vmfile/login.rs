@@ -27,7 +27,7 @@ use super::typed::{CloudInit, Ssh, Vm};
 use super::words::{hostname_fault, is_user};
 
 /// The user that cloud-init makes and vmctl logs in as if the VMFile names none.
-const DEFAULT_USER: &str = "vm";
+pub(super) const DEFAULT_USER: &str = "vm";
 
 /// Keys of the home folder that are tried where a generated key cannot work, in this order; those that lie open come
 /// before those with a passphrase.

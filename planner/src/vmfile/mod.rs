@@ -57,11 +57,14 @@ mod write;
 pub use duration::parse_duration;
 pub use expand::Given;
 pub(crate) use files::content_digest;
-pub use format::format;
+pub use format::{
+    describes_machines, format, machines, with_machine, with_name, with_power, without_machine,
+};
 pub use load::{
     FILE_NAME, HIDDEN, Images, LoadOptions, Loaded, Pins, discover, load, parse, project, removed, text,
 };
 pub use report::{Place, Problem, Related, Report, Severity};
 pub use scan::MAX_BYTES;
+pub use size::{parse_disk, parse_memory};
 pub(crate) use write::template;
-pub use write::write;
+pub use write::{NewMachine, NewNode, remembered, write, write_machine};

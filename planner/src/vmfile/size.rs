@@ -1,7 +1,7 @@
 //! Sizes as people write them: `512M`, `2GiB`, `1.5 G`. All units are powers of 1024, with or without `B` or `iB`, as in
 //! Docker's files.
 
-use super::grammar::SizeUnit;
+use super::grammar::{Args, DISK, MEMORY, Shape, SizeUnit, Type, shown};
 
 /// Why a text is no size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,32 @@ pub(super) fn parse(text: &str, unit: SizeUnit, may_be_bare: bool) -> Result<i12
     let units: i128 = format!("{whole}{fraction}").parse().map_err(|_| Wrong::NotOne)?;
     let (size, divisor) = (units * kibibytes, scale << 10);
     if size % divisor == 0 { Ok(size / divisor) } else { Err(Wrong::NotWhole) }
+}
+
+/// The MiB of memory that `text` means, a bare number counting MiB; else what would be right.
+pub fn parse_memory(text: &str) -> Result<u64, String> {
+    within(text, &MEMORY)
+}
+
+/// The MiB of a disk that `text` means, a bare number counting GiB; else what would be right.
+pub fn parse_disk(text: &str) -> Result<u64, String> {
+    within(text, &DISK)
+}
+
+fn within(text: &str, shape: &Shape) -> Result<u64, String> {
+    let Args::One(Type::Size { low, high, unit }) = shape.args else { return Err(String::new()) };
+    let size = parse(text, unit, true).ok().and_then(|size| u64::try_from(size).ok());
+    size.filter(|size| (low..=high).contains(size)).ok_or_else(|| {
+        let word = match unit {
+            SizeUnit::Mega => "MB",
+            SizeUnit::Giga => "GB",
+        };
+        format!(
+            "a size is a number of {word}, or has a unit, as 512M or 20G; from {} to {}",
+            shown(low),
+            shown(high)
+        )
+    })
 }
 
 #[cfg(test)]

@@ -4,12 +4,17 @@
 //! Read again, the text gives the same desired state but for three things: the list of files that were read, the label
 //! of a step whose script is a file, which is the path as written, and values that are sensitive, which are not shown.
 
+mod machine;
+mod remembered;
 mod seed;
 
 use std::path::Path;
 
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep};
 use vmctl_providers::{Forward, Name, NetworkConfig, Probe, PropolisOptions, ShareDriver};
+
+pub use machine::{NewMachine, NewNode, write_machine};
+pub use remembered::remembered;
 
 use super::duration;
 use super::grammar::{

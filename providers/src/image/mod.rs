@@ -4,6 +4,7 @@
 //! file. This happens before any other program opens it, over the same bytes that its digest is made of.
 
 mod adopt;
+mod backing;
 mod cache;
 mod clusters;
 mod convert;
@@ -18,6 +19,7 @@ mod sparse;
 mod stock;
 mod unpack;
 
+pub use backing::backing_name;
 pub use cache::{ImageCache, ImageIdentity};
 pub use error::ImageError;
 pub use remote::{

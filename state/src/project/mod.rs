@@ -13,6 +13,7 @@
 //!           key            makes digests of sensitive values; no part of the state
 //!           texts/         texts behind the digests in records; no part of the state
 //!           vms/           a folder per machine, which this crate only counts
+//!           VMFile.kdl     describes machines that were made by command; no part of the state
 //!           temporary      stands there in the project of one command, which holds its lock
 //! ```
 //!
@@ -35,6 +36,7 @@ mod key;
 mod lineage;
 pub(crate) mod lock;
 mod mark;
+mod own;
 mod published;
 mod reader;
 mod repair;

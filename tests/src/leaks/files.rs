@@ -112,7 +112,15 @@ fn is_of_a_project(parts: &[&str]) -> bool {
         [kept, ..] if kept.starts_with("state.damaged-") || kept.starts_with("state.replaced-") => true,
         [file] => matches!(
             *file,
-            "lock" | "snapshot.json" | "history.json" | "serial" | "lineage" | "key" | "ballast"
+            "lock"
+                | "snapshot.json"
+                | "history.json"
+                | "serial"
+                | "lineage"
+                | "key"
+                | "ballast"
+                | "VMFile.kdl"
+                | "VMFile.lock"
         ),
         _ => false,
     }

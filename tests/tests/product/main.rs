@@ -3,9 +3,11 @@
 
 mod access;
 mod agent;
+mod ancestor;
 mod bad_input;
 mod beside;
 mod bridges;
+mod by_hand;
 mod changes;
 mod copying;
 mod course;

@@ -10,6 +10,7 @@
 //! what comes out and compares it with what went in.
 
 mod arrange;
+mod edit;
 mod literal;
 mod order;
 mod pieces;
@@ -19,4 +20,5 @@ mod properties;
 mod text;
 mod tree;
 
+pub use edit::{describes_machines, machines, with_machine, with_name, with_power, without_machine};
 pub use text::format;
