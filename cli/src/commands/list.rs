@@ -35,10 +35,10 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<Exit, CliError> {
             if args.json {
                 return ui::json_line(&found.document());
             }
-            let table =
-                if found.machines.is_empty() { found.none() } else { found.fitted(args.all_projects) };
-            let note = found.described().map(|note| format!("\n{note}")).unwrap_or_default();
-            Ok(format!("{}{note}", table.trim_end()))
+            let none = found.machines.is_empty();
+            let mut text = if none { found.none() + "\n" } else { found.fitted(args.all_projects) };
+            text.extend(found.described().map(|note| note + "\n"));
+            Ok(text)
         };
         return watch(args.json, shown);
     }
