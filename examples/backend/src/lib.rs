@@ -3,6 +3,8 @@
 //! What a real backend does in place of writing a file stands in comments. How it gets into vmctl is told in
 //! `docs/providers/adding.md`.
 
+#![expect(clippy::result_large_err, reason = "the error is that of all backends")]
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,8 @@ use crate::world::{NO_PATIENCE, SOON, World, booted, ended, pid, raw_pid, spec, 
 async fn contract_is_kept() {
     let world = World::new();
     let traits = Traits { pauses: true, has_console: true };
-    keeps_the_contract(&world.backend, &world.spec().await, traits).await.unwrap();
+    let spec = world.spec().await;
+    Box::pin(keeps_the_contract(&world.backend, &spec, traits)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
