@@ -242,7 +242,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  vmctl init && vmctl validate
+  vmctl init && vmctl validate --var image=debian.qcow2
   vmctl init --template cluster --file lab/VMFile.kdl
 
 Writes VMFile.kdl in the working folder, or what --file names. A file that is there already is kept, \

@@ -39,7 +39,7 @@ pub(crate) enum ImageCommand {
 #[command(after_help = "\
 Examples:
   vmctl image pull https://example.org/debian.qcow2
-  vmctl image pull https://example.org/debian.qcow2 --sha256 9f86d08…
+  vmctl image pull https://example.org/debian.qcow2 --sha256 \"$SHA256\"
   vmctl image pull oci://ghcr.io/team/debian:12
 
 A download that was broken off goes on where it ended. Compressed images (zstd, gzip, xz, bzip2) are \
