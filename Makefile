@@ -68,7 +68,7 @@ record: build images ## record docs/demo.cast anew
 deb: setup ## build a Debian package into target/debian; needs cargo-deb, and installs it
 	@cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
 	cargo build --locked --release --package vmctl
-	@examples/assets "$(TARGET)/release/vmctl" target/assets
+	@examples/assets "$(TARGET)/release/vmctl" "$(TARGET)/release/assets"
 	cargo deb --locked --no-build --package vmctl
 
 install: setup ## install vmctl with cargo, built for speed
