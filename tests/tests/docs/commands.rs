@@ -38,7 +38,9 @@ const PAGES: [(&str, Followed); 10] = [
 ];
 
 /// Commands that fake machines cannot run, and why not. vmctl reads them, so that a wrong word in them is found.
-const READ: [(&str, &str); 12] = [
+const READ: [(&str, &str); 14] = [
+    ("--watch", "goes on until Ctrl-C; product tests of looking do it"),
+    ("vmctl events", "may go on until Ctrl-C; product tests of looking do it"),
     ("vmctl ssh", "needs a guest; getting-started.md does it"),
     ("vmctl exec", "needs a guest; tutorial-two-machines.md does it"),
     ("vmctl cp", "needs a guest; product/beside.rs does it"),
