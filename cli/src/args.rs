@@ -369,7 +369,7 @@ Examples:
   vmctl exec web -- systemctl is-active nginx
   vmctl exec web -- sh -c 'cat > /tmp/note' < note.txt
   vmctl exec db -- pg_dump shop > shop.sql
-  vmctl exec web sh  # A shell, on a terminal
+  vmctl exec web -- sh  # A shell, on a terminal
 
 Arguments reach the command as they are: the guest's shell does not take them apart. Where standard \
 input, output and error are a terminal, the command gets one as well, of the same size: it takes \
