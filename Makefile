@@ -11,7 +11,7 @@ VMCTL  := $(TARGET)/debug/vmctl
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup images images-debian build demo demo-down check test bench fuzz install clean
+.PHONY: help setup images images-debian build demo demo-down check test bench fuzz book record deb install clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -57,6 +57,19 @@ fuzz: ## look for SECONDS (60) for a VMFile that breaks its reader; needs g++ an
 	TMPDIR="$(FUZZ)/tmp" cargo fuzz run --fuzz-dir tests/fuzz --target-dir "$(abspath $(TARGET)/fuzz)" --sanitizer none \
 		vmfile "$(FUZZ)/vmfile" tests/fuzz/corpus/vmfile -- \
 		-max_total_time=$(SECONDS) -timeout=10 -max_len=8192 -dict=tests/fuzz/vmfile.dict
+
+book: ## build the documentation as web pages into target/book
+	cargo test --locked --package vmctl-tests --test docs -- --ignored --exact book::write_the_book
+	@echo "The book begins at target/book/index.html"
+
+record: build images ## record docs/demo.cast anew
+	@examples/record "$(VMCTL)" "$(IMAGES)/tiny.qcow2" docs/demo.cast
+
+deb: setup ## build a Debian package into target/debian; needs cargo-deb, and installs it
+	@cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
+	cargo build --locked --release --package vmctl
+	@examples/assets "$(TARGET)/release/vmctl" "$(TARGET)/release/assets"
+	cargo deb --locked --no-build --package vmctl
 
 install: setup ## install vmctl with cargo, built for speed
 	cargo install --locked --path cli

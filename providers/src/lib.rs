@@ -57,3 +57,8 @@ pub use spec::{
     Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};
+
+// The code of the guide is compiled and run with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+struct LibraryGuide;

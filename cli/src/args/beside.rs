@@ -12,9 +12,17 @@ use crate::complete::machines;
 
 /// Options of `cp`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl cp app.conf web:/etc/app.conf\n  vmctl cp src web:\n  vmctl cp web:/var/log/app logs\n  vmctl cp web:report.html .\n\nFolders are copied with all that is in them. What is copied goes into the target if that is a folder, else it\ngets the target's name. A relative path in a machine begins at the login user's home. Permission bits,\ntimes and links are kept, owners are not; sudo is used where the login user may not, if it asks for no password.\nThe guest needs `tar` for folders, and to send."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl cp app.conf web:/etc/app.conf
+  vmctl cp src web:
+  vmctl cp web:/var/log/app logs
+  vmctl cp web:report.html .
+
+Folders are copied with all that is in them. What is copied goes into the target if that is a \
+folder, else it gets the target's name. A relative path in a machine begins at the login user's \
+home. Permission bits, times and links are kept, owners are not; sudo is used where the login user \
+may not, if it asks for no password. The guest needs `tar` for folders, and to send.")]
 pub(crate) struct CpArgs {
     /// What to copy, as `PATH` or `VM:PATH`
     pub(crate) source: String,
@@ -24,9 +32,14 @@ pub(crate) struct CpArgs {
 
 /// Options of `ssh-config`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl ssh-config > .ssh-config && ssh -F .ssh-config web\n  vmctl ssh-config web >> ~/.ssh/config\n  rsync -e 'ssh -F .ssh-config' -a src/ web:src/\n\nMachines that do not run are left out, unless they are named: then it is an error. Ports change when a\nmachine starts anew, unless its `forward` names one."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl ssh-config > .ssh-config && ssh -F .ssh-config web
+  vmctl ssh-config web >> ~/.ssh/config
+  rsync -e 'ssh -F .ssh-config' -a src/ web:src/
+
+Machines that do not run are left out, unless they are named: then it is an error. Ports change when \
+a machine starts anew, unless its `forward` names one.")]
 pub(crate) struct SshConfigArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -34,9 +47,14 @@ pub(crate) struct SshConfigArgs {
 
 /// Options of `inventory`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl inventory > hosts.json && ansible-playbook -i hosts.json site.yml\n  printf '#!/bin/sh\\nexec vmctl inventory \"$@\"\\n' > hosts && chmod +x hosts && ansible -i hosts all -m ping\n\nEach label of a machine and its value make a group: `labels { role \"web\" }` is `role_web`. Machines that do not\nrun are left out."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl inventory > hosts.json && ansible-playbook -i hosts.json site.yml
+  vmctl inventory --list | jq '.all.hosts'
+
+Each label of a machine and its value make a group: `labels { role \"web\" }` is `role_web`. \
+Machines that do not run are left out. A script with the line `exec vmctl inventory \"$@\"` is an \
+inventory that Ansible asks by itself.")]
 pub(crate) struct InventoryArgs {
     /// What an inventory script answers; without it, the content of an inventory file
     #[arg(long)]
@@ -48,9 +66,13 @@ pub(crate) struct InventoryArgs {
 
 /// Options of `wait`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl wait\n  vmctl wait web db --timeout 2m\n  vmctl wait builder --for stopped --timeout 1h\n\n`ready` asks what the VMFile's `ready` asks. Exits 1 if the time is up."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl wait
+  vmctl wait web db --timeout 2m
+  vmctl wait builder --for stopped --timeout 1h
+
+`ready` asks what the VMFile's `ready` asks. Exits 1 if the time is up.")]
 pub(crate) struct WaitArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -87,9 +109,14 @@ impl WaitFor {
 
 /// Options of `completions`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  source <(vmctl completions bash)\n  vmctl completions bash > ~/.local/share/bash-completion/completions/vmctl\n  vmctl completions zsh > \"${fpath[1]}/_vmctl\"\n  vmctl completions fish > ~/.config/fish/completions/vmctl.fish\n\nMachines are completed by what is recorded of the project here."
-)]
+#[command(after_help = "\
+Examples:
+  source <(vmctl completions bash)
+  vmctl completions bash > ~/.local/share/bash-completion/completions/vmctl
+  vmctl completions zsh > \"${fpath[1]}/_vmctl\"
+  vmctl completions fish > ~/.config/fish/completions/vmctl.fish
+
+Machines are completed by what is recorded of the project here.")]
 pub(crate) struct CompletionsArgs {
     /// Shell
     #[arg(value_enum)]
@@ -120,7 +147,10 @@ impl Shell {
 
 /// Options of `man`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl man | man -l -\n  vmctl man --dir ~/.local/share/man/man1")]
+#[command(after_help = "\
+Examples:
+  vmctl man | man -l -
+  vmctl man --dir ~/.local/share/man/man1")]
 pub(crate) struct ManArgs {
     /// Write the page of each command into this folder, which is made if it is not there
     #[arg(long, value_name = "PATH")]

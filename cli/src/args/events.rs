@@ -12,9 +12,17 @@ use crate::complete::machines;
 
 /// Options of `events`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl events\n  vmctl events web --since 2h\n  vmctl events --follow\n  vmctl events --follow --since 0s --json | jq -c 'select(.drift != null and .drift != [])'\n\nSteps that ended, with who did them, and commands that changed the state, from the journal; what a vmctl that\nis at work did is told when it is done. --follow looks every two seconds as well, and tells what it sees: machines\nthat start, stop or go away, and where they differ from what is recorded. It ends with Ctrl-C."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl events
+  vmctl events web --since 2h
+  vmctl events --follow
+  vmctl events --follow --since 0s --json | jq -c 'select(.drift != null and .drift != [])'
+
+Steps that ended, with who did them, and commands that changed the state, from the journal; what a \
+vmctl that is at work did is told when it is done. --follow looks every two seconds as well, and \
+tells what it sees: machines that start, stop or go away, and where they differ from what is \
+recorded. It ends with Ctrl-C.")]
 pub(crate) struct EventsArgs {
     /// Machines, also those that are gone [default: all of the project]
     #[arg(value_name = "VM", value_parser = machine_name, add = machines())]

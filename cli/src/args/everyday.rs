@@ -23,9 +23,14 @@ pub(crate) struct SomeArgs {
 
 /// Options of `up`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl up\n  vmctl up web          Only `web` and what it needs\n  vmctl up --yes        Without a question, whatever is lost\n\n`up` is `apply` without its question. Only where a machine's disk would be lost it asks, as `apply` does.\nExit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl up
+  vmctl up web    # Only `web` and what it needs
+  vmctl up --yes  # Without a question, whatever is lost
+
+`up` is `apply` without its question. Only where a machine's disk would be lost it asks, as `apply` \
+does. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -44,9 +49,14 @@ pub(crate) struct UpArgs {
 
 /// Options of `down`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl down               Stop all machines of the project; `vmctl up` starts them again\n  vmctl down web\n  vmctl down --destroy     Remove them, with their disks; volumes stay\n\nWhat is recorded counts: machines that are no longer in the VMFile go down too.\nOn a terminal, --destroy asks first, unless --yes is given.\nExit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl down            # Stop all machines; `vmctl up` starts them again
+  vmctl down web
+  vmctl down --destroy  # Remove them, with their disks; volumes stay
+
+What is recorded counts: machines that are no longer in the VMFile go down too. On a terminal, \
+--destroy asks first, unless --yes is given. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct DownArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -68,9 +78,13 @@ pub(crate) struct DownArgs {
 
 /// Options of `reload`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl reload web\n  vmctl reload --yes     All machines of the VMFile\n\nThe disks are lost. On a terminal it asks first, unless --yes is given. `vmctl stop web && vmctl start web`\nkeeps the disk. Exit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl reload web
+  vmctl reload --yes  # All machines of the VMFile
+
+The disks are lost. On a terminal it asks first, unless --yes is given. `vmctl stop web && vmctl \
+start web` keeps the disk. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct ReloadArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -86,9 +100,15 @@ pub(crate) struct ReloadArgs {
 
 /// Options of `provision`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl provision                       What is due, on all machines that run\n  vmctl provision web --force           All steps again, but those that run once\n  vmctl provision web --step 3 --force  This one, whether or not it ran\n  vmctl provision --step setup.sh\n\nSteps are those of the VMFile; nothing else that it says is applied. Machines must run. With --force on a\nterminal it asks first, unless --yes is given. Exit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl provision                       # What is due, on all machines that run
+  vmctl provision web --force           # All steps again, but those that run once
+  vmctl provision web --step 3 --force  # This one, whether or not it ran
+  vmctl provision --step setup.sh
+
+Steps are those of the VMFile; nothing else that it says is applied. Machines must run. With --force \
+on a terminal it asks first, unless --yes is given. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct ProvisionArgs {
     #[command(flatten)]
     pub(crate) some: SomeArgs,
@@ -107,9 +127,15 @@ pub(crate) struct ProvisionArgs {
 
 /// Options of `start`, `suspend` and `resume`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl start web\n  vmctl suspend web db\n  vmctl resume web\n\nThese work on machines as they are recorded, and change nothing else about them. The VMFile still says what the\nnext `vmctl apply` makes of them. `start` returns when the machine runs; `vmctl up` waits until it is ready.\nExit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl start web
+  vmctl suspend web db
+  vmctl resume web
+
+These work on machines as they are recorded, and change nothing else about them. The VMFile still \
+says what the next `vmctl apply` makes of them. `start` returns when the machine runs; `vmctl up` \
+waits until it is ready. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct MachinesArgs {
     /// Machines, as `web` or `project/web`
     #[arg(value_name = "VM", add = machines(), required = true)]
@@ -120,9 +146,14 @@ pub(crate) struct MachinesArgs {
 
 /// Options of `stop`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl stop web\n  vmctl stop web db --timeout 5s\n\nThe guest is asked to power off; one that does not within the timeout is ended. Its disk stays, and\n`vmctl start` starts it again. The VMFile still says what the next `vmctl apply` makes of it.\nExit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl stop web
+  vmctl stop web db --timeout 5s
+
+The guest is asked to power off; one that does not within the timeout is ended. Its disk stays, and \
+`vmctl start` starts it again. The VMFile still says what the next `vmctl apply` makes of it. Exit \
+codes: as those of `vmctl apply`.")]
 pub(crate) struct StopArgs {
     /// Machines, as `web` or `project/web`
     #[arg(value_name = "VM", add = machines(), required = true)]
@@ -136,9 +167,14 @@ pub(crate) struct StopArgs {
 
 /// Options of `destroy`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl destroy web\n  vmctl destroy web --yes\n\nRemoves the machine, its disk, and the machines that need it; its volumes stay without --volumes. On a terminal it asks first, unless --yes is\ngiven. A machine that is still in the VMFile is made again by the next `vmctl apply`.\nExit codes: as those of `vmctl apply`."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl destroy web
+  vmctl destroy web --yes
+
+Removes the machine, its disk, and the machines that need it; its volumes stay without --volumes. On \
+a terminal it asks first, unless --yes is given. A machine that is still in the VMFile is made again \
+by the next `vmctl apply`. Exit codes: as those of `vmctl apply`.")]
 pub(crate) struct DestroyArgs {
     /// Machines, as `web` or `project/web`
     #[arg(value_name = "VM", add = machines(), required = true)]
@@ -155,9 +191,22 @@ pub(crate) struct DestroyArgs {
 
 /// Options of `run`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl run -- ./test.sh\n  vmctl run --on web -- make -C /srv check\n  vmctl run --timeout 10m --locked -- pytest tests/vm\n  vmctl run -- sh -c 'vmctl exec web -- uptime'\n\nThe machines belong to a project of their own, so that runs go on side by side. CMD finds in its environment\nVMCTL_PROJECT and VMCTL_DATA_DIR, so that vmctl works on these machines, VMCTL_OUTPUT_NAME for each output, and for each\nmachine VMCTL_VM_NAME_SSH_HOST, _SSH_PORT, _SSH_USER, _SSH_KEY, _SSH_KNOWN_HOSTS, _SSH_HOST_ALIAS, _ADDRESS on a bridge, and _PORT_N (or\n_UDP_PORT_N): the port of this host that leads to port N of the guest.\n\nVolumes are removed as well, and nothing is protected. What a run that was killed left, the next one removes.\nThe exit code is the command's own; 124 if it did not end in time; that of `vmctl apply` if the machines did not come\nup; 5 if the command ended well and not all could be removed."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl run -- ./test.sh
+  vmctl run --on web -- make -C /srv check
+  vmctl run --timeout 10m --locked -- pytest tests/vm
+  vmctl run -- sh -c 'vmctl exec web -- uptime'
+
+The machines belong to a project of their own, so that runs go on side by side. CMD finds in its \
+environment VMCTL_PROJECT and VMCTL_DATA_DIR, so that vmctl works on these machines, \
+VMCTL_OUTPUT_NAME for each output, and for each machine VMCTL_VM_NAME_SSH_HOST, _SSH_PORT, \
+_SSH_USER, _SSH_KEY, _SSH_KNOWN_HOSTS, _SSH_HOST_ALIAS, _ADDRESS on a bridge, and _PORT_N (or \
+_UDP_PORT_N): the port of this host that leads to port N of the guest.
+
+Volumes are removed as well, and nothing is protected. What a run that was killed left, the next one \
+removes. The exit code is the command's own; 124 if it did not end in time; that of `vmctl apply` if \
+the machines did not come up; 5 if the command ended well and not all could be removed.")]
 pub(crate) struct RunArgs {
     /// Run the command in this machine instead of on this host
     #[arg(long, value_name = "VM", value_parser = machine_name, add = machines())]

@@ -4,9 +4,13 @@ use clap::{Args, Subcommand};
 
 /// Options of `image`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image pull https://example.org/debian.qcow2.xz\n  vmctl image list\n  vmctl image prune --dry-run\n\nImages lie in the data folder, named by their digests, and are never written to again."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image pull https://example.org/debian.qcow2.xz
+  vmctl image list
+  vmctl image prune --dry-run
+
+Images lie in the data folder, named by their digests, and are never written to again.")]
 pub(crate) struct ImageArgs {
     /// What to do
     #[command(subcommand)]
@@ -32,9 +36,16 @@ pub(crate) enum ImageCommand {
 
 /// Options of `image pull`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image pull https://example.org/debian.qcow2\n  vmctl image pull https://example.org/debian.qcow2 --sha256 9f86d08…\n  vmctl image pull oci://ghcr.io/team/debian:12\n\nA download that was broken off goes on where it ended. Compressed images (zstd, gzip, xz, bzip2) are\nunpacked; vmdk, vdi, vhdx and vhd become qcow2. Plain http needs --sha256, unless the server is on\nthe loopback. Proxies: HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY; certificates: VMCTL_CA_FILE;\nlogins: Docker's config.json and its credential helpers, GITHUB_TOKEN for ghcr.io."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image pull https://example.org/debian.qcow2
+  vmctl image pull https://example.org/debian.qcow2 --sha256 \"$SHA256\"
+  vmctl image pull oci://ghcr.io/team/debian:12
+
+A download that was broken off goes on where it ended. Compressed images (zstd, gzip, xz, bzip2) are \
+unpacked; vmdk, vdi, vhdx and vhd become qcow2. Plain http needs --sha256, unless the server is on \
+the loopback. Proxies: HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY; certificates: VMCTL_CA_FILE; \
+logins: Docker's config.json and its credential helpers, GITHUB_TOKEN for ghcr.io.")]
 pub(crate) struct ImagePullArgs {
     /// Images, as https://…, http://… or oci://host/name:tag
     #[arg(required = true, value_name = "URL")]
@@ -49,7 +60,10 @@ pub(crate) struct ImagePullArgs {
 
 /// Options of `image list`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl image list\n  vmctl image list --json | jq -r '.images[].digest'")]
+#[command(after_help = "\
+Examples:
+  vmctl image list
+  vmctl image list --json | jq -r '.images[].digest'")]
 pub(crate) struct ImageListArgs {
     /// Print JSON
     #[arg(long)]
@@ -58,9 +72,11 @@ pub(crate) struct ImageListArgs {
 
 /// Options of `image inspect`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image inspect 3fa9\n  vmctl image inspect ./debian.qcow2\n  vmctl image inspect sha256:3fa9… --json"
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image inspect 3fa9
+  vmctl image inspect ./debian.qcow2
+  vmctl image inspect sha256:3fa9… --json")]
 pub(crate) struct ImageInspectArgs {
     /// Digest of an image in the cache, or its first digits; or an image file of this host
     #[arg(value_name = "DIGEST|PATH")]
@@ -72,9 +88,11 @@ pub(crate) struct ImageInspectArgs {
 
 /// Options of `image rm`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image rm 3fa9\n\nAn image that a machine of any project needs is kept, and that is an error."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image rm 3fa9
+
+An image that a machine of any project needs is kept, and that is an error.")]
 pub(crate) struct ImageRmArgs {
     /// Digests of images, or their first digits
     #[arg(required = true, value_name = "DIGEST")]
@@ -86,9 +104,13 @@ pub(crate) struct ImageRmArgs {
 
 /// Options of `image prune`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image prune --dry-run\n  vmctl image prune\n\nAn image is needed by the machines of all projects in the data folder that were made from it.\nNothing is removed while another vmctl works on one of them."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image prune --dry-run
+  vmctl image prune
+
+An image is needed by the machines of all projects in the data folder that were made from it. \
+Nothing is removed while another vmctl works on one of them.")]
 pub(crate) struct ImagePruneArgs {
     /// Remove nothing, and say what would go
     #[arg(long)]
@@ -109,9 +131,14 @@ pub(super) fn digest(text: &str) -> Result<String, String> {
 
 /// Options of `image update`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl image update\n  vmctl image update debian\n  vmctl image update https://example.org/debian.qcow2\n\nDownloads what moved and writes VMFile.lock; no machine is touched, and the next plan shows what is replaced."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl image update
+  vmctl image update debian
+  vmctl image update https://example.org/debian.qcow2
+
+Downloads what moved and writes VMFile.lock; no machine is touched, and the next plan shows what is \
+replaced.")]
 pub(crate) struct ImageUpdateArgs {
     /// Images, by the name that the VMFile gives them, by a machine of theirs, or by URL [default: all]
     #[arg(value_name = "NAME|URL")]

@@ -78,9 +78,17 @@ pub(crate) enum ChecksWhen {
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl plan\n  vmctl plan --detailed-exitcode   Exit 2 when there are changes\n  vmctl plan --out today.plan      Save the plan; `vmctl apply today.plan` does just that\n  vmctl plan --target web          Only `web` and what it needs\n  vmctl plan --replace web         Make `web` anew\n  vmctl plan --html plan.html      A report for CI\n\nExit codes: 0 planned, 1 error, or a change that `prevent-destroy` forbids,\n2 changes (with --detailed-exitcode)."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl plan
+  vmctl plan --detailed-exitcode  # Exit 2 when there are changes
+  vmctl plan --out today.plan     # Save the plan for `vmctl apply today.plan`
+  vmctl plan --target web         # Only `web` and what it needs
+  vmctl plan --replace web        # Make `web` anew
+  vmctl plan --html plan.html     # A report for CI
+
+Exit codes: 0 planned, 1 error, or a change that `prevent-destroy` forbids, 2 changes (with \
+--detailed-exitcode).")]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) planning: PlanningArgs,
@@ -99,9 +107,14 @@ pub(crate) struct PlanArgs {
 
 /// Options of `drift`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl drift\n  vmctl drift --json | jq -r '.changes[] | select(.drift != []) | .address'\n  vmctl drift --project shop --checks fail   On a host whose machines stay\n\n`vmctl apply` repairs what drifted, `vmctl apply --refresh-only` accepts it.\nExit codes: 0 nothing moved, 1 error or failed check (--checks fail), 2 something moved."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl drift
+  vmctl drift --json | jq -r '.changes[] | select(.drift != []) | .address'
+  vmctl drift --project shop --checks fail  # On a host whose machines stay
+
+`vmctl apply` repairs what drifted, `vmctl apply --refresh-only` accepts it. Exit codes: 0 nothing \
+moved, 1 error or failed check (--checks fail), 2 something moved.")]
 pub(crate) struct DriftArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -118,9 +131,16 @@ pub(crate) struct DriftArgs {
 
 /// Options of `apply`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl apply\n  vmctl apply --yes            Without a question, as in CI\n  vmctl apply today.plan       Do what a saved plan says, and nothing else\n  vmctl apply --refresh-only   Accept what is observed\n  vmctl apply --destroy --yes  Remove everything that the project has but its volumes\n\nExit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project,\n4 the saved plan is stale, 5 partly applied, 130 interrupted."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl apply
+  vmctl apply --yes            # Without a question, as in CI
+  vmctl apply today.plan       # Do what a saved plan says, and nothing else
+  vmctl apply --refresh-only   # Accept what is observed
+  vmctl apply --destroy --yes  # Remove all machines; volumes stay
+
+Exit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project, 4 the saved plan is \
+stale, 5 partly applied, 130 interrupted.")]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
     #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "no_provision", "volumes", "file"])]
@@ -171,9 +191,13 @@ pub(crate) struct RecordsArgs {
 
 /// Options of `show`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl show                 What is recorded\n  vmctl show --json\n  vmctl show today.plan      A saved plan, needing neither VMFile nor state\n  vmctl show today.plan --html plan.html\n  vmctl show --resolved      The VMFile with everything put in its place"
-)]
+#[command(after_help = "\
+Examples:
+  vmctl show             # What is recorded
+  vmctl show --json
+  vmctl show today.plan  # A saved plan, needing neither VMFile nor state
+  vmctl show today.plan --html plan.html
+  vmctl show --resolved  # The VMFile with everything put in its place")]
 pub(crate) struct ShowArgs {
     /// Saved plan to show, as made by `plan --out`; without it, the recorded state
     #[arg(value_name = "PLANFILE")]
@@ -187,9 +211,14 @@ pub(crate) struct ShowArgs {
 
 /// Options of `output`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl output\n  curl \"$(vmctl output url)\"\n  vmctl output --json | jq -r '.outputs.url.value'\n\nThe list hides sensitive values; NAME and --json print them.\nExits 1 if NAME is not known because a machine does not run."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl output
+  curl \"$(vmctl output url)\"
+  vmctl output --json | jq -r '.outputs.url.value'
+
+The list hides sensitive values; NAME and --json print them. Exits 1 if NAME is not known because a \
+machine does not run.")]
 pub(crate) struct OutputsArgs {
     /// Output whose value alone is printed; without it, all of them
     pub(crate) name: Option<String>,
@@ -200,9 +229,11 @@ pub(crate) struct OutputsArgs {
 
 /// Options of `graph`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl graph --format svg > machines.svg\n  vmctl graph --plan --format mermaid\n  vmctl graph today.plan --format svg > plan.svg"
-)]
+#[command(after_help = "\
+Examples:
+  vmctl graph --format svg > machines.svg
+  vmctl graph --plan --format mermaid
+  vmctl graph today.plan --format svg > plan.svg")]
 pub(crate) struct GraphArgs {
     /// Saved plan whose steps are drawn
     #[arg(value_name = "PLANFILE", conflicts_with = "plan")]
@@ -229,9 +260,12 @@ pub(crate) enum GraphFormat {
 
 /// Options of `taint`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl taint web\n  vmctl taint web --reason 'its disk has errors'\n\nThe next `vmctl apply` makes the machine anew. Nothing happens to it until then."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl taint web
+  vmctl taint web --reason 'its disk has errors'
+
+The next `vmctl apply` makes the machine anew. Nothing happens to it until then.")]
 pub(crate) struct TaintArgs {
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]
@@ -245,7 +279,9 @@ pub(crate) struct TaintArgs {
 
 /// Options of `untaint`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  vmctl untaint web")]
+#[command(after_help = "\
+Examples:
+  vmctl untaint web")]
 pub(crate) struct UntaintArgs {
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]

@@ -10,9 +10,13 @@ use crate::complete::machines;
 
 /// Options of `state`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state list\n  vmctl state history\n  vmctl state rm web\n  vmctl state provisioned web\n  vmctl state rebuild           The state is damaged or gone"
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state list
+  vmctl state history
+  vmctl state rm web
+  vmctl state provisioned web
+  vmctl state rebuild  # The state is damaged or gone")]
 pub(crate) struct StateArgs {
     /// What to do
     #[command(subcommand)]
@@ -23,6 +27,10 @@ pub(crate) struct StateArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
     /// List the addresses of what is recorded
+    #[command(after_help = "\
+Examples:
+  vmctl state list
+  vmctl state list --project shop")]
     List,
     /// Show one record
     Show(StateShowArgs),
@@ -33,6 +41,9 @@ pub(crate) enum StateCommand {
     /// Forget machines, and let them go on as they are
     Rm(StateRmArgs),
     /// Print the state as JSON, for `state import`
+    #[command(after_help = "\
+Examples:
+  vmctl state export > state.json")]
     Export,
     /// Put an exported state in place of the recorded one
     Import(StateImportArgs),
@@ -46,9 +57,10 @@ pub(crate) enum StateCommand {
 
 /// Options of `state show`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state show web\n  vmctl state show web --json | jq .record.handle"
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state show web
+  vmctl state show web --json | jq .record.handle")]
 pub(crate) struct StateShowArgs {
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]
@@ -60,9 +72,13 @@ pub(crate) struct StateShowArgs {
 
 /// Options of `state history`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state history\n  vmctl state history web        What was done to `web`\n  vmctl state history --run 5f8b  The steps of one run\n\nThe journal keeps the last 1000 runs that changed something, and the last 1000 steps."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state history
+  vmctl state history web         # What was done to `web`
+  vmctl state history --run 5f8b  # The steps of one run
+
+The journal keeps the last 1000 runs that changed something, and the last 1000 steps.")]
 pub(crate) struct StateHistoryArgs {
     /// Machine whose steps are shown
     #[arg(value_name = "VM", add = machines())]
@@ -77,9 +93,11 @@ pub(crate) struct StateHistoryArgs {
 
 /// Options of `state mv`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state mv web www\n\nAs `moved` in the VMFile does it, but at once. No machine is touched."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state mv web www
+
+As `moved` in the VMFile does it, but at once. No machine is touched.")]
 pub(crate) struct StateMvArgs {
     /// Machine, as `web` or `project/web`
     pub(crate) from: String,
@@ -92,9 +110,18 @@ pub(crate) struct StateMvArgs {
 
 /// Options of `state import`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state export > state.json\n  vmctl state import state.json\n  vmctl state import --vms-json ~/.local/share/vmctl/vms.json\n\nNo machine is touched, and the state that was there is moved aside, never removed. A state of another\nproject or lineage, and one that is older than what is recorded, needs --force.\n\n--vms-json describes the machines of that registry in the project `default`, or that of --project, as\n`vmctl create` does, and makes none of them: `vmctl plan` shows them. The old machines, their processes and their\ndisks stay as they are."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state export > state.json
+  vmctl state import state.json
+  vmctl state import --vms-json ~/.local/share/vmctl/vms.json
+
+No machine is touched, and the state that was there is moved aside, never removed. A state of \
+another project or lineage, and one that is older than what is recorded, needs --force.
+
+--vms-json describes the machines of that registry in the project `default`, or that of \
+--project, as `vmctl create` does, and makes none of them: `vmctl plan` shows them. The old \
+machines, their processes and their disks stay as they are.")]
 pub(crate) struct StateImportArgs {
     /// File that `state export` wrote
     #[arg(value_name = "FILE", required_unless_present = "vms_json")]
@@ -111,9 +138,15 @@ pub(crate) struct StateImportArgs {
 
 /// Options of `state rebuild`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state rebuild\n  vmctl state rebuild --json\n\nThe copies are the snapshot that readers take and the notes in the machines' folders; the newer one\nwins, machine by machine. No machine is touched, and the old state is moved aside, never removed.\nOf a state that is whole nothing is changed, but machines that it does not know are taken back if\ntheir folders say what they are; those that `state rm` let go of are not."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state rebuild
+  vmctl state rebuild --json
+
+The copies are the snapshot that readers take and the notes in the machines' folders; the newer one \
+wins, machine by machine. No machine is touched, and the old state is moved aside, never removed. Of \
+a state that is whole nothing is changed, but machines that it does not know are taken back if their \
+folders say what they are; those that `state rm` let go of are not.")]
 pub(crate) struct StateRebuildArgs {
     /// Print JSON
     #[arg(long)]
@@ -124,9 +157,15 @@ pub(crate) struct StateRebuildArgs {
 
 /// Options of `state unlock`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state unlock\n  vmctl state unlock --force   The vmctl on the other host is dead\n\nThe lock is the kernel's: it ends with its holder, and every command clears what a dead holder of\nthis host left. So this is needed only where hosts share a disk. A vmctl that lives keeps its lock,\nwith --force as well: end its process, and the lock is free.\nExits 3 if the holder lives or may live."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state unlock
+  vmctl state unlock --force  # The vmctl on the other host is dead
+
+The lock is the kernel's: it ends with its holder, and every command clears what a dead holder of \
+this host left. So this is needed only where hosts share a disk. A vmctl that lives keeps its lock, \
+with --force as well: end its process, and the lock is free. Exits 3 if the holder lives or may \
+live.")]
 pub(crate) struct StateUnlockArgs {
     /// Take the word of whoever asks that the holder on another host is dead
     #[arg(long)]
@@ -135,9 +174,13 @@ pub(crate) struct StateUnlockArgs {
 
 /// Options of `state rm`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state rm web\n  vmctl state rm web db\n\nNothing happens to the machines: they run on, and their folders stay. vmctl does not\nknow them any more; where their processes and folders are is said once more."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state rm web
+  vmctl state rm web db
+
+Nothing happens to the machines: they run on, and their folders stay. vmctl does not know them any \
+more; where their processes and folders are is said once more.")]
 pub(crate) struct StateRmArgs {
     /// Machines, as `web` or `project/web`
     #[arg(required = true, add = machines())]
@@ -148,9 +191,13 @@ pub(crate) struct StateRmArgs {
 
 /// Options of `state provisioned`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl state provisioned web\n  vmctl state provisioned web --yes\n\nFor a step that was cut off, so that nobody knows whether it did its work: look into the guest\nfirst. The next apply goes on behind the step. `vmctl apply --rerun web` runs it again instead."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl state provisioned web
+  vmctl state provisioned web --yes
+
+For a step that was cut off, so that nobody knows whether it did its work: look into the guest \
+first. The next apply goes on behind the step. `vmctl apply --rerun web` runs it again instead.")]
 pub(crate) struct StateProvisionedArgs {
     /// Machine, as `web` or `project/web`
     #[arg(add = machines())]

@@ -2,9 +2,36 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use vmctl_tests::markdown::Page;
 use vmctl_tests::server::{Answer, Server};
+use vmctl_tests::shell::{Mode, Shell};
 use vmctl_tests::world::free_port;
 use vmctl_tests::{World, leaks, process, surroundings};
+
+/// Types the command lines of the example's README, but for those that remove its machines: each test does that, and looks
+/// for what is left.
+fn follow_readme(world: &World) {
+    let text = std::fs::read_to_string(world.project().join("README.md")).unwrap();
+    let page = Page { name: "README.md".to_owned(), text };
+    let mut shell = Shell::new(world, Mode::Runs);
+    let commands = page.commands();
+    let kept: Vec<_> = commands.iter().filter(|shown| !shown.command.contains("--destroy")).collect();
+    assert!(!kept.is_empty());
+    for shown in kept {
+        shell.follow(shown).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn minimal_is_made_as_its_readme_says() {
+    let world = World::new(1);
+    world.copy_example("minimal", &[]);
+    follow_readme(&world);
+
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+}
 
 #[test]
 fn two_tier_web_reads_what_db_published() {
@@ -18,6 +45,7 @@ fn two_tier_web_reads_what_db_published() {
     assert_eq!(page, "web read this from db:\nThe quick brown fox was here.\n");
     let url = format!("http://127.0.0.1:{web}/\n");
     assert_eq!(world.vmctl(&["output", "url"]).expect(0).stdout, url);
+    follow_readme(&world);
 
     let held = leaks::held(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
@@ -30,6 +58,7 @@ fn database_is_protected_checked_and_edited_while_it_runs() {
     let (port, other) = (free_port(), free_port());
     world.copy_example("database", &[("18090", port)]);
     world.vmctl(&["apply", "--yes"]).expect(0).says("serving");
+    follow_readme(&world);
     world.vmctl(&["drift", "--checks", "fail"]).expect(0).says("2 passed");
     let pid = world.pid("db");
     let text = std::fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
@@ -115,6 +144,7 @@ fn machines_of_a_private_network_call_each_other_by_name() {
     let port = free_port();
     world.copy_example("private-network", &[("18200", port)]);
     world.vmctl(&["apply", "--yes"]).expect(0).says("db answers");
+    follow_readme(&world);
     assert!(world.exec("db", "cat /etc/hosts").contains("10.77.0.11 web"));
 
     let held = leaks::held(&world);
@@ -129,6 +159,7 @@ fn volumes_keep_records_while_their_machine_is_made_anew() {
     world.vmctl(&["apply", "--yes"]).expect(0);
     let line = world.exec("db", "cat /srv/records/log");
     assert_eq!(line, std::fs::read_to_string(world.project().join("src/hello.txt")).unwrap());
+    follow_readme(&world);
     world.vmctl(&["apply", "--yes", "--replace", "db"]).expect(0);
     assert_eq!(world.exec("db", "cat /srv/records/log"), line.repeat(2));
     let text = std::fs::read_to_string(world.project().join("VMFile.kdl")).unwrap();
@@ -221,6 +252,7 @@ fn kernel_boots_without_a_disk() {
     world.copy_example("direct-kernel", &[]);
     world.vmctl(&["apply", "--yes"]).expect(0);
     world.vmctl(&["log", "bare", "--console"]).expect(0).says("GUEST READY");
+    follow_readme(&world);
     leaks::leakcheck(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }
