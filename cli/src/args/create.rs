@@ -16,7 +16,24 @@ use crate::complete::machines;
 #[command(
     group = ArgGroup::new("called").args(["name", "named"]).required(true),
     group = ArgGroup::new("source").args(["image", "image_url"]).required(true),
-    after_help = "Examples:\n  vmctl create demo --image ./debian.qcow2 --start && vmctl ssh demo\n  vmctl create --name db --image-url https://example.org/debian.qcow2 --vcpus 2 --memory 2G --disk 20G\n  vmctl create web --image base.qcow2 --cloud-init user-data.yaml --forward 8080:80\n  vmctl create lab --image base.qcow2 --bridge br0 --ssh-key ~/.ssh/id_ed25519.pub --uefi\n\nThe machine belongs to the project `default`, or to that of --project, and is described in a VMFile of that\nproject's own; `vmctl import demo` prints its block. From a folder with a VMFile it is called `default/demo`.\nWithout --start it is made and stays off. --start does not wait for the guest; `vmctl wait demo` does.\n`vmctl ssh demo` logs in as `vm` with a key that was made for the machine.\nExit codes: as those of `vmctl apply`."
+    override_usage = "vmctl create [OPTIONS] <NAME> <--image <PATH>|--image-url <URL>>",
+    after_help = "\
+Examples:
+  vmctl create demo --image ./debian.qcow2 --start && vmctl ssh demo
+  vmctl create --name db --image-url https://example.org/debian.qcow2 \\
+      --vcpus 2 --memory 2G --disk 20G
+  vmctl create web --image base.qcow2 --cloud-init user-data.yaml \\
+      --forward 8080:80
+  vmctl create lab --image base.qcow2 --bridge br0 --uefi \\
+      --ssh-key ~/.ssh/id_ed25519.pub
+
+The machine belongs to the project `default`, or to that of --project, and is described in a \
+VMFile of that project's own; `vmctl import demo` prints its block. From a folder with a VMFile it \
+is called `default/demo`.
+
+Without --start it is made and stays off. --start does not wait for the guest; `vmctl wait demo` \
+does. `vmctl ssh demo` logs in as `vm` with a key that was made for the machine. Exit codes are \
+those of `vmctl apply`."
 )]
 pub(crate) struct CreateArgs {
     /// Name of the machine
@@ -74,9 +91,15 @@ pub(crate) struct CreateArgs {
 
 /// Options of `import`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  vmctl import demo\n  vmctl import default/demo >> VMFile.kdl && vmctl fmt\n\nThe block asks for the same machine wherever it stands: paths are whole, defaults and variables are put in. What\ncannot be carried into another project stands above it as comments. The machine itself stays where it is: in\nanother project, `vmctl apply` makes a new one from the image, and the disk is not taken along."
-)]
+#[command(after_help = "\
+Examples:
+  vmctl import demo
+  vmctl import default/demo >> VMFile.kdl && vmctl fmt
+
+The block asks for the same machine wherever it stands: paths are whole, defaults and variables \
+are put in. What cannot be carried into another project stands above it as comments. The machine \
+itself stays where it is: in another project, `vmctl apply` makes a new one from the image, and \
+the disk is not taken along.")]
 pub(crate) struct ImportArgs {
     /// Machine, as `demo` or `project/demo`
     #[arg(add = machines())]

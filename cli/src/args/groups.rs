@@ -16,7 +16,10 @@ const GROUPS: [Group; 7] = [
     ("The VMFile", &["init", "validate", "fmt", "graph"]),
     ("Plan and apply", &["plan", "apply", "drift", "show", "output"]),
     ("Every day", &["up", "down", "reload", "provision", "run"]),
-    ("Some machines", &["start", "stop", "suspend", "resume", "destroy", "taint", "untaint"]),
+    (
+        "Some machines",
+        &["create", "import", "start", "stop", "suspend", "resume", "destroy", "taint", "untaint"],
+    ),
     ("Look and reach", &["list", "status", "events", "log", "wait", "ssh", "exec", "cp", "console", "vnc"]),
     ("Beside vmctl", &["ssh-config", "inventory", "completions", "man"]),
     ("State, images, host", &["state", "image", "doctor"]),
