@@ -50,6 +50,19 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).expect("a key is pressed");
     }
 
+    /// Shows that Ctrl-C goes to a guest whose shell is on the console that this terminal is connected to.
+    pub fn interrupt_a_guest(&mut self) {
+        self.press("\r");
+        self.await_text("# ");
+        // What is typed is shown as well: the guest says what nobody typed.
+        self.press(
+            "sh -c 'trap \"echo \\$((40+2))int; exit\" INT; echo $((1+1))waits; while sleep 1; do :; done'\r",
+        );
+        self.await_text("2waits");
+        self.press("\u{3}");
+        self.await_text("42int");
+    }
+
     /// Waits for the end; the line's exit code, and all that the terminal showed.
     pub fn end(mut self) -> (i32, String) {
         self.screen.read_to_end(&mut self.shown).expect("the rest");

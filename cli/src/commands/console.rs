@@ -57,6 +57,7 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
     let leave = if interactive { " Ctrl-] leaves." } else { "" };
     let runtime = small_runtime()?;
     let end = runtime.block_on(async {
+        let mut signals = Signals::catch_all()?;
         let (socket, is_shared) = match &endpoint {
             ConsoleEndpoint::UnixSocket(path) => {
                 let socket = UnixStream::connect(path).await.map_err(|error| {
@@ -82,7 +83,6 @@ pub(crate) fn run(ctx: &Context, args: &ConsoleArgs) -> Result<Exit, CliError> {
             // Connected first and replayed then: nothing can fall in between. A WebSocket replays by itself.
             replay(&WorkDir::new(&handle.work_dir).console_log(), interactive)?;
         }
-        let mut signals = Signals::catch_all()?;
         let _raw = interactive.then(RawTerminal::enter).transpose()?;
         attach(socket, stdin::pieces(), &mut signals, interactive).await
     })?;

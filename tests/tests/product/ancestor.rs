@@ -1,11 +1,10 @@
 //! What the tool before this one could do by command: the same words do the same, on real machines.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::process::Stdio;
 
 use vmctl_tests::server::{Answer, Server};
-use vmctl_tests::{PATIENCE, World, leaks, process};
+use vmctl_tests::terminal::Terminal;
+use vmctl_tests::{World, leaks};
 
 fn image(world: &World, name: &str) {
     let (from, to) = (World::tiny_image(), world.project().join(name));
@@ -63,33 +62,14 @@ fn machine_made_by_command_lives_and_goes() {
     world.vmctl(&["list"]).expect(0).says("No VMs");
 }
 
-/// The terminal is raw: Ctrl-C is a byte that the guest reads, and Ctrl-] leaves at once.
+/// Ctrl-C goes to the guest, and Ctrl-] leaves at once.
 fn typed_on_a_console(world: &World) {
-    let line = format!("{} console demo", world.binary().display());
-    let mut command = world.beside_vmctl("script");
-    command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
-    process::bound(child.id(), PATIENCE);
-    let (mut keys, mut screen) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-    let mut shown = Vec::new();
-    let mut await_screen = |words: &str| {
-        let mut byte = [0];
-        while !String::from_utf8_lossy(&shown).contains(words) {
-            assert_eq!(screen.read(&mut byte).expect("the screen"), 1, "{}", String::from_utf8_lossy(&shown));
-            shown.push(byte[0]);
-        }
-    };
-    await_screen("Ctrl-] leaves");
-    // What a guest says once it is asked comes through the console that is connected by then.
-    let reader =
-        "sudo sh -c 'exec </dev/ttyS0; stty raw -echo; echo LISTENS >/dev/ttyS0; head -c 1 | od -An -tx1'";
-    let guest = world.start(&["exec", "demo", "--", "sh", "-c", reader]);
-    await_screen("LISTENS");
-    keys.write_all(b"\x03").expect("Ctrl-C is pressed");
-    guest.end().expect(0).says("03");
-    keys.write_all(b"\x1d").expect("Ctrl-] is pressed");
-    await_screen("Left the console");
-    assert_eq!(child.wait().expect("script ends").code(), Some(0));
+    let mut terminal = Terminal::new(world, (24, 80), "vmctl console demo");
+    terminal.await_text("Ctrl-] leaves");
+    terminal.interrupt_a_guest();
+    terminal.press("\u{1d}");
+    let (code, shown) = terminal.end();
+    assert!(code == 0 && shown.contains("Left the console"), "{code}: {shown}");
 }
 
 /// `up`, `down`, `reload` and `provision` with `--file`, `--name` and `--no-provision`; `ssh --file`.

@@ -84,15 +84,7 @@ fn terminal_is_passed_on_and_given_back() {
     let line = watched(&format!("{} console web", binary.display()));
     let mut terminal = Terminal::new(&world, (24, 80), &line);
     terminal.await_text("leaves");
-    terminal.press("\r");
-    terminal.await_text("# ");
-    // What is typed is shown as well: the guest says what nobody typed.
-    terminal.press(
-        "sh -c 'trap \"echo \\$((40+2))int; exit\" INT; echo $((1+1))waits; while sleep 1; do :; done'\r",
-    );
-    terminal.await_text("2waits");
-    terminal.press(INTERRUPT);
-    terminal.await_text("42int");
+    terminal.interrupt_a_guest();
     terminal.press(LEAVE);
     let (code, shown) = terminal.end();
     assert!(
