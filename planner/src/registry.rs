@@ -3,6 +3,7 @@
 //! A name stands for a machine there. Fields that older files do not have mean what they meant to that program. What is
 //! said of processes and sockets is not even kept: a number proves nothing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -79,8 +80,9 @@ pub fn parse_registry(text: &str) -> Result<Vec<OldMachine>, Vec<RegistryProblem
     let mut machines = Vec::new();
     match tree {
         Tree::Map(entries) => {
-            for (at, (name, tree)) in entries.iter().enumerate() {
-                if entries[..at].iter().any(|(earlier, _)| earlier == name) {
+            let mut seen = BTreeSet::new();
+            for (name, tree) in &entries {
+                if !seen.insert(name) {
                     problems
                         .push(RegistryProblem { place: quoted(name), text: "stands there twice".to_owned() });
                 }
@@ -177,8 +179,9 @@ impl Reader<'_> {
             self.tell("", "is no object");
             return None;
         };
-        for (at, (field, _)) in fields.iter().enumerate() {
-            if fields[..at].iter().any(|(earlier, _)| earlier == field) {
+        let mut seen = BTreeSet::new();
+        for (field, _) in fields {
+            if !seen.insert(field) {
                 self.tell(field, "stands there twice");
             }
         }
