@@ -72,7 +72,7 @@ pub(super) fn carry_out(ctx: &Context, args: &CarryingArgs, order: Order) -> Res
             let nothing = summary::data(None, Outcome::NothingToDo, &Report::default(), Duration::ZERO, &[]);
             Words::Event("summary", nothing).say()?;
         }
-        return plan::nothing_there(ctx, order.goal.options.mode);
+        return plan::nothing_there(ctx, &order.goal);
     }
     // What makes machines can wait until there is room for them.
     let reserve = if order.goal.options.mode == Mode::Destroy { Reserve::Spend } else { Reserve::Keep };

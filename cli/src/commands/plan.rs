@@ -468,13 +468,21 @@ fn impossible(plan: &Plan, refused: &[(&Change, &Refusal)]) -> Option<(String, S
     (!refused.is_empty()).then(|| (message, "nothing was done; name only machines that can do it".to_owned()))
 }
 
-/// Nothing was ever made, so there is nothing to remove.
-pub(super) fn nothing_there(ctx: &Context, mode: Mode) -> Result<Exit, CliError> {
-    match mode {
-        Mode::Turn(_) | Mode::Provision => {
+/// Nothing was ever made, so there is nothing to do what the goal asks for to.
+pub(super) fn nothing_there(ctx: &Context, goal: &Goal) -> Result<Exit, CliError> {
+    let elsewhere = || {
+        let mut targets = goal.options.targets.iter();
+        targets.find_map(|target| machines::made_by_command(ctx, &goal.project, target.as_str()))
+    };
+    match goal.options.mode {
+        mode @ (Mode::Turn(_) | Mode::Provision) => {
             let verb = if let Mode::Turn(turn) = mode { turn.as_str() } else { "provision" };
+            let up = || "`vmctl up` makes and starts what the VMFile asks for".to_owned();
             Err(CliError::new(format!("there is nothing to {verb}: no machine was made yet"))
-                .help("`vmctl up` makes and starts what the VMFile asks for".to_owned()))
+                .help(elsewhere().unwrap_or_else(up)))
+        }
+        Mode::Destroy if let Some(hint) = elsewhere() => {
+            Err(CliError::new("there is nothing to destroy: no project exists here").help(hint))
         }
         Mode::Normal | Mode::Destroy | Mode::RefreshOnly => {
             ctx.note("No project exists here, so there is nothing to destroy.");

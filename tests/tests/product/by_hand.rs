@@ -150,8 +150,12 @@ fn inside_a_folder_with_a_vmfile_its_project_is_meant() {
     let world = World::new(0);
     world.blank_image();
     world.vmfile("vm \"web\" { image \"blank.qcow2\"; backend \"noop\" }");
-    world.vmctl(&["up"]).expect(0);
     run(&world, &["demo", "--start"]).expect(0).says("vmctl ssh default/demo");
+    for verb in ["status", "start", "stop", "destroy", "provision"] {
+        // The folder's project was never applied.
+        world.vmctl(&[verb, "demo"]).expect(1).says("write `default/demo`");
+    }
+    world.vmctl(&["up"]).expect(0);
     assert_eq!(world.states().into_keys().collect::<Vec<_>>(), ["web"]);
     for words in [
         &["status", "demo"][..],
