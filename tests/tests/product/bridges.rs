@@ -181,6 +181,9 @@ fn ordinary_user_gets_cards_through_qemus_bridge_helper() {
 
 /// Lets later runs of `world` be those of a user without rights, to whom it belongs.
 fn become_somebody(world: &mut World, lan: &Lan) {
+    let lets_through = |folder: &Path| fs::metadata(folder).unwrap().permissions().mode() & 0o001 != 0;
+    let closed = world.folder().ancestors().skip(1).find(|folder| !lets_through(folder));
+    assert_eq!(closed, None, "other users must get through TMPDIR: chmod o+x");
     // The same program where everybody gets at it.
     let program = world.folder().join("vmctl");
     fs::write(&program, "").unwrap();
