@@ -6,6 +6,8 @@ FUZZ   := $(abspath .cache/fuzz)
 # How long `make fuzz` looks for texts that break the VMFile's reader.
 SECONDS ?= 60
 DEMO   := examples/two-tier
+# Tests that run at once: they wait for guests most of the time, of which only a few run at once whatever this says.
+THREADS ?= 4
 VMCTL  := $(TARGET)/debug/vmctl
 # A whole Debian can only be installed by root.
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -45,7 +47,7 @@ test: images images-debian check ## everything: lints, unit tests, end-to-end te
 	cargo build --locked --package vmctl
 	cargo build --locked --package vmctl --features failpoints --bin vmctl-failpoints
 	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_FAILPOINTS_BIN="$(abspath $(VMCTL)-failpoints)" \
-		VMCTL_TEST_IMAGES="$(IMAGES)" cargo test --locked --workspace
+		VMCTL_TEST_IMAGES="$(IMAGES)" RUST_TEST_THREADS=$(THREADS) cargo test --locked --workspace
 
 bench: setup images ## vmctl against references measured in the same run, as a table
 	cargo build --locked --release --package vmctl --package vmctl-tests
