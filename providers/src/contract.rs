@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::abilities::{Inspect, Preflight};
 use crate::error::Error;
 use crate::hypervisor::{ConsoleEndpoint, Hypervisor};
-use crate::spec::{InstanceId, VmHandle, VmSpec, VmState};
+use crate::spec::{BackendTag, Hardware, InstanceId, Machine, VmHandle, VmSpec, VmState};
 
 /// How long a guest is given to power down. Guests of the suite need not heed that.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +23,30 @@ pub struct Traits {
     pub pauses: bool,
     /// Whether a running machine has a console.
     pub has_console: bool,
+}
+
+/// A machine of `backend` that needs nothing: one processor, 64 MiB of memory, no disk and no network.
+pub fn plain_machine(backend: BackendTag) -> VmSpec {
+    let name = |text: &str| text.parse().expect("lower-case letters are a name");
+    VmSpec {
+        id: InstanceId(Uuid::from_u128(0x5f8b_1d2e_0000_4000_8000_0000_0000_0001)),
+        project: name("shop"),
+        name: name("web"),
+        backend,
+        machine: Machine {
+            vcpus: 1,
+            memory_mib: 64,
+            disk_bytes: None,
+            image: None,
+            hardware: Hardware::default(),
+            nics: Vec::new(),
+            volumes: Vec::new(),
+            shares: Vec::new(),
+            media: Vec::new(),
+        },
+        cloud_init: None,
+        ssh: None,
+    }
 }
 
 /// A promise that was not kept.
@@ -99,7 +125,7 @@ where
     is(backend, &vm, "prepare", VmState::Prepared).await?;
     let again = backend.prepare(spec).await.must("prepare of what is prepared")?;
     same("a second prepare", "the handle", &vm, &again)?;
-    let other = VmSpec { id: InstanceId(uuid::Uuid::from_u128(!spec.id.0.as_u128())), ..spec.clone() };
+    let other = VmSpec { id: InstanceId(Uuid::from_u128(!spec.id.0.as_u128())), ..spec.clone() };
     let aside = backend.handle(&other).must("handle of another machine of that name")?;
     let is_aside = aside.work_dir != vm.work_dir;
     same("handle of another machine of that name", "whether it has a folder of its own", &true, &is_aside)?;

@@ -1,34 +1,14 @@
 //! The fake backend keeps the contract. The others are led through it where they have what they need: QEMU in
 //! `qemu_real`, Propolis beside its own tests.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
-
-use vmctl_providers::contract::{Breach, Traits, keeps_the_contract};
+use vmctl_providers::contract::{Breach, Traits, keeps_the_contract, plain_machine};
 use vmctl_providers::noop::Rule;
-use vmctl_providers::{BackendTag, Hardware, InstanceId, Machine, NoopBackend, VmSpec};
+use vmctl_providers::{BackendTag, NoopBackend, VmSpec};
 
 const TRAITS: Traits = Traits { pauses: true, has_console: false };
 
 fn spec() -> VmSpec {
-    VmSpec {
-        id: InstanceId(uuid::Uuid::from_u128(0x5f8b_1d2e_0000_4000_8000_0000_0000_0001)),
-        project: "shop".parse().unwrap(),
-        name: "web".parse().unwrap(),
-        backend: BackendTag::Noop,
-        machine: Machine {
-            vcpus: 1,
-            memory_mib: 64,
-            disk_bytes: None,
-            image: None,
-            hardware: Hardware::default(),
-            nics: Vec::new(),
-            volumes: Vec::new(),
-            shares: Vec::new(),
-            media: Vec::new(),
-        },
-        cloud_init: None,
-        ssh: None,
-    }
+    plain_machine(BackendTag::Noop)
 }
 
 #[tokio::test]

@@ -1,38 +1,18 @@
 //! The example keeps the contract, as vmctl's own backends do.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panic")]
-
 use std::time::Duration;
 
 use vmctl_example_backend::FolderBackend;
-use vmctl_providers::contract::{Breach, Traits, keeps_the_contract};
+use vmctl_providers::contract::{Breach, Traits, keeps_the_contract, plain_machine};
 use vmctl_providers::{
-    BackendTag, ConsoleEndpoint, Hardware, Hypervisor, Inspect, Inspection, InstanceId, Machine, Preflight,
-    Result, VmHandle, VmSpec, VmState,
+    BackendTag, ConsoleEndpoint, Hypervisor, Inspect, Inspection, Preflight, Result, VmHandle, VmSpec,
+    VmState,
 };
 
 const TRAITS: Traits = Traits { pauses: false, has_console: false };
 
 fn spec() -> VmSpec {
-    VmSpec {
-        id: InstanceId(uuid::Uuid::from_u128(0x5f8b_1d2e_0000_4000_8000_0000_0000_0001)),
-        project: "shop".parse().unwrap(),
-        name: "web".parse().unwrap(),
-        backend: BackendTag::Noop,
-        machine: Machine {
-            vcpus: 1,
-            memory_mib: 64,
-            disk_bytes: None,
-            image: None,
-            hardware: Hardware::default(),
-            nics: Vec::new(),
-            volumes: Vec::new(),
-            shares: Vec::new(),
-            media: Vec::new(),
-        },
-        cloud_init: None,
-        ssh: None,
-    }
+    plain_machine(BackendTag::Noop)
 }
 
 #[tokio::test]

@@ -12,7 +12,6 @@ use crate::abilities::Stray;
 use crate::error::{Error, Result};
 use crate::name::Name;
 use crate::qemu::manifest::{Manifest, Owner};
-use crate::qemu::places::write_private;
 use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::workdir::{WorkDir, among, read_note};
 
@@ -48,16 +47,7 @@ impl PropolisBackend {
 
     /// See [`crate::Custody::note`].
     pub(super) fn keep_note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
-        let work = WorkDir::new(among(&self.config.vms_dir, &vm.work_dir));
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(_) => {
-                let text = serde_json::to_vec(note)
-                    .map_err(|error| Error::io("write", work.note())(io::Error::other(error)))?;
-                write_private(&work.note(), &text)
-            }
-            Owner::Missing | Owner::Vacant => Ok(()),
-            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::keep_note(&WorkDir::new(among(&self.config.vms_dir, &vm.work_dir)), vm.id, note)
     }
 }
 

@@ -12,10 +12,11 @@ use vmctl_tests::propolis::{FakePropolis, Options};
 
 use super::host::fake::FakeHost;
 use super::{PropolisBackend, PropolisConfig};
+use crate::contract::plain_machine;
 use crate::hypervisor::Hypervisor;
 use crate::spec::{
-    BackendTag, CloudInitConfig, Digest, DiskImage, Hardware, ImageFormat, InstanceId, MacAddr, Machine,
-    NetworkConfig, Nic, PropolisOptions, Secret, SeedContent, VmHandle, VmSpec,
+    BackendTag, CloudInitConfig, Digest, DiskImage, ImageFormat, MacAddr, NetworkConfig, Nic,
+    PropolisOptions, Secret, SeedContent, VmHandle, VmSpec,
 };
 use crate::ssh::Keyring;
 
@@ -30,25 +31,11 @@ pub(super) fn nic(index: usize) -> Nic {
 
 /// A machine without anything but an empty disk.
 pub(super) fn spec() -> VmSpec {
-    VmSpec {
-        id: InstanceId(uuid::Uuid::from_u128(0x5f8b_1d2e_0000_4000_8000_0000_0000_0001)),
-        project: "shop".parse().unwrap(),
-        name: "web".parse().unwrap(),
-        backend: BackendTag::Propolis,
-        machine: Machine {
-            vcpus: 2,
-            memory_mib: 512,
-            disk_bytes: Some(1 << 20),
-            image: None,
-            hardware: Hardware::default(),
-            nics: Vec::new(),
-            volumes: Vec::new(),
-            shares: Vec::new(),
-            media: Vec::new(),
-        },
-        cloud_init: None,
-        ssh: None,
-    }
+    let mut spec = plain_machine(BackendTag::Propolis);
+    spec.machine.vcpus = 2;
+    spec.machine.memory_mib = 512;
+    spec.machine.disk_bytes = Some(1 << 20);
+    spec
 }
 
 /// A seed with a secret in it.

@@ -14,7 +14,7 @@ use super::argv::{Marks, marks};
 use super::backend::QemuBackend;
 use super::home::holds_files_of;
 use super::manifest::{Manifest, Owner};
-use super::places::{RuntimeDir, require_private, write_private};
+use super::places::{RuntimeDir, require_private};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
@@ -64,16 +64,7 @@ impl QemuBackend {
 
     /// See [`crate::Custody::note`].
     pub(super) fn keep_note(&self, vm: &VmHandle, note: &Value) -> Result<()> {
-        let work = WorkDir::new(among(&self.config().vms_dir, &vm.work_dir));
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(_) => {
-                let text = serde_json::to_vec(note)
-                    .map_err(|error| Error::io("write", work.note())(io::Error::other(error)))?;
-                write_private(&work.note(), &text)
-            }
-            Owner::Missing | Owner::Vacant => Ok(()),
-            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::keep_note(&WorkDir::new(among(&self.config().vms_dir, &vm.work_dir)), vm.id, note)
     }
 }
 

@@ -146,6 +146,20 @@ impl Manifest {
         }
     }
 
+    /// Writes the planner's note about the machine `id` into its folder; where that is gone, nothing. See
+    /// [`crate::Custody::note`].
+    pub fn keep_note(work: &WorkDir, id: InstanceId, note: &serde_json::Value) -> Result<()> {
+        match Self::owner(work, id)? {
+            Owner::Ours(_) => {
+                let text = serde_json::to_vec(note)
+                    .map_err(|error| Error::io("write", work.note())(io::Error::other(error)))?;
+                write_private(&work.note(), &text)
+            }
+            Owner::Missing | Owner::Vacant => Ok(()),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+        }
+    }
+
     /// Reads the manifest of a folder; `None` if there is none.
     pub fn load(work: &WorkDir) -> Result<Option<Self>> {
         let path = work.manifest();
