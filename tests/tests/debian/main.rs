@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use vmctl_tests::world::free_port;
-use vmctl_tests::{World, leaks};
+use vmctl_tests::{World, await_condition, leaks};
 
 /// What a page of the machine `web` says, asked through the forward of the host.
 fn page(port: u16) -> String {
@@ -18,6 +18,11 @@ fn page(port: u16) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+/// Waits until what the machines serve is served: a machine that booted answers ssh before its services do.
+fn await_services(world: &World) {
+    await_condition("the checks hold", || world.vmctl(&["plan", "--checks", "fail"]).code() == 0);
 }
 
 /// A machine whose own user-data is merged with vmctl's, with users of both, beside the machines of the example.
@@ -126,6 +131,7 @@ fn shop_is_applied_changed_replaced_and_destroyed() {
     assert_eq!(decisions["vm.prices"], "no-op");
     world.vmctl(&["apply", "--yes"]).expect(0);
     assert_eq!(world.exec("db", "cat canary"), "canary\n");
+    await_services(&world);
     assert_eq!(world.exec("prices", "timeout 30 wget -q -O - http://db:8000/apples"), "3\n");
     assert_eq!(world.pid("web"), pid);
     assert!(page(other).contains("Fresh from the tree"));
@@ -134,6 +140,7 @@ fn shop_is_applied_changed_replaced_and_destroyed() {
     world.exec("db", "echo 7 | sudo tee /srv/stock/apples; sync");
     world.vmctl(&["apply", "--yes", "--replace", "db"]).expect(0);
     world.vmctl(&["exec", "db", "--", "test", "-e", "canary"]).expect(1);
+    await_services(&world);
     assert_eq!(world.exec("prices", "timeout 30 wget -q -O - http://db:8000/apples"), "7\n");
     world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     leaks::leakcheck(&world);
