@@ -18,7 +18,7 @@ use crate::terminal::{self, RawTerminal, Signals};
 use crate::{machines, stdin, ui};
 
 /// How long a running machine may take to let us in; it may have been started a moment ago.
-pub(super) const LOGIN: Duration = Duration::from_secs(60);
+pub(super) const LOGIN: Duration = Duration::from_secs(120);
 
 /// The exit code of a command that did not end in time, as of timeout(1).
 pub(super) const OUT_OF_TIME: Exit = Exit::Passed(124);

@@ -20,7 +20,7 @@ use crate::ssh::{self, Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long a step waits for a login if none is open: whoever provisions has waited for readiness before.
-pub(crate) const LOGIN: Duration = Duration::from_secs(60);
+pub(crate) const LOGIN: Duration = Duration::from_secs(120);
 
 /// How long a process may take from closing its connections to its end.
 const DYING: Duration = Duration::from_millis(500);

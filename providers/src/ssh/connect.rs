@@ -34,7 +34,8 @@ const PACE: u32 = 50;
 /// How long one connection waits for its banner. Later than this the first packet was lost: it is repeated after 5.6 s.
 const BANNER: Duration = Duration::from_secs(2);
 
-/// From banner to login. An emulated guest needs seconds for its cryptography while it still boots.
+/// From banner to login. An emulated guest needs seconds for its cryptography while it still boots. Each attempt that
+/// took longer gives the next one twice the time: a connection may be stuck, or the guest just busy.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 
 /// Time between two logins after a refusal. OpenSSH (PerSourcePenalties) locks out whoever fails more often.
@@ -61,11 +62,12 @@ pub(super) async fn wait_for(
     let started = Instant::now();
     let deadline = started + timeout;
     let mut refusals = Refusals::default();
+    let mut handshake = HANDSHAKE;
     let mut last = NotYet::NoAnswer;
     while let Ok(stream) = timeout_at(deadline, first_banner(target.address, started)).await {
         let login = login(stream, target, &identity, &pins);
         let mut pause = AFTER_CLOSE;
-        match timeout_at(deadline.min(Instant::now() + HANDSHAKE), login).await {
+        match timeout_at(deadline.min(Instant::now() + handshake), login).await {
             Ok(Ok((session, host_key))) => {
                 if pins == Pins::Unknown {
                     known_hosts::learn(target, &host_key)?;
@@ -87,7 +89,10 @@ pub(super) async fn wait_for(
                 tracing::debug!(address = %target.address, %error, "login broke off");
                 last = NotYet::Stalled;
             }
-            Err(_) => last = NotYet::Stalled,
+            Err(_) => {
+                last = NotYet::Stalled;
+                handshake = handshake.saturating_mul(2);
+            }
         }
         sleep_until(deadline.min(Instant::now() + pause)).await;
     }
