@@ -78,7 +78,7 @@ fn with_session(
     small_runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let copied = async {
-            let session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN).await?;
+            let session = Session::reach(&target, &ctx.settings.keyring, LOGIN).await?;
             work(&session).await?;
             session.close().await;
             Ok(Exit::Fine)

@@ -87,7 +87,7 @@ pub(super) fn carried(
             None => Signals::catch()?,
         };
         let session = tokio::select! {
-            session = Session::wait_for(&target, &ctx.settings.keyring, LOGIN) => session?,
+            session = Session::reach(&target, &ctx.settings.keyring, LOGIN) => session?,
             () = signals.any() => return Ok(Exit::Interrupted),
         };
         let carrying = async {

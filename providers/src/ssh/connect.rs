@@ -3,7 +3,10 @@
 //! QEMU's user network accepts a connection at once, whether the guest listens or not, and repeats the first packet
 //! to the guest only after seconds. A connection that was made too early is therefore lost, and says so by silence.
 //! So fresh connections are made at a steady pace while earlier ones wait on for a slow guest; the first one that
-//! brings a banner is used. No connection is given up early that a slow sshd has already begun to serve.
+//! brings a banner is used.
+//!
+//! A guest that is known to answer is not asked so often: each connection costs an emulated guest a process, and OpenSSH
+//! turns away whoever comes while too many others have not logged in yet (`MaxStartups`). Such a guest is given time.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -31,8 +34,18 @@ const GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_mi
 /// See [`GAP`].
 const PACE: u32 = 50;
 
-/// How long one connection waits for its banner. Later than this the first packet was lost: it is repeated after 5.6 s.
+/// How long one connection waits for its banner while nobody knows whether the far end answers at all. Later than this the
+/// first packet was lost: it is repeated after 5.6 s.
 const BANNER: Duration = Duration::from_secs(2);
+
+/// The same where the far end is known to answer.
+const SLOW_BANNER: Duration = Duration::from_secs(20);
+
+/// Time between two connections where the far end is known to answer.
+const SLOW_GAP: Duration = Duration::from_secs(2);
+
+/// How OpenSSH begins what it says, in place of its banner, to whoever is one too many.
+const CROWDED: &[u8; 4] = b"Exce";
 
 /// From banner to login. An emulated guest needs seconds for its cryptography while it still boots. Each attempt that
 /// took longer gives the next one twice the time: a connection may be stuck, or the guest just busy.
@@ -51,11 +64,12 @@ const FINAL_SPAN: Duration = Duration::from_millis(2 * 2500);
 /// ends the connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// See [`Session::wait_for`].
+/// See [`Session::wait_for`] and [`Session::reach`]; `answers` says whether the far end is known to answer.
 pub(super) async fn wait_for(
     target: &SshTarget,
     keyring: &Keyring,
     timeout: Duration,
+    answers: bool,
 ) -> Result<Session, SshError> {
     let identity = keyring.identity(&target.private_key).await?;
     let pins = known_hosts::read(target)?;
@@ -64,7 +78,8 @@ pub(super) async fn wait_for(
     let mut refusals = Refusals::default();
     let mut handshake = HANDSHAKE;
     let mut last = NotYet::NoAnswer;
-    while let Ok(stream) = timeout_at(deadline, first_banner(target.address, started)).await {
+    let mut pace = if answers { Pace::Slow } else { Pace::Since(started) };
+    while let Ok(stream) = timeout_at(deadline, first_banner(target.address, &mut pace)).await {
         let login = login(stream, target, &identity, &pins);
         let mut pause = AFTER_CLOSE;
         match timeout_at(deadline.min(Instant::now() + handshake), login).await {
@@ -88,9 +103,11 @@ pub(super) async fn wait_for(
             Ok(Err(Failure::Ssh(error))) => {
                 tracing::debug!(address = %target.address, %error, "login broke off");
                 last = NotYet::Stalled;
+                pace = Pace::Slow;
             }
             Err(_) => {
                 last = NotYet::Stalled;
+                pace = Pace::Slow;
                 handshake = handshake.saturating_mul(2);
             }
         }
@@ -148,19 +165,52 @@ impl Refusals {
     }
 }
 
+/// How often the far end is asked.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// Nobody knows whether it answers; it has been asked since then.
+    Since(Instant),
+    /// It answers, and needs time.
+    Slow,
+}
+
+impl Pace {
+    /// Time between two connections.
+    fn gap(self) -> Duration {
+        match self {
+            Self::Since(started) => gap(started.elapsed()),
+            Self::Slow => SLOW_GAP,
+        }
+    }
+
+    /// How long one connection waits for its banner.
+    fn banner(self) -> Duration {
+        match self {
+            Self::Since(_) => BANNER,
+            Self::Slow => SLOW_BANNER,
+        }
+    }
+}
+
 /// The first connection on which the far end says something; cancel-safe, never gives up by itself.
-async fn first_banner(address: SocketAddr, started: Instant) -> TcpStream {
+async fn first_banner(address: SocketAddr, pace: &mut Pace) -> TcpStream {
     let mut tries = JoinSet::new();
     let mut next = Instant::now();
     loop {
         tokio::select! {
             Some(tried) = tries.join_next(), if !tries.is_empty() => match tried {
-                Ok(Some(stream)) => return stream,
-                _ => next = next.min(Instant::now() + AFTER_CLOSE),
+                Ok(Tried::Speaks(stream)) => return stream,
+                Ok(Tried::Crowded) => {
+                    // Those that wait there are ours.
+                    tries.shutdown().await;
+                    *pace = Pace::Slow;
+                    next = Instant::now() + SLOW_GAP;
+                }
+                Ok(Tried::Nothing) | Err(_) => next = next.min(Instant::now() + AFTER_CLOSE),
             },
             () = sleep_until(next) => {
-                tries.spawn(banner(address));
-                next = Instant::now() + gap(started.elapsed());
+                tries.spawn(banner(address, pace.banner()));
+                next = Instant::now() + pace.gap();
             }
         }
     }
@@ -170,13 +220,26 @@ fn gap(waited: Duration) -> Duration {
     (waited / PACE).clamp(GAP.0, GAP.1)
 }
 
-/// One connection; `None` if it was refused, ended, or stayed silent.
-async fn banner(address: SocketAddr) -> Option<TcpStream> {
-    let deadline = Instant::now() + BANNER;
-    let stream = timeout_at(deadline, TcpStream::connect(address)).await.ok()?.ok()?;
-    match timeout_at(deadline, stream.peek(&mut [0])).await {
-        Ok(Ok(1)) => Some(stream),
-        _ => None,
+/// What became of one connection.
+enum Tried {
+    /// The far end says something.
+    Speaks(TcpStream),
+    /// It is there, and turns us away.
+    Crowded,
+    /// It was refused, ended, or stayed silent.
+    Nothing,
+}
+
+async fn banner(address: SocketAddr, patience: Duration) -> Tried {
+    let deadline = Instant::now() + patience;
+    let Ok(Ok(stream)) = timeout_at(deadline, TcpStream::connect(address)).await else {
+        return Tried::Nothing;
+    };
+    let mut begin = [0; CROWDED.len()];
+    match timeout_at(deadline, stream.peek(&mut begin)).await {
+        Ok(Ok(0) | Err(_)) | Err(_) => Tried::Nothing,
+        Ok(Ok(_)) if begin == *CROWDED => Tried::Crowded,
+        Ok(Ok(_)) => Tried::Speaks(stream),
     }
 }
 

@@ -129,7 +129,12 @@ impl Session {
         timeout: Duration,
     ) -> Result<Self, SshError> {
         // In memory of its own: a handshake is large, and callers stand deep enough without it.
-        Box::pin(connect::wait_for(target, keyring, timeout)).await
+        Box::pin(connect::wait_for(target, keyring, timeout, false)).await
+    }
+
+    /// The same with a guest that was ready before: it is given time to answer in place of being asked ever again.
+    pub async fn reach(target: &SshTarget, keyring: &Keyring, timeout: Duration) -> Result<Self, SshError> {
+        Box::pin(connect::wait_for(target, keyring, timeout, true)).await
     }
 
     /// Starts `command`, a line for the login user's shell.
