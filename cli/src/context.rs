@@ -16,6 +16,7 @@ use vmctl_planner::{Desired, KeptValues, holds_sealed, other_vmfile};
 use vmctl_providers::image::ImageCache;
 use vmctl_providers::propolis::PropolisConfig;
 use vmctl_providers::qemu::QemuConfig;
+use vmctl_providers::template::Templates;
 use vmctl_providers::{Name, NoopBackend, PropolisBackend, QemuBackend, RouterHypervisor, SealKey};
 use vmctl_state::{Holder, ProjectDir, Record, Repair, Reserve, Snapshot, StoreError, Writer, project};
 
@@ -179,6 +180,11 @@ impl Context {
         let data_dir = self.settings.data_dir()?;
         make_private(data_dir)?;
         Ok(ImageCache::new(data_dir.join("images")))
+    }
+
+    /// The templates of all projects.
+    pub(crate) fn templates(&self) -> Result<Templates, CliError> {
+        Ok(Templates::new(self.settings.data_dir()?.join("templates")))
     }
 
     /// Lets whoever makes room in the cache know that the lock file beside `vmfile` pins images.
@@ -367,6 +373,7 @@ impl Context {
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: project.vms(),
             images_dir: self.settings.data_dir()?.join("images"),
+            templates_dir: self.templates()?.folder().to_owned(),
             runtime_dir: self.settings.runtime_dir()?.to_owned(),
             accel: self.settings.accel,
             take_over: self.options.take_over,

@@ -441,6 +441,7 @@ pub(crate) mod samples {
             seed: true,
             ssh: Some(SshConfig { user: "vm".to_owned(), private_key: None }),
             uefi: None,
+            warm: None,
             state: VmState::Running,
             runtime: Some(Runtime {
                 pid: 4711,

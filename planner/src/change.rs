@@ -10,6 +10,7 @@ use vmctl_state::{Address, Interrupted};
 use crate::drift::Drift;
 use crate::fields::Class;
 use crate::step::StepKind;
+use crate::warm::UsedTemplate;
 
 /// The decision for one address, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +216,8 @@ pub struct Change {
     pub instance: InstanceId,
     /// The instance that a replacement removes.
     pub replaces: Option<InstanceId>,
+    /// The template that the machine is made from.
+    pub template: Option<UsedTemplate>,
     /// What becomes of the record where only the record changes.
     pub accepts: Option<Accepts>,
     /// Steps that take the machine down, in order.
@@ -244,6 +247,7 @@ impl Change {
             known_after_apply: Vec::new(),
             instance,
             replaces: None,
+            template: None,
             accepts: None,
             down: Vec::new(),
             up: Vec::new(),

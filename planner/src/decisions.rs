@@ -87,6 +87,8 @@ impl<'a> Decisions<'a> {
             rerun: inputs.options.rerun.contains(address.name()),
             no_provision: inputs.options.no_provision,
             no_wait: inputs.options.no_wait,
+            templates: &inputs.observed.templates,
+            cold: inputs.options.cold,
             by_hand: inputs.options.by_hand,
             wish,
             secrets: &self.secrets,

@@ -282,6 +282,8 @@ pub struct DesiredVm {
     pub ready: Readiness,
     /// What must hold while it runs, asked by `plan` and `drift`.
     pub checks: Vec<Check>,
+    /// Whether it is kept as a template, and made from one.
+    pub warm: WarmChoice,
     /// Words about it.
     pub labels: BTreeMap<String, String>,
     /// Where its texts come from; decides nothing.
@@ -325,10 +327,24 @@ impl DesiredVm {
             lifecycle: Lifecycle::default(),
             ready: ready_at_login(None),
             checks: Vec::new(),
+            warm: WarmChoice::default(),
             labels: BTreeMap::new(),
             text_files: TextFiles::default(),
         }
     }
+}
+
+/// Whether a machine is kept as a template once it is provisioned, and made from one where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WarmChoice {
+    /// No.
+    #[default]
+    Off,
+    /// Its disk.
+    Disk,
+    /// Its disk, and its memory where that is safe.
+    Auto,
 }
 
 /// Ready as soon as a login works, within [`READY_TIMEOUT`]; at once where nobody logs in.

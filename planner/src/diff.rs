@@ -1,9 +1,10 @@
 //! Desired × recorded × observed → changes. Pure and total: same inputs, same result.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vmctl_providers::{InstanceId, Secrets, VmState};
+use vmctl_providers::{Digest, InstanceId, Secrets, VmState, WarmSpec};
 use vmctl_state::{Address, Interrupted, Phase, Record};
 
 use crate::change::{Action, Change, FieldChange, LeftAloneKind, ProvisionRun, Refusal};
@@ -17,6 +18,7 @@ use crate::provisioning::{self, Asked, Due};
 use crate::recorded::{RecordError, RecordedVm, spec_of};
 use crate::step::StepKind;
 use crate::turn::{Turn, turned};
+use crate::warm::{self, SeenTemplate, UsedTemplate, Wanted};
 
 /// Everything known about one address.
 #[derive(Debug, Clone)]
@@ -37,6 +39,10 @@ pub struct Known<'a> {
     pub rerun: bool,
     /// Whether no provisioning step is to run.
     pub no_provision: bool,
+    /// The templates that there are, by key.
+    pub templates: &'a BTreeMap<Digest, SeenTemplate>,
+    /// Whether no machine is made from a template.
+    pub cold: bool,
     /// Whether nobody waits for a guest in which nothing is to run.
     pub no_wait: bool,
     /// Whether what it was brought to last is what was asked for.
@@ -77,6 +83,15 @@ pub struct Decision {
     pub after: Option<RecordedVm>,
     /// Provisioning steps, from the first, that need not run again.
     pub provisioned: usize,
+    /// How a machine that is made stands to templates.
+    pub(crate) warm: Option<WarmSpec>,
+}
+
+impl Decision {
+    /// One that makes no machine.
+    fn of(change: Change, after: Option<RecordedVm>, provisioned: usize) -> Self {
+        Self { change, after, provisioned, warm: None }
+    }
 }
 
 /// Decides what becomes of one address that is desired, recorded, or both.
@@ -108,21 +123,21 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
     match (known.desired, known.record) {
         (_, Some(record)) if let Wish::Turn(turn) = known.wish => {
             turned(&mut change, record, known.sight, turn);
-            Ok(Decision { change, after: Some(spec_of(record)?), provisioned: record.provisioned.len() })
+            Ok(Decision::of(change, Some(spec_of(record)?), record.provisioned.len()))
         }
         (desired, record) if let Wish::Provision(asked) = known.wish => {
             provision_alone(change, desired, record, &known, asked)
         }
-        (None, None) => Ok(Decision { change, after: None, provisioned: 0 }),
+        (None, None) => Ok(Decision::of(change, None, 0)),
         (None, Some(record)) => {
             part_with(&mut change, record, &known)?;
-            Ok(Decision { change, after: None, provisioned: 0 })
+            Ok(Decision::of(change, None, 0))
         }
         (Some(desired), None) => {
             let after = RecordedVm::from(desired).sealed(known.secrets);
             change.fields = fields_between(None, &after);
-            create(&mut change, desired, &known);
-            Ok(Decision { change, after: Some(after), provisioned: 0 })
+            let (provisioned, warm) = create(&mut change, desired, &known);
+            Ok(Decision { warm, ..Decision::of(change, Some(after), provisioned) })
         }
         (Some(desired), Some(record)) => converge(change, desired, record, &known),
     }
@@ -151,16 +166,33 @@ fn part_with(change: &mut Change, record: &Record, known: &Known<'_>) -> Result<
     Ok(())
 }
 
-fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) {
+/// Plans the steps that make a machine. Returns how many provisioning steps it comes with, and how it stands to templates.
+fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) -> (usize, Option<WarmSpec>) {
     change.action = Action::Create;
     if desired.image.as_ref().is_some_and(|image| image.digest().is_none()) {
         change.known_after_apply.push(Cow::Borrowed("image"));
     }
     change.up.push(StepKind::Prepare);
+    // A template is of a machine that is provisioned as its file says.
+    let wanted = if known.no_provision { Wanted::Nothing } else { warm::wanted(desired) };
+    let used = match &wanted {
+        Wanted::Template(key, _) if !known.cold => {
+            known.templates.get(key).map(|seen| UsedTemplate { key: key.clone(), seen: seen.clone() })
+        }
+        _ => None,
+    };
+    let spec = warm::tell(change, &wanted, used);
+    let is_cloned = spec.as_ref().is_some_and(|spec| spec.cloned);
+    let due = if is_cloned { Due::cloned(desired) } else { Due::all(desired) };
+    let provisioned = due.kept;
     if desired.power != Power::Stopped {
-        let due = allowed(Due::all(desired), known, change);
+        let due = allowed(due, known, change);
         run(change, desired, known, &due);
+        if spec.is_some() && !is_cloned {
+            change.up.push(StepKind::Keep);
+        }
     }
+    (provisioned, spec)
 }
 
 /// What is due, unless no step is to run.
@@ -250,7 +282,7 @@ fn converge(
     if let Some(reason) = still_held(&change, known) {
         change.action = Action::Replace;
         change.leave_alone(LeftAloneKind::Damaged, reason);
-        return Ok(Decision { change, after: None, provisioned: 0 });
+        return Ok(Decision::of(change, None, 0));
     }
     if let Some(reasons) = must_replace(&change, desired, record, known, &due) {
         change.reasons.extend(reasons);
@@ -274,14 +306,14 @@ fn converge(
         } else if before.lifecycle.prevent_destroy {
             change.reasons.push("it was protected until now".to_owned());
         }
-        create(&mut change, desired, known);
+        let (provisioned, warm) = create(&mut change, desired, known);
         change.action = Action::Replace;
-        return Ok(Decision { change, after: Some(after), provisioned: 0 });
+        return Ok(Decision { warm, ..Decision::of(change, Some(after), provisioned) });
     }
     if record.phase == Phase::Preparing {
         change.reasons.push("an earlier `prepare` did not end; it is finished first".to_owned());
-        create(&mut change, desired, known);
-        return Ok(Decision { change, after: Some(after), provisioned: 0 });
+        let (provisioned, warm) = create(&mut change, desired, known);
+        return Ok(Decision { warm, ..Decision::of(change, Some(after), provisioned) });
     }
     forget_bare(&mut change, &bare, &before, &after);
     // A machine that cannot be asked is planned for as it is recorded, and then left alone.
@@ -290,7 +322,7 @@ fn converge(
     settle(&mut change, desired, record, state, known, &due);
     change.action = action_of(&change);
     mind_obstacles(&mut change, desired, known);
-    Ok(Decision { change, after: Some(after), provisioned: due.kept })
+    Ok(Decision::of(change, Some(after), due.kept))
 }
 
 /// What a machine in this phase was brought to; `None` where that is not sure.
@@ -329,7 +361,7 @@ fn provision_alone(
     asked: &Asked,
 ) -> Result<Decision, RecordError> {
     let after = record.map(spec_of).transpose()?;
-    let nothing = |change, after| Ok(Decision { change, after, provisioned: 0 });
+    let nothing = |change, after| Ok(Decision::of(change, after, 0));
     let Some(desired) = desired.filter(|desired| desired.provision.iter().any(|step| asked.means(step)))
     else {
         return nothing(change, after);
@@ -370,7 +402,7 @@ fn provision_alone(
     change.action = Action::Provision;
     provisioning::explain(&mut change, desired, record, &due, asked.force);
     mind_obstacles(&mut change, desired, &Known { rerun: known.rerun || asked.force, ..known.clone() });
-    Ok(Decision { change, after, provisioned: due.kept })
+    Ok(Decision::of(change, after, due.kept))
 }
 
 /// The machine as desired, but with the recorded value of each field whose changes are ignored.

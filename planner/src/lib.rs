@@ -45,6 +45,7 @@ pub mod turn;
 pub mod values;
 pub mod vmfile;
 mod volumes;
+pub mod warm;
 
 pub use admission::{AdmissionError, Shortage, ShortageKind, shortages};
 pub use change::{

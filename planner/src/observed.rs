@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{Custody, Error, FoundVolume, Inspect, Inspection, InstanceId, Name, Stray};
+use vmctl_providers::{Custody, Digest, Error, FoundVolume, Inspect, Inspection, InstanceId, Name, Stray};
 use vmctl_state::{Address, Snapshot};
 
 use crate::checks::CheckResult;
 use crate::desired::Desired;
 use crate::pins::UpstreamSight;
 use crate::recorded::{RecordError, handle_of};
+use crate::warm::SeenTemplate;
 
 /// Machines looked at side by side. Each holds up to four file descriptors, which are the bound that matters: a process
 /// that may open 256 files must get by.
@@ -35,6 +36,9 @@ pub struct Observed {
     /// Whether servers still have the images that are pinned, by URL as it is shown; of those that were asked.
     #[serde(default)]
     pub upstream: BTreeMap<String, UpstreamSight>,
+    /// The templates that machines would be made from, by key; see [`crate::warm`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<Digest, SeenTemplate>,
     /// What was looked at.
     pub looked: Looked,
 }

@@ -53,6 +53,12 @@ impl Due {
         Self { numbers: desired.provision.iter().map(|step| step.number).collect(), kept: 0 }
     }
 
+    /// The steps of a machine that is made from a template: those that run with every plan.
+    pub(crate) fn cloned(desired: &DesiredVm) -> Self {
+        let always = desired.provision.iter().filter(|step| step.options.run == Run::Always);
+        Self { numbers: always.map(|step| step.number).collect(), kept: desired.provision.len() }
+    }
+
     /// What a plan runs on a machine that is kept.
     pub(crate) fn of(desired: &DesiredVm, record: &Record) -> Self {
         Self::since(desired, record, false)

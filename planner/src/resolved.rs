@@ -134,6 +134,7 @@ impl Form<'_> {
             "provision": vm.provision.iter().map(|step| self.step(vm, step)).collect::<Vec<_>>(),
             "checks": vm.checks.iter().map(check).collect::<Vec<_>>(),
             "state": vm.power,
+            "warm": vm.warm,
             "lifecycle": {
                 "prevent_destroy": vm.lifecycle.prevent_destroy,
                 "ignore_changes": vm.lifecycle.ignore_changes,

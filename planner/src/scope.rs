@@ -50,6 +50,9 @@ pub struct Options {
     /// No provisioning step runs; what is due stays due.
     #[serde(default)]
     pub no_provision: bool,
+    /// No machine is made from a template.
+    #[serde(default)]
+    pub cold: bool,
     /// Nobody waits until a guest is ready, unless something is to run in it: whoever started it looks after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_wait: bool,

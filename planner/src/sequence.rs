@@ -206,7 +206,7 @@ impl Chain {
         let far_enough = |kind: &StepKind| match kind {
             StepKind::Start | StepKind::Resume => true,
             StepKind::Ready => until >= Until::Ready,
-            StepKind::Provision(_) => until >= Until::Provisioned,
+            StepKind::Provision(_) | StepKind::Keep => until >= Until::Provisioned,
             StepKind::FetchImage
             | StepKind::Prepare
             | StepKind::Update

@@ -30,6 +30,8 @@ pub enum StepKind {
     Ready,
     /// Runs one provisioning step, by number from 1.
     Provision(usize),
+    /// Keeps a machine as a template.
+    Keep,
     /// Pauses the vCPUs.
     Suspend,
     /// Powers a machine down.
@@ -42,7 +44,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// Every kind; provisioning with the number of its first step.
-    pub fn all() -> [Self; 11] {
+    pub fn all() -> [Self; 12] {
         [
             Self::FetchImage,
             Self::Prepare,
@@ -51,6 +53,7 @@ impl StepKind {
             Self::Resume,
             Self::Ready,
             Self::Provision(1),
+            Self::Keep,
             Self::Suspend,
             Self::Stop,
             Self::Destroy,
@@ -68,6 +71,7 @@ impl StepKind {
             Self::Resume => "resume",
             Self::Ready => "ready",
             Self::Provision(_) => "provision",
+            Self::Keep => "keep",
             Self::Suspend => "suspend",
             Self::Stop => "stop",
             Self::Destroy => "destroy",

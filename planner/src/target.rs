@@ -44,7 +44,10 @@ impl Target {
         let after = decision.after.as_ref()?;
         let vmfile = desired.inputs.first().map(|input| input.path.clone());
         Some(Self {
-            spec: spec(vm, after, &desired.project, decision.change.instance, images),
+            spec: VmSpec {
+                warm: decision.warm.clone(),
+                ..spec(vm, after, &desired.project, decision.change.instance, images)
+            },
             recorded: RecordedVm { vmfile, ..after.clone() },
             provision: vm.provision.clone(),
             ready: vm.ready.clone(),
@@ -52,6 +55,11 @@ impl Target {
             only_remembered: is_only_remembered(&decision.change),
             image: vm.image.as_ref().map(image_address),
         })
+    }
+
+    /// Whether the machine is made from a template.
+    pub(crate) fn is_cloned(&self) -> bool {
+        self.spec.warm.as_ref().is_some_and(|warm| warm.cloned)
     }
 
     /// The same, with the image from the network that came for it.
@@ -138,5 +146,6 @@ fn spec(
         },
         cloud_init: vm.cloud_init.clone(),
         ssh: after.ssh.clone(),
+        warm: None,
     }
 }

@@ -395,6 +395,17 @@ pub trait Preflight: Send + Sync {
     fn preflight(&self, spec: &VmSpec) -> impl Future<Output = Result<()>> + Send;
 }
 
+/// Keeps machines as templates; see [`crate::template`].
+pub trait Keep: Send + Sync {
+    /// Keeps the machine, which runs and was provisioned, as the template that its spec asked for. It pauses for as long as
+    /// that takes, and goes on. A machine of which no template is wanted, or that came from one, is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// After an error there is no new template, and the machine goes on as if nothing had been asked.
+    fn keep(&self, vm: &VmHandle) -> impl Future<Output = Result<()>> + Send;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,6 +46,7 @@ pub fn plain_machine(backend: BackendTag) -> VmSpec {
         },
         cloud_init: None,
         ssh: None,
+        warm: None,
     }
 }
 

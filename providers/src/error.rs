@@ -267,6 +267,12 @@ pub enum Error {
         /// What is not as it was.
         left: String,
     },
+    /// A machine from a template could not be given what must be its own.
+    #[error("it cannot be told apart from its template: {said}")]
+    NotRenewed {
+        /// What the guest said, or what is in doubt.
+        said: String,
+    },
     /// A guest is not ready.
     #[error(
         "probe `{probe}` does not hold{}: {said}{}",
@@ -421,6 +427,7 @@ impl Error {
             | Self::Mount { .. }
             | Self::CloudInit { .. }
             | Self::Provision { .. }
+            | Self::NotRenewed { .. }
             | Self::Scripted(_) => ErrorKind::Guest,
         }
     }
@@ -489,6 +496,11 @@ impl Error {
             Self::CloudInit { .. } => Some(
                 "look into the guest (`/var/log/cloud-init-output.log`, `vmctl log NAME --console`), then correct the \
                  user-data: that replaces the machine"
+                    .to_owned(),
+            ),
+            Self::NotRenewed { .. } => Some(
+                "it needs a login as root or with a sudo that asks for no password; `vmctl apply --cold --replace NAME` makes \
+                 the machine without a template"
                     .to_owned(),
             ),
             Self::DiskFull { .. } => Some("free some space there; then `vmctl apply` goes on".to_owned()),

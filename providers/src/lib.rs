@@ -31,13 +31,14 @@ pub mod secrets;
 pub mod seed;
 pub mod spec;
 pub mod ssh;
+pub mod template;
 pub mod text;
 mod volume;
 pub mod workdir;
 
 pub use abilities::{
-    ConsoleHistory, Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Preflight,
-    Probe, RanByAgent, Readiness, Reconfigure, Stall, Stray, Verdict,
+    ConsoleHistory, Custody, Damage, Ending, GuestAccess, GuestInterface, Inspect, Inspection, Keep,
+    Preflight, Probe, RanByAgent, Readiness, Reconfigure, Stall, Stray, Verdict,
 };
 pub use capacity::{Capacity, Footprint, Space};
 pub use error::{Error, ErrorKind, Result};
@@ -51,10 +52,11 @@ pub use qemu::QemuBackend;
 pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
-    AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
-    ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic, Peer,
-    PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
-    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
+    AccelChoice, Arch, BackendTag, CloneStage, Cloned, CloudInitConfig, Digest, DiskImage, Firmware, Forward,
+    Hardware, ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic,
+    Peer, PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
+    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume, Warm, WarmLevel,
+    WarmSpec,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};
 

@@ -563,6 +563,7 @@ impl Custody for NoopBackend {
                     seed: machine.seed,
                     ssh: None,
                     uefi: None,
+                    warm: None,
                     state: machine.state,
                     runtime: None,
                     forced_stop: None,

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::abilities::{
-    ConsoleHistory, Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent,
-    Readiness, Reconfigure, Stray, Verdict,
+    ConsoleHistory, Custody, GuestAccess, GuestInterface, Inspect, Inspection, Keep, Preflight, Probe,
+    RanByAgent, Readiness, Reconfigure, Stray, Verdict,
 };
 use crate::capacity::{Capacity, Footprint, Space};
 use crate::error::Result;
@@ -105,6 +105,15 @@ impl Inspect for RouterHypervisor {
 impl Reconfigure for RouterHypervisor {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         dispatch!(self, vm.backend, backend => backend.reconfigure(vm, spec).await)
+    }
+}
+
+impl Keep for RouterHypervisor {
+    async fn keep(&self, vm: &VmHandle) -> Result<()> {
+        match vm.backend {
+            BackendTag::Qemu => self.qemu.keep(vm).await,
+            BackendTag::Propolis | BackendTag::Noop => Ok(()),
+        }
     }
 }
 

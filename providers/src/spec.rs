@@ -17,6 +17,7 @@ mod network;
 mod propolis;
 mod seed;
 mod storage;
+mod warm;
 
 pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uefi, VncTcp};
 pub use machine::Machine;
@@ -24,6 +25,7 @@ pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Proto
 pub use propolis::PropolisOptions;
 pub use seed::{SeedContent, SeedFile, SeedText, SeedUser, Sudo};
 pub use storage::{Share, ShareDriver, Volume};
+pub use warm::{CloneStage, Cloned, Warm, WarmLevel, WarmSpec};
 
 /// Names a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -241,6 +243,8 @@ pub struct VmSpec {
     pub cloud_init: Option<CloudInitConfig>,
     /// How vmctl logs in; it does not if absent.
     pub ssh: Option<SshConfig>,
+    /// What is wanted of templates, if anything; see [`crate::template`].
+    pub warm: Option<WarmSpec>,
 }
 
 /// What a machine does.
@@ -329,6 +333,9 @@ pub struct VmHandle {
     /// What it boots with, if that is UEFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uefi: Option<Uefi>,
+    /// How it stands to templates, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Box<Warm>>,
     /// State after the call that returned this handle.
     pub state: VmState,
     /// Facts of the running process.
@@ -350,6 +357,7 @@ impl VmHandle {
             seed: spec.cloud_init.is_some(),
             ssh: spec.ssh.clone(),
             uefi: None,
+            warm: None,
             state: VmState::Preparing,
             runtime: None,
             forced_stop: None,

@@ -40,6 +40,9 @@ pub(crate) struct UpArgs {
     /// Run no provisioning step; what is due stays due
     #[arg(long)]
     pub(crate) no_provision: bool,
+    /// Make machines without templates, and keep new ones
+    #[arg(long)]
+    pub(crate) cold: bool,
     /// Go on even if the host has too little memory or disk for all of it
     #[arg(long)]
     pub(crate) overcommit: bool,

@@ -28,7 +28,7 @@ pub(crate) enum ImageCommand {
     Inspect(ImageInspectArgs),
     /// Remove images that no machine needs
     Rm(ImageRmArgs),
-    /// Remove all images that no machine needs, and downloads that were broken off
+    /// Remove all images that no machine needs, their templates, and downloads that were broken off
     Prune(ImagePruneArgs),
     /// Pin images of the VMFile to what their servers have now
     Update(ImageUpdateArgs),
@@ -108,10 +108,15 @@ pub(crate) struct ImageRmArgs {
 Examples:
   vmctl image prune --dry-run
   vmctl image prune
+  vmctl image prune --templates
 
 An image is needed by the machines of all projects in the data folder that were made from it. \
-Nothing is removed while another vmctl works on one of them.")]
+Templates go with the image below their disks; machines that were made from them go on. Nothing is \
+removed while another vmctl works on one of them.")]
 pub(crate) struct ImagePruneArgs {
+    /// Remove all templates as well
+    #[arg(long)]
+    pub(crate) templates: bool,
     /// Remove nothing, and say what would go
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -38,6 +38,9 @@ pub(crate) struct PlanningArgs {
     /// Run no provisioning step; what is due stays due
     #[arg(long, conflicts_with_all = ["destroy", "refresh_only", "rerun"])]
     pub(crate) no_provision: bool,
+    /// Make machines without templates, and keep new ones
+    #[arg(long, conflicts_with_all = ["destroy", "refresh_only"])]
+    pub(crate) cold: bool,
     /// Remove volumes as well that no machine needs any more, with all that is on them
     #[arg(long, conflicts_with = "refresh_only")]
     pub(crate) volumes: bool,
@@ -143,7 +146,7 @@ Exit codes: 0 applied, 1 nothing was done, 3 another vmctl works on the project,
 stale, 5 partly applied, 130 interrupted.")]
 pub(crate) struct ApplyArgs {
     /// Saved plan to carry out, as made by `plan --out`
-    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "no_provision", "volumes", "file"])]
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["destroy", "refresh_only", "no_refresh", "target", "exclude", "replace", "rerun", "no_provision", "cold", "volumes", "file"])]
     pub(crate) plan: Option<PathBuf>,
     /// Apply without asking
     #[arg(short, long, visible_alias = "auto-approve")]

@@ -21,10 +21,10 @@ const DOWN: &str = "down";
 
 /// Runs `up`.
 pub(crate) fn up(ctx: &Context, args: UpArgs) -> Result<Exit, CliError> {
-    let UpArgs { some, yes, no_provision, overcommit, carrying } = args;
+    let UpArgs { some, yes, no_provision, cold, overcommit, carrying } = args;
     let (ctx, target) = &chosen(ctx, &[some.vms, some.named].concat())?;
     let target = target.clone();
-    let planning = PlanningArgs { target, no_provision, overcommit, ..PlanningArgs::default() };
+    let planning = PlanningArgs { target, no_provision, cold, overcommit, ..PlanningArgs::default() };
     let asks = if yes { Asks::Nothing } else { Asks::ForLosses };
     let mut goal = Goal::of(ctx, &planning)?;
     goal.options.no_wait = false;

@@ -1,6 +1,7 @@
 //! `image`: the cache of disk images, and what fills it.
 
 mod pinned;
+mod templates;
 mod update;
 
 use std::collections::BTreeSet;
@@ -257,14 +258,16 @@ fn listed(image: CachedImage, needs: &Needs) -> Listed {
 fn list(ctx: &Context, args: &ImageListArgs) -> Result<Exit, CliError> {
     let needs = Needs::of(ctx)?;
     let images: Vec<_> = ctx.images()?.list()?.into_iter().map(|image| listed(image, &needs)).collect();
+    let templates = templates::list(ctx)?;
     if args.json {
         #[derive(Serialize)]
         struct Document {
             format: u32,
             images: Vec<Listed>,
+            templates: Vec<templates::Listed>,
         }
-        ui::print_json(&Document { format: JSON_FORMAT, images })?;
-    } else if images.is_empty() {
+        ui::print_json(&Document { format: JSON_FORMAT, images, templates })?;
+    } else if images.is_empty() && templates.is_empty() {
         ctx.note(
             "No images in the cache. `vmctl image pull URL` fetches one; `vmctl apply` those of the VMFile.",
         );
@@ -286,6 +289,7 @@ fn list(ctx: &Context, args: &ImageListArgs) -> Result<Exit, CliError> {
             ]);
         }
         ui::print(&table.render())?;
+        ui::print(&ui::visible(&templates::table(&templates)))?;
     }
     Ok(Exit::Fine)
 }
@@ -390,6 +394,7 @@ struct Removed {
     format: u32,
     dry_run: bool,
     removed: Vec<Listed>,
+    templates: Vec<templates::Listed>,
     /// Files of downloads that were broken off.
     downloads: usize,
     freed_bytes: u64,
@@ -410,6 +415,7 @@ impl Removed {
                 ui::bytes(image.allocated)
             ));
         }
+        self.templates.iter().for_each(|template| text.push_str(&template.line()));
         let word = if self.dry_run { "would be freed" } else { "freed" };
         text.push_str(&format!("{} {word}\n", ui::bytes(self.freed_bytes)));
         ui::print(&ui::visible(&text))?;
@@ -441,9 +447,16 @@ fn rm(ctx: &Context, args: &ImageRmArgs) -> Result<Exit, CliError> {
     for image in &chosen {
         images.remove(image)?;
     }
-    let freed_bytes = chosen.iter().map(|image| image.allocated).sum();
+    let digests = chosen.iter().map(|image| image.image.digest.clone()).collect();
+    let templates = templates::remove(ctx, templates::not_among(&digests), false)?;
+    let freed_bytes = chosen.iter().map(|image| image.allocated).sum::<u64>() + room(&templates);
     let removed = chosen.into_iter().map(|image| listed(image, &needs)).collect();
-    Removed { format: JSON_FORMAT, dry_run: false, removed, downloads: 0, freed_bytes }.tell(args.json)
+    Removed { format: JSON_FORMAT, dry_run: false, removed, templates, downloads: 0, freed_bytes }
+        .tell(args.json)
+}
+
+fn room(templates: &[templates::Listed]) -> u64 {
+    templates.iter().map(templates::Listed::allocated).sum()
 }
 
 fn prune(ctx: &Context, args: &ImagePruneArgs) -> Result<Exit, CliError> {
@@ -452,8 +465,11 @@ fn prune(ctx: &Context, args: &ImagePruneArgs) -> Result<Exit, CliError> {
     let needs = Needs::of(ctx)?;
     let used = needs.kept(&images)?;
     let unused = if args.dry_run { images.unused(&used)? } else { images.prune(&used)? };
-    let freed_bytes = unused.bytes();
+    let is_needed = |image: &Digest| !args.templates && used.contains(image);
+    let templates = templates::remove(ctx, is_needed, args.dry_run)?;
+    let freed_bytes = unused.bytes() + room(&templates);
     let downloads = unused.downloads.len();
     let removed = unused.images.into_iter().map(|image| listed(image, &needs)).collect();
-    Removed { format: JSON_FORMAT, dry_run: args.dry_run, removed, downloads, freed_bytes }.tell(args.json)
+    Removed { format: JSON_FORMAT, dry_run: args.dry_run, removed, templates, downloads, freed_bytes }
+        .tell(args.json)
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use vmctl_planner::apply::obstacles;
 use vmctl_planner::pins::{Ask, PinnedBy, ask_upstream};
 use vmctl_planner::vmfile::{Loaded, Problem};
+use vmctl_planner::warm;
 use vmctl_planner::{
     Action, Change, Desired, DriftKind, Inputs, KeptValues, Mode, Observed, Options, Plan, PlanDocument,
     PlanError, Refusal, RefusalKind, SavedPlan, ShortageKind, Values, checks, observed, refresh, shortages,
@@ -108,6 +109,7 @@ impl Goal {
             rerun: planning.rerun.iter().cloned().collect(),
             volumes: planning.volumes,
             no_provision: planning.no_provision,
+            cold: planning.cold,
             no_wait: false,
             by_hand: false,
             provision: Default::default(),
@@ -205,6 +207,9 @@ impl Goal {
         }
         let mut observed =
             if look.refresh { self.observe(ctx, recorded, host, look).await? } else { Observed::default() };
+        if let Some(desired) = self.desired.as_ref().filter(|_| !self.options.cold) {
+            observed.templates = warm::seen(&ctx.templates()?, desired);
+        }
         // They have no record that could be trusted instead.
         observed.volumes = Some(host.volumes(&self.project).await?);
         let mut plan = self.plan_from(ctx, dir, recorded, &observed)?;

@@ -377,6 +377,9 @@ impl Page {
         if plan.options.no_provision {
             self.line(2, "No provisioning step runs (--no-provision).");
         }
+        if plan.options.cold {
+            self.line(2, "No machine is made from a template (--cold).");
+        }
         if !plan.options.targets.is_empty() {
             let only = names(&plan.options.targets);
             self.line(2, &format!("Only {only} and what belongs to it was planned for (--target)."));
@@ -493,6 +496,7 @@ mod tests {
         };
         let observed = Observed {
             upstream: BTreeMap::new(),
+            templates: BTreeMap::new(),
             vms: [(Address::vm("hung"), unreachable)].into(),
             strays: vec![stray],
             volumes: None,

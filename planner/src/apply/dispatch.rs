@@ -58,6 +58,7 @@ fn weight_of(kind: StepKind) -> u64 {
         StepKind::Update
         | StepKind::Start
         | StepKind::Resume
+        | StepKind::Keep
         | StepKind::Suspend
         | StepKind::Destroy
         | StepKind::Forget => weight::SHORT,
@@ -97,6 +98,7 @@ fn class_of(kind: StepKind) -> Class {
         StepKind::Prepare
         | StepKind::Update
         | StepKind::Provision(_)
+        | StepKind::Keep
         | StepKind::Suspend
         | StepKind::Stop
         | StepKind::Destroy

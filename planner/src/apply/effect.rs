@@ -8,7 +8,7 @@ use vmctl_providers::capacity::{allocated, tell_full};
 use vmctl_providers::image::{FetchProgress, Fetched, ImageCache};
 use vmctl_providers::provision::{OutputLine, ProvisionStep};
 use vmctl_providers::{
-    Capacity, Custody, Error, FoundVolume, GuestAccess, Hypervisor, Inspect, Preflight, Readiness,
+    Capacity, Custody, Error, FoundVolume, GuestAccess, Hypervisor, Inspect, Keep, Preflight, Readiness,
     Reconfigure, VmHandle, VmSpec, Volumes,
 };
 
@@ -18,12 +18,21 @@ use crate::plan::PlannedImage;
 
 /// Everything that a plan needs of a hypervisor.
 pub trait Host:
-    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Volumes + Capacity + 'static
+    Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Keep + Custody + Volumes + Capacity + 'static
 {
 }
 
 impl<T> Host for T where
-    T: Hypervisor + Inspect + Reconfigure + Preflight + GuestAccess + Custody + Volumes + Capacity + 'static
+    T: Hypervisor
+        + Inspect
+        + Reconfigure
+        + Preflight
+        + GuestAccess
+        + Keep
+        + Custody
+        + Volumes
+        + Capacity
+        + 'static
 {
 }
 
@@ -39,6 +48,7 @@ pub(super) enum Effect {
     Resume(Box<VmHandle>),
     Ready(Box<VmHandle>, Readiness),
     Provision(Box<VmHandle>, Box<ProvisionStep>),
+    Keep(Box<VmHandle>),
     Suspend(Box<VmHandle>),
     Stop(Box<VmHandle>),
     Destroy(Box<VmHandle>),
@@ -53,6 +63,8 @@ pub(super) enum Product {
     Machine(Option<Box<VmHandle>>),
     /// An image from the network.
     Image(Box<Fetched>),
+    /// A template, or why there is none.
+    Kept(Option<Error>),
 }
 
 /// What a step reaches besides its machine.
@@ -100,6 +112,8 @@ pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> 
         Effect::Resume(vm) => host.resume(&vm).await.map(Some),
         Effect::Ready(vm, readiness) => host.wait_ready(&vm, &readiness).await.map(|()| None),
         Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
+        // The machine is as it is to be, with a template or without.
+        Effect::Keep(vm) => return Ok(Product::Kept(host.keep(&vm).await.err())),
         Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
         Effect::Stop(vm) => {
             host.stop(&vm, stop_timeout.unwrap_or_else(failpoints::stop_timeout)).await.map(Some)

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use vmctl_providers::VmHandle;
-use vmctl_providers::provision::Run;
+use vmctl_providers::provision::{ProvisionStep, Run};
 use vmctl_state::{FailedProvision, Interrupted, Phase, ProvisionRecord, Record};
 
 use crate::provisioning::{remember_once, truncate_for};
@@ -56,6 +56,7 @@ pub(super) fn before(
         | StepKind::Update
         | StepKind::Resume
         | StepKind::Ready
+        | StepKind::Keep
         | StepKind::Suspend
         | StepKind::Forget => {
             return None;
@@ -78,8 +79,15 @@ pub(super) fn after(
         record.handle = Some(json(handle));
     }
     match step.kind {
-        StepKind::FetchImage => {}
-        StepKind::Prepare => record.phase = Phase::Prepared,
+        StepKind::FetchImage | StepKind::Keep => {}
+        StepKind::Prepare => {
+            record.phase = Phase::Prepared;
+            if let Some(target) = target.filter(|target| target.is_cloned()) {
+                let ran = |step: &ProvisionStep| ProvisionRecord { digest: step.digest.to_string(), at: now };
+                record.provisioned = target.provision.iter().map(ran).collect();
+                remember_once(&mut record, &target.provision);
+            }
+        }
         StepKind::Update => {
             if let Some(target) = target {
                 record.spec = json(&target.recorded);

@@ -65,6 +65,7 @@ fn step_node(step: &Step) -> PictureNode {
         | StepKind::Start
         | StepKind::Resume
         | StepKind::Ready
+        | StepKind::Keep
         | StepKind::Suspend
         | StepKind::Stop
         | StepKind::Destroy
@@ -80,6 +81,7 @@ fn step_tone(kind: StepKind) -> Tone {
         StepKind::Update
         | StepKind::Ready
         | StepKind::Provision(_)
+        | StepKind::Keep
         | StepKind::Suspend
         | StepKind::Resume
         | StepKind::Stop => Tone::Change,

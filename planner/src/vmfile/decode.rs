@@ -11,7 +11,7 @@ use super::fields::{Fields, Parts, shorten};
 use super::grammar::{
     ACCEL, ACCELS, ARCH, ARCHS, ATTACHED, BACKEND, BACKENDS, CMDLINE, CPU, DISK, FIRMWARE, FIRMWARES, INITRD,
     KERNEL, LABEL, LABELS, MACHINE, MEDIA, MEMORY, MOVED, NAME_HELP, NAMED_IMAGE, POWERS, PRIVATE_NETWORK,
-    PROJECT, QEMU_ARG, REMOVED, STATE, Shape, VCPUS, VM, VOLUME,
+    PROJECT, QEMU_ARG, REMOVED, STATE, Shape, VCPUS, VM, VOLUME, WARM, WARMS,
 };
 use super::report::Fault;
 use super::suggest::article;
@@ -233,6 +233,7 @@ impl Fields {
         let provision = parts.children("provision").map(|node| self.provision(node)).collect();
         let checks = self.checks(parts);
         let power = self.leaf_choice(parts, &STATE, "state", &POWERS);
+        let warm = self.leaf_choice(parts, &WARM, "kind of template", &WARMS);
         let lifecycle = parts.child("lifecycle").map(|node| self.lifecycle(node));
         move |name| Vm {
             name,
@@ -266,6 +267,7 @@ impl Fields {
             provision,
             checks,
             power,
+            warm,
             lifecycle,
             labels,
         }

@@ -20,7 +20,7 @@ use super::suggest::nearest;
 use super::typed::{Action, File, Vm};
 use super::volume::vm_volumes;
 use super::{depend, lifecycle, readiness, renames};
-use crate::desired::{Desired, DesiredVm, Lifecycle, Power, TextFiles, Until, Volume};
+use crate::desired::{Desired, DesiredVm, Lifecycle, Power, TextFiles, Until, Volume, WarmChoice};
 use crate::pins::{Lock, LockFile};
 
 const DEFAULT_VCPUS: u16 = 1;
@@ -164,6 +164,7 @@ impl Resolver<'_> {
             power: vm.power.as_ref().map_or(Power::Running, |power| power.value),
             depends_on,
             lifecycle,
+            warm: vm.warm.as_ref().map_or(WarmChoice::Off, |warm| warm.value),
             ready,
             checks: readiness::checks(vm),
             labels: vm.labels.clone(),

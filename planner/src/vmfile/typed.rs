@@ -10,7 +10,7 @@ use vmctl_providers::provision::StepOptions;
 use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver, Sudo};
 
 use super::ast::Spanned;
-use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp};
+use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp, WarmChoice};
 
 /// A whole VMFile.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -145,6 +145,8 @@ pub struct Vm {
     pub propolis: Option<Propolis>,
     /// `state`.
     pub power: Option<Spanned<Power>>,
+    /// `warm`.
+    pub warm: Option<Spanned<WarmChoice>>,
     /// `depends-on`, one entry for each name.
     pub depends_on: Vec<Dependency>,
     /// `forward`.

@@ -19,7 +19,7 @@ pub use remembered::remembered;
 use super::duration;
 use super::grammar::{
     ACCELS, ARCHS, FIRMWARES, FORWARD, NETWORK, POWERS, PROVISION, READY, RERUNS, RUNS, SHARE_DRIVERS, Shape,
-    UNTIL, shown, top,
+    UNTIL, WARMS, shown, top,
 };
 use super::lex::is_forbidden;
 use crate::desired::{
@@ -257,6 +257,7 @@ impl Author<'_> {
             self.leaf("check", &check.name).with(probes)
         }));
         block.push(Node::new("state").value(word_of(&POWERS, &vm.power)));
+        block.push(Node::new("warm").value(word_of(&WARMS, &vm.warm)));
         block.extend(lifecycle(&vm.lifecycle));
         if !vm.labels.is_empty() {
             let labels: Vec<_> = vm.labels.iter().map(|(name, value)| self.leaf(name, value)).collect();

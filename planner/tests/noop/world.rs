@@ -58,6 +58,7 @@ impl World {
         let qemu = QemuBackend::new(QemuConfig {
             vms_dir: path.join("vms"),
             images_dir: path.join("images"),
+            templates_dir: path.join("templates"),
             runtime_dir: path.join("run"),
             accel: AccelChoice::Tcg,
             take_over: false,

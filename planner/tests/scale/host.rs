@@ -11,8 +11,8 @@ use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
     BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor,
-    Inspect, Inspection, InstanceId, Machine, Name, Preflight, Probe, RanByAgent, Readiness, Reconfigure,
-    Result, Stray, Verdict, VmHandle, VmSpec, VmState, Volumes,
+    Inspect, Inspection, InstanceId, Keep, Machine, Name, Preflight, Probe, RanByAgent, Readiness,
+    Reconfigure, Result, Stray, Verdict, VmHandle, VmSpec, VmState, Volumes,
 };
 
 /// Counts what is done to machines that do not exist.
@@ -157,6 +157,12 @@ impl Preflight for NumbersHost {
     }
 
     async fn preflight(&self, _spec: &VmSpec) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Keep for NumbersHost {
+    async fn keep(&self, _vm: &VmHandle) -> Result<()> {
         Ok(())
     }
 }

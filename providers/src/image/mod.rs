@@ -15,7 +15,7 @@ pub mod header;
 mod index;
 mod intake;
 mod remote;
-mod sparse;
+pub(crate) mod sparse;
 mod stock;
 mod unpack;
 

@@ -55,14 +55,29 @@ pub struct Launch<'l> {
     pub console_start: u64,
     /// The files that QEMU is given for its cards on bridges, in the order of these cards.
     pub taps: &'l [RawFd],
+    /// What its memory is made of.
+    pub memory: Memory<'l>,
     /// How fast the host's time stamp counter counts, in kHz, if the guest's kernel must be told.
     pub tsc_khz: Option<u32>,
+}
+
+/// What a machine's memory is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Memory<'l> {
+    /// What QEMU chooses.
+    #[default]
+    Plain,
+    /// Memory that can be kept as part of a template.
+    Kept,
+    /// The memory of a template, of which it gets a copy of what it writes to. Then it waits for the state of the
+    /// devices.
+    Of(&'l Path),
 }
 
 impl<'l> Launch<'l> {
     /// A launch with an empty log, of a machine on no bridge, whose kernel is told nothing.
     pub fn new(accel: &'l Accel) -> Self {
-        Self { accel, console_start: 0, taps: &[], tsc_khz: None }
+        Self { accel, console_start: 0, taps: &[], memory: Memory::Plain, tsc_khz: None }
     }
 }
 
@@ -71,7 +86,7 @@ impl<'l> Launch<'l> {
 /// Fails only on what cannot be expressed: a path that is not UTF-8, a network that this backend does not have.
 pub fn argv(vm: &VmHandle, run: &RuntimeDir, launch: Launch<'_>) -> Result<Vec<OsString>> {
     let mut args = Args::new(vm);
-    machine::machine(&mut args, vm, launch.accel);
+    machine::machine(&mut args, vm, launch.accel, launch.memory)?;
     machine::uefi(&mut args, vm)?;
     machine::kernel(&mut args, vm, launch.tsc_khz)?;
     disks::disks(&mut args, vm)?;

@@ -15,7 +15,7 @@ use super::places::RuntimeDir;
 use super::version::{suffices, version};
 use super::virtiofs;
 use crate::abilities::{
-    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Preflight, Probe, RanByAgent, Readiness,
+    Custody, GuestAccess, GuestInterface, Inspect, Inspection, Keep, Preflight, Probe, RanByAgent, Readiness,
     Reconfigure, Stray, Verdict,
 };
 use crate::error::Result;
@@ -51,6 +51,8 @@ pub struct QemuConfig {
     pub vms_dir: PathBuf,
     /// Folder of the image cache, where images are looked for whose recorded path is another.
     pub images_dir: PathBuf,
+    /// Folder of templates; see [`crate::template`].
+    pub templates_dir: PathBuf,
     /// Private folder on a short path for sockets; made with mode 0700, refused if somebody else owns it.
     pub runtime_dir: PathBuf,
     /// Which accelerator to use.
@@ -199,6 +201,12 @@ impl Inspect for QemuBackend {
 impl Reconfigure for QemuBackend {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         self.take_over(&self.here(vm).await?, spec).await
+    }
+}
+
+impl Keep for QemuBackend {
+    async fn keep(&self, vm: &VmHandle) -> Result<()> {
+        self.keep_template(&self.here(vm).await?).await
     }
 }
 

@@ -61,6 +61,7 @@ mod tests {
         let backend = QemuBackend::new(QemuConfig {
             vms_dir: folder.path().join("vms"),
             images_dir: folder.path().join("images"),
+            templates_dir: folder.path().join("templates"),
             runtime_dir: folder.path().join("run"),
             accel: AccelChoice::Tcg,
             take_over: false,

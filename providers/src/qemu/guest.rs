@@ -1,6 +1,6 @@
 //! Logging in to the guest, with an eye on its process: if that ends, waiting is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,39 +34,58 @@ const TAIL: usize = 2048;
 
 /// Open logins, one per machine, so that readiness and all steps share one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>);
+pub(crate) struct Sessions {
+    open: Mutex<HashMap<InstanceId, (u32, Arc<Session>)>>,
+    /// The machines whose login was made after they went on from a template's memory, and that nobody waited for yet.
+    woken: Mutex<HashSet<InstanceId>>,
+}
 
 impl Sessions {
     /// The login to the machine's process `pid`; one that is lost, or to an earlier process, is of no use.
     pub(crate) fn get(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let usable = sessions.get(&id).filter(|(of, session)| *of == pid && !session.is_closed());
         usable.map(|(_, session)| Arc::clone(session))
     }
 
     pub(crate) fn keep(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.insert(id, (pid, Arc::clone(session)));
+    }
+
+    /// Keeps a login that proves that the machine, which went on from a template's memory, is ready.
+    pub(crate) fn keep_woken(&self, id: InstanceId, pid: u32, session: &Arc<Session>) {
+        self.keep(id, pid, session);
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// That login, for the first that asks: a guest may restart later.
+    pub(crate) fn take_woken(&self, id: InstanceId, pid: u32) -> Option<Arc<Session>> {
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.get(id, pid).filter(|_| woken)
     }
 
     /// Lets go of the login to a machine.
     pub(crate) fn forget(&self, id: InstanceId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }
 
 impl QemuBackend {
-    /// Waits for a login, and keeps it for what follows. Whoever calls watches the process.
+    /// Waits for a login, and keeps it for what follows. Whoever calls watches the process, and says whether the guest was
+    /// ready before.
     pub(super) async fn log_in(
         &self,
         vm: &VmHandle,
         process: &Process,
         patience: Duration,
+        was_ready: bool,
     ) -> Result<Arc<Session>> {
         let session = match SshTarget::of(vm) {
             _ if vm.ssh.is_some() && vm.is_reached_on_a_bridge() => {
                 self.log_in_on_a_bridge(vm, patience).await?
             }
+            Some(target) if was_ready => Session::reach(&target, &self.config().keyring, patience).await?,
             Some(target) => Session::wait_for(&target, &self.config().keyring, patience).await?,
             None => {
                 let what = "logging in to a machine without ssh settings or a way to its port 22".to_owned();
@@ -107,7 +126,7 @@ impl QemuBackend {
         ensure_private_file(&log)?;
         let session = match self.sessions.get(vm.id, process.pid()) {
             Some(session) => session,
-            None => while_alive(vm, &process, self.log_in(vm, &process, LOGIN), || true).await?,
+            None => while_alive(vm, &process, self.log_in(vm, &process, LOGIN, true), || true).await?,
         };
         let running = Box::pin(provision::run(&session, step, &log, output));
         let ended = while_alive(vm, &process, running, || session.is_closed()).await;

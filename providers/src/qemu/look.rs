@@ -31,10 +31,19 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 impl QemuBackend {
     /// See [`crate::Hypervisor::state`].
     pub(super) async fn observe_state(&self, vm: &VmHandle) -> Result<VmState> {
-        match self.live_state(vm.id).await? {
+        match self.live_state_of(vm).await? {
             Some((_, state)) => Ok(state),
             None => state_at_rest(vm),
         }
+    }
+
+    /// The same as [`Self::live_state`]; a process that never came to go on from a template's memory is none.
+    async fn live_state_of(&self, vm: &VmHandle) -> Result<Option<(Process, VmState)>> {
+        let is_cloned = vm.warm.as_ref().is_some_and(|warm| warm.cloned.is_some());
+        if is_cloned && self.is_half_awake(&WorkDir::new(&vm.work_dir), vm)? {
+            return Ok(None);
+        }
+        self.live_state(vm.id).await
     }
 
     /// The live process of an instance and what it does; `None` if there is none, or none any more.
@@ -84,7 +93,7 @@ impl QemuBackend {
             stall: None,
         };
         seen.handle.runtime = None;
-        match self.live_state(vm.id).await? {
+        match self.live_state_of(vm).await? {
             None => seen.state = state_at_rest(vm)?,
             Some((process, state)) => {
                 seen.state = state;

@@ -10,7 +10,7 @@ use super::places::{sync_dir, unfinished, write_private};
 use crate::error::{Error, Result};
 use crate::name::Name;
 use crate::spec::{
-    BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, Uefi, VmHandle, VmSpec, VmState,
+    BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, Uefi, VmHandle, VmSpec, VmState, Warm,
 };
 use crate::workdir::WorkDir;
 
@@ -77,6 +77,9 @@ pub struct Manifest {
     /// What it boots with, if that is UEFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uefi: Option<Uefi>,
+    /// How it stands to templates, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<Box<Warm>>,
     /// Whether `prepare` came to its end.
     pub prepared: bool,
     /// Whether it was ever started.
@@ -116,6 +119,7 @@ impl Manifest {
             ssh: spec.ssh.clone(),
             base,
             uefi: None,
+            warm: None,
             prepared: false,
             started: false,
             released: false,
@@ -191,6 +195,7 @@ impl Manifest {
             seed: self.seed,
             ssh: self.ssh.clone(),
             uefi: self.uefi.clone(),
+            warm: self.warm.clone(),
             state,
             runtime,
             forced_stop: None,
@@ -264,6 +269,7 @@ pub(crate) mod tests {
             },
             cloud_init: None,
             ssh: None,
+            warm: None,
         }
     }
 

@@ -28,6 +28,7 @@
 //!     let qemu = QemuBackend::new(QemuConfig {
 //!         vms_dir: "/var/lib/example/vms".into(),
 //!         images_dir: "/var/lib/example/images".into(),
+//!         templates_dir: "/var/lib/example/templates".into(),
 //!         runtime_dir: "/run/example".into(),
 //!         accel: AccelChoice::Auto,
 //!         take_over: false,
@@ -83,10 +84,11 @@ mod usernet;
 mod version;
 mod virtiofs;
 mod volumes;
+mod warm;
 
 pub use crate::spec::AccelChoice;
 pub use accel::{Accel, HostFacts};
-pub use argv::{Launch, argv};
+pub use argv::{Launch, Memory, argv};
 pub use backend::{QEMU_ARM, QEMU_IMG, QEMU_X86, QemuBackend, QemuConfig, qemu};
 pub use manifest::Manifest;
 pub use places::RuntimeDir;

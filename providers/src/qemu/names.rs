@@ -29,7 +29,7 @@ impl QemuBackend {
         let telling = async {
             let session = match self.sessions.get(vm.id, process.pid()) {
                 Some(session) => session,
-                None => self.log_in(vm, &process, LOGIN).await?,
+                None => self.log_in(vm, &process, LOGIN, true).await?,
             };
             tell(vm, &session, deadline).await
         };

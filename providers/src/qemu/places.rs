@@ -80,6 +80,11 @@ impl RuntimeDir {
         self.path.join("qga.sock")
     }
 
+    /// The socket over which the state of the devices comes and goes.
+    pub(crate) fn devices(&self) -> PathBuf {
+        self.path.join("devices.sock")
+    }
+
     /// The socket over which share number `index` is served.
     pub fn share(&self, index: usize) -> PathBuf {
         self.path.join(format!("share{index}.sock"))

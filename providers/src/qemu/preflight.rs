@@ -116,6 +116,7 @@ mod tests {
         let config = QemuConfig {
             vms_dir: "/data/vms".into(),
             images_dir: "/data/images".into(),
+            templates_dir: "/data/templates".into(),
             runtime_dir: "/run/vmctl".into(),
             accel: AccelChoice::Tcg,
             take_over: false,

@@ -15,14 +15,18 @@ use super::manifest::{BaseFile, Manifest, Owner};
 use super::places::{
     create_private_dir, give_up, publish, remove_file, require_private, sync_dir, unfinished, write_private,
 };
+use super::warm;
 use crate::capacity::tell_full;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
 use crate::process::helper;
 use crate::seed;
-use crate::spec::{BackendTag, CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState};
+use crate::spec::{
+    BackendTag, CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState, Warm,
+};
 use crate::ssh::{SshError, SshTarget};
+use crate::template::Template;
 use crate::workdir::WorkDir;
 
 /// How long qemu-img may take. It writes a few hundred kilobytes; a slow network disk may be slow.
@@ -38,14 +42,19 @@ impl QemuBackend {
     async fn make_all(&self, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
         let work = self.place(spec)?;
+        let template = self.template_of(spec).await?;
+        let spec = &*warm::with_addresses(spec, template.as_deref());
         // Whether it runs, or did: then its disk is used, and stays as it is.
         let runs = self.find(spec.id)?.is_some();
-        let mut manifest = claim(&work, spec, runs)?;
+        let mut manifest = claim(&work, spec, runs, template.as_deref())?;
         failpoint!("prepare.qemu.claimed", work.path());
         if let Some(image) = &mut manifest.machine.image {
             image.path = self.image_here(&image.path);
         }
-        ensure_disk(&work, &manifest.machine).await?;
+        match &template {
+            Some(template) if !(runs || manifest.started) => self.ensure_cloned(&work, template).await?,
+            _ => ensure_disk(&work, &manifest.machine).await?,
+        }
         self.ensure_volumes(&manifest.machine, &spec.project).await?;
         if !(runs || manifest.started) {
             // What stands there may be of an attempt for another content.
@@ -84,9 +93,12 @@ impl QemuBackend {
 }
 
 /// Takes the folder for this instance, or finds that it has it already.
-fn claim(work: &WorkDir, spec: &VmSpec, runs: bool) -> Result<Manifest> {
+fn claim(work: &WorkDir, spec: &VmSpec, runs: bool, template: Option<&Template>) -> Result<Manifest> {
+    let warm = warm::founded(spec, template);
     match Manifest::owner(work, spec.id)? {
-        Owner::Ours(manifest) if runs || manifest.started || manifest.machine == spec.machine => {
+        Owner::Ours(manifest)
+            if runs || manifest.started || manifest.machine == spec.machine && manifest.warm == warm =>
+        {
             Ok(*manifest)
         }
         Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
@@ -94,15 +106,16 @@ fn claim(work: &WorkDir, spec: &VmSpec, runs: bool) -> Result<Manifest> {
         Owner::Ours(_) => {
             remove_file(&work.overlay())?;
             remove_file(&work.variables())?;
-            found(work, spec)
+            found(work, spec, warm)
         }
-        Owner::Missing | Owner::Vacant => found(work, spec),
+        Owner::Missing | Owner::Vacant => found(work, spec, warm),
     }
 }
 
-fn found(work: &WorkDir, spec: &VmSpec) -> Result<Manifest> {
+fn found(work: &WorkDir, spec: &VmSpec, warm: Option<Box<Warm>>) -> Result<Manifest> {
     let base = spec.machine.image.as_ref().map(|image| BaseFile::of(&image.path)).transpose()?;
-    let manifest = Manifest::new(spec, base);
+    let mut manifest = Manifest::new(spec, base);
+    manifest.warm = warm;
     create_private_dir(work.path())?;
     failpoint!("prepare.qemu.folder-made", work.path());
     require_private(work.path())?;

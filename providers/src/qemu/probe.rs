@@ -17,6 +17,7 @@ use super::guest::{console_tail, while_alive};
 use super::names;
 use super::shares::mount;
 use super::standstill::Standstill;
+use super::warm;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,7 +76,8 @@ impl Asked<'_> {
 /// Whether there is anything to [furnish](QemuBackend::furnish) it with. Where nobody can log in, the guest sees to its
 /// shares and its neighbours' names itself, or nobody does.
 fn needs_furnishing(vm: &VmHandle) -> Result<bool> {
-    Ok(vm.ssh.is_some() && (!vm.machine.shares.is_empty() || names::are_to_be_told(vm)?))
+    Ok(vm.ssh.is_some()
+        && (warm::is_to_be_renewed(vm) || !vm.machine.shares.is_empty() || names::are_to_be_told(vm)?))
 }
 
 /// Why a probe does not hold.
@@ -161,8 +163,11 @@ impl QemuBackend {
     ///
     /// Only a new login proves anything: one that is open may lead to a guest that has restarted since.
     async fn wait_for_login(&self, asked: &Asked<'_>, patience: Duration) -> Result<Option<Unmet>> {
+        if self.sessions.take_woken(asked.vm.id, asked.process.pid()).is_some() {
+            return Ok(None);
+        }
         loop {
-            let session = match self.log_in(asked.vm, asked.process, asked.patience()).await {
+            let session = match self.log_in(asked.vm, asked.process, asked.patience(), false).await {
                 Ok(session) => session,
                 Err(error) => return unreachable_guest(error).map(Some),
             };
@@ -250,13 +255,18 @@ impl QemuBackend {
     async fn login(&self, asked: &Asked<'_>) -> Result<Arc<Session>> {
         match self.sessions.get(asked.vm.id, asked.process.pid()) {
             Some(session) => Ok(session),
-            None => self.log_in(asked.vm, asked.process, asked.patience()).await,
+            None => self.log_in(asked.vm, asked.process, asked.patience(), true).await,
         }
     }
 
-    /// Gives a guest what it has from vmctl and not from its disk: the names of its neighbours, the host's folders.
+    /// Gives a guest what it has from vmctl and not from its disk: what tells it from the template that it came from, the
+    /// names of its neighbours, the host's folders.
     async fn furnish(&self, asked: &Asked<'_>) -> Result<()> {
         let session = self.login(asked).await?;
+        if warm::is_to_be_renewed(asked.vm) {
+            cloud_init::done(&session).await?;
+            self.renew_booted(asked.vm, &session).await?;
+        }
         if names::are_to_be_told(asked.vm)? {
             names::tell(asked.vm, &session, asked.deadline).await?;
         }

@@ -9,6 +9,7 @@
 //! greeting's deadline is what tells a busy monitor from a free one.
 
 mod agent;
+mod migration;
 
 use std::io;
 use std::path::{Path, PathBuf};

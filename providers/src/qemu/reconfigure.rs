@@ -8,6 +8,7 @@ use super::forwards;
 use super::manifest::{Manifest, Owner};
 use super::places::remove_file;
 use super::prepare::{QEMU_IMG_DEADLINE, ensure_disk, ensure_seed};
+use super::warm;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{Process, helper};
@@ -32,7 +33,8 @@ impl QemuBackend {
             return Err(Error::Unsupported { backend: BackendTag::Qemu, what });
         }
         // The overlay stays on the file that it was made on, wherever else there are copies of it.
-        let wanted = Machine { image: manifest.machine.image.clone(), ..spec.machine.clone() };
+        let mut wanted = Machine { image: manifest.machine.image.clone(), ..spec.machine.clone() };
+        warm::keep_addresses(&manifest, &mut wanted);
         let live = self.live_state(vm.id).await?;
         if let Some((_, state)) = &live
             && manifest.machine.fixed_while_it_runs() != wanted.fixed_while_it_runs()

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::accel::{Accel, decide_for, probe, second_choice};
-use super::argv::{Launch, argv};
+use super::argv::{Launch, Memory, argv};
 use super::backend::{QemuBackend, qemu};
 use super::display;
 use super::firmware;
@@ -29,7 +29,7 @@ use crate::console_log;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::{self, Launched, Process, Program};
-use crate::spec::{Machine, Runtime, VmHandle, VmState};
+use crate::spec::{Machine, Runtime, VmHandle, VmState, WarmLevel};
 use crate::volume;
 use crate::workdir::WorkDir;
 
@@ -52,16 +52,22 @@ impl QemuBackend {
     /// Two processes may start one machine at the same time: QEMU takes the lock on its pidfile before it touches
     /// a socket or a disk, so one of them fails at that lock and adopts the other's machine.
     pub(super) async fn launch_or_adopt(&self, vm: &VmHandle) -> Result<VmHandle> {
-        if let Some(process) = self.find(vm.id)? {
-            return self.adopt(vm, &process).await;
-        }
         let work = WorkDir::new(&vm.work_dir);
+        if let Some(process) = self.find(vm.id)? {
+            if !self.is_half_awake(&work, vm)? {
+                return self.adopt(vm, &process).await;
+            }
+            self.end_now(vm.id, &process).await?;
+        }
         self.make_sure_startable(&work, vm).await?;
         let run = self.runtime_dir(vm.id);
         run.create()?;
         ensure_private_file(&work.console_log())?;
         console_log::renew(&work.console_log())?;
-        let launched = self.launch_accelerated(vm, &work, &run).await;
+        let launched = match Box::pin(self.wake(vm, &work, &run)).await? {
+            Some(accel) => Ok(accel),
+            None => self.launch_accelerated(vm, &work, &run).await,
+        };
         let Some(process) = self.find(vm.id)? else {
             self.clean_up(vm.id).await?;
             launched?;
@@ -89,15 +95,16 @@ impl QemuBackend {
     async fn adopt(&self, vm: &VmHandle, process: &Process) -> Result<VmHandle> {
         let mut monitor = self.monitor(vm.id, process).await?;
         display::protect(vm, &mut monitor).await?;
-        let handle = self.handle_of_live(vm, process, &mut monitor).await?;
+        let mut handle = self.handle_of_live(vm, process, &mut monitor).await?;
         let work = WorkDir::new(&vm.work_dir);
         failpoint!("start.qemu.handle-made", work.path());
-        if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
-            && !manifest.started
-        {
-            manifest.started = true;
-            manifest.store(&work)?;
-            failpoint!("start.qemu.remembered", work.path());
+        if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)? {
+            if !manifest.started {
+                manifest.started = true;
+                manifest.store(&work)?;
+                failpoint!("start.qemu.remembered", work.path());
+            }
+            handle.warm = manifest.warm;
         }
         Ok(handle)
     }
@@ -132,27 +139,34 @@ impl QemuBackend {
     async fn launch_accelerated(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir) -> Result<Accel> {
         let choice = vm.machine.hardware.accel_over(self.config().accel);
         let accel = decide_for(vm.machine.hardware.guest_arch(), choice, &probe())?;
-        let Err(error) = self.launch(vm, work, run, &accel).await else { return Ok(accel) };
+        let memory = if keeps_memory(work, vm)? { Memory::Kept } else { Memory::Plain };
+        let Err(error) = self.launch(vm, work, run, (&accel, memory)).await else { return Ok(accel) };
         let second = match &error {
             Error::ProcessEnded { detail } => second_choice(choice, &accel, detail.as_deref()),
             _ => None,
         };
         match second {
             Some(accel) if self.find(vm.id)?.is_none() => {
-                self.launch(vm, work, run, &accel).await.map(|()| accel)
+                self.launch(vm, work, run, (&accel, memory)).await.map(|()| accel)
             }
             _ => Err(error),
         }
     }
 
     /// Runs QEMU and returns when its main loop answers.
-    async fn launch(&self, vm: &VmHandle, work: &WorkDir, run: &RuntimeDir, accel: &Accel) -> Result<()> {
+    pub(super) async fn launch(
+        &self,
+        vm: &VmHandle,
+        work: &WorkDir,
+        run: &RuntimeDir,
+        (accel, memory): (&Accel, Memory<'_>),
+    ) -> Result<()> {
         let console = work.console_log();
         let console_start = console.metadata().map_err(Error::io("examine", console))?.len();
         let taps = self.make_taps(&vm.machine).await?;
         let numbers: Vec<_> = taps.iter().map(AsRawFd::as_raw_fd).collect();
         let tsc_khz = tsc::to_tell(&vm.machine, accel).await;
-        let args = argv(vm, run, Launch { accel, console_start, taps: &numbers, tsc_khz })?;
+        let args = argv(vm, run, Launch { accel, console_start, taps: &numbers, memory, tsc_khz })?;
         let path = qemu_log(work);
         let mut log = create_log(work)?;
         let program = qemu(vm.machine.hardware.guest_arch());
@@ -165,6 +179,17 @@ impl QemuBackend {
         }
         launched
     }
+}
+
+/// Whether a machine is launched so that its memory can be kept: at its first start, before it was provisioned.
+fn keeps_memory(work: &WorkDir, vm: &VmHandle) -> Result<bool> {
+    Ok(match Manifest::owner(work, vm.id)? {
+        Owner::Ours(manifest) => {
+            !manifest.started
+                && manifest.warm.is_some_and(|warm| warm.level == WarmLevel::Memory && warm.cloned.is_none())
+        }
+        Owner::Missing | Owner::Vacant | Owner::Other(_) => false,
+    })
 }
 
 /// Runs QEMU, and explains why it does not answer if it does not.

@@ -17,7 +17,7 @@ use super::qmp::Monitor;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::process::Process;
-use crate::spec::{VmHandle, VmState};
+use crate::spec::{InstanceId, VmHandle, VmState};
 use crate::workdir::WorkDir;
 
 /// How often the power button is pressed. A guest that has not booted far enough loses the press.
@@ -98,6 +98,14 @@ impl QemuBackend {
         failpoint!("stop.qemu.cleaned", &vm.work_dir);
         self.sessions.forget(vm.id);
         Ok(VmHandle { state: state_at_rest(vm)?, runtime: None, forced_stop, ..vm.clone() })
+    }
+
+    /// Ends a process whose guest nobody uses yet. Its folder of sockets goes as well.
+    pub(super) async fn end_now(&self, id: InstanceId, process: &Process) -> Result<()> {
+        force(&FORCE, &self.runtime_dir(id), process).await?;
+        self.clean_up(id).await?;
+        self.sessions.forget(id);
+        Ok(())
     }
 
     /// See [`crate::Hypervisor::destroy`]. The guest is not asked: its disk is about to go.

@@ -59,6 +59,7 @@ async fn machines_without_a_record_are_found_by_folder_and_process() {
     let elsewhere = QemuBackend::new(QemuConfig {
         vms_dir: world.data.join("elsewhere"),
         images_dir: world.data.join("images"),
+        templates_dir: world.data.join("templates"),
         runtime_dir: world.run.clone(),
         accel: AccelChoice::Auto,
         take_over: false,

@@ -13,4 +13,5 @@ mod guests;
 mod life;
 mod probes;
 mod safety;
+mod warm;
 mod world;

@@ -77,6 +77,16 @@ impl World {
         image(path, size)
     }
 
+    /// A copy of the tiny guest with the kernel for all hardware, which knows of generation ids.
+    pub(crate) async fn roomy_image(&self) -> DiskImage {
+        fs::create_dir_all(&self.data).unwrap();
+        let path = self.data.join("roomy.qcow2");
+        fs::copy(test_images().join("generic/tiny.qcow2"), &path)
+            .expect("VMCTL_TEST_IMAGES holds generic/tiny.qcow2: run `make test`");
+        let size = virtual_size(&path).await;
+        image(path, size)
+    }
+
     pub(crate) async fn spec(&self) -> VmSpec {
         spec(self.empty_image().await)
     }
@@ -117,6 +127,7 @@ pub(crate) fn backend(data: &Path, run: &Path) -> QemuBackend {
     QemuBackend::new(QemuConfig {
         vms_dir: data.join("vms"),
         images_dir: data.join("images"),
+        templates_dir: data.join("templates"),
         runtime_dir: run.to_owned(),
         accel: AccelChoice::Auto,
         take_over: false,
@@ -167,6 +178,7 @@ pub(crate) fn spec(image: DiskImage) -> VmSpec {
         },
         cloud_init: None,
         ssh: None,
+        warm: None,
     }
 }
 

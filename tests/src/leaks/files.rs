@@ -59,6 +59,7 @@ pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Ve
             && match parts[..] {
                 ["home" | "shop", ..] | ["data" | "run"] | ["run", "vmctl"] => true,
                 ["data", "images", ..] => is_cached(&parts[2..]),
+                ["data", "templates", ..] => is_of_templates(&parts[2..]),
                 ["data", "projects"] | ["data", "projects", _] => true,
                 ["data", "projects", _, "vms"] => true,
                 ["data", "projects", _, "vms", _] => owned.contains(path),
@@ -96,6 +97,20 @@ fn is_cached(parts: &[&str]) -> bool {
         [] | [".identities" | ".fetched" | ".downloads" | ".pinned"] => true,
         [".fetched", fetched] => is_digest(fetched.strip_prefix("url-").unwrap_or(fetched)),
         [image] | [".identities" | ".pinned", image] => is_digest(image),
+        _ => false,
+    }
+}
+
+/// Templates, and the beginning of one, which goes with the next that is kept.
+fn is_of_templates(parts: &[&str]) -> bool {
+    let is_key = |name: &str| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match parts {
+        [] => true,
+        [folder] => is_key(folder.split('~').next().unwrap_or_default()),
+        [folder, "disk.qcow2" | "memory" | "devices" | "id_ed25519" | "known_hosts"] => {
+            is_of_templates(&[folder])
+        }
+        [folder, "template.json"] => is_key(folder),
         _ => false,
     }
 }

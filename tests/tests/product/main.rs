@@ -49,4 +49,5 @@ mod storage;
 mod terminals;
 mod together;
 mod validate;
+mod warm;
 mod watching;

@@ -98,6 +98,7 @@ impl<H: Host> Run<'_, H> {
                 let provision = target()?.provision.get(number - 1).ok_or_else(unknown)?;
                 Effect::Provision(handle()?, Box::new(provision.clone()))
             }
+            StepKind::Keep => Effect::Keep(handle()?),
             StepKind::Suspend => Effect::Suspend(handle()?),
             StepKind::Stop => Effect::Stop(handle()?),
             StepKind::Destroy => match self.plan.volumes.get(&step.address) {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinError;
-use vmctl_providers::ErrorKind;
 use vmctl_providers::image::Fetched;
 use vmctl_providers::provision::Rerun;
+use vmctl_providers::{ErrorKind, VmHandle};
 use vmctl_state::{Entry, Outcome};
 
 use super::{End, Ended, Run};
@@ -45,8 +45,13 @@ impl<H: Host> Run<'_, H> {
             return self.fail(id, Failure::of_begun(step.kind, &error));
         }
         self.retries.forget(id);
+        let mut not_kept = None;
         let handle = match product {
             Product::Machine(handle) => handle,
+            Product::Kept(error) => {
+                not_kept = error;
+                None
+            }
             Product::Image(fetched) => {
                 self.take_in(id, *fetched);
                 None
@@ -66,8 +71,8 @@ impl<H: Host> Run<'_, H> {
         self.leave_gate(id, true);
         self.dispatcher.done(id);
         self.report.done.push(id);
-        let note = handle.and_then(|handle| handle.forced_stop).filter(|_| step.kind == StepKind::Stop);
-        let note = note.map(|how| format!("the guest did not heed its power button; ended by {how}"));
+        let note = handle.and_then(|handle| note(step.kind, *handle));
+        let note = note.or_else(|| not_kept.map(|error| format!("there is no template of it: {error}")));
         // What is told to be done is durable.
         self.untold.push(Event::Done { id, elapsed, note });
     }
@@ -174,5 +179,19 @@ impl<H: Host> Run<'_, H> {
         if let Some(op) = self.ops.remove(&id) {
             self.pending.push(Entry::End { op, outcome });
         }
+    }
+}
+
+/// What is worth telling of a machine after a step.
+fn note(kind: StepKind, handle: VmHandle) -> Option<String> {
+    match kind {
+        StepKind::Stop => {
+            handle.forced_stop.map(|how| format!("the guest did not heed its power button; ended by {how}"))
+        }
+        StepKind::Start => {
+            let cold = handle.warm?.cloned?.cold?;
+            Some(format!("it boots, although its template has a memory: {cold}"))
+        }
+        _ => None,
     }
 }

@@ -6,7 +6,7 @@ use super::misplaced::in_network;
 use super::{
     Args, CHECK, CLOUD_INIT, Layers, PROVISION, Prop, READY, SSH, Shape, SizeUnit, Type, Values, words,
 };
-use crate::desired::{AccelChoice, Arch, Firmware, Power, Until};
+use crate::desired::{AccelChoice, Arch, Firmware, Power, Until, WarmChoice};
 
 /// What a `vm`, a template and `defaults` consist of.
 pub(in super::super) static VM_BLOCK: &[&Shape] = &[
@@ -38,6 +38,7 @@ pub(in super::super) static VM_BLOCK: &[&Shape] = &[
     &PROVISION,
     &CHECK,
     &STATE,
+    &WARM,
     &super::LIFECYCLE,
     &LABELS,
 ];
@@ -433,6 +434,18 @@ pub(in super::super) static STATE: Shape = Shape {
         Type::Choice(&words(&POWERS)),
         "`state \"stopped\"`",
         "Whether it runs, is off, or is [paused in memory](#power)",
+    )
+};
+
+pub(in super::super) const WARMS: [(&str, WarmChoice); 3] =
+    [("off", WarmChoice::Off), ("disk", WarmChoice::Disk), ("auto", WarmChoice::Auto)];
+pub(in super::super) static WARM: Shape = Shape {
+    default: "`\"off\"`",
+    ..Shape::leaf(
+        "warm",
+        Type::Choice(&words(&WARMS)),
+        "`warm \"auto\"`",
+        "Whether it is kept as a [template](warm.md) once it is provisioned, so that the next one like it need not be provisioned, nor boot",
     )
 };
 

@@ -5,13 +5,14 @@ use vmctl_providers::{Name, NetworkConfig, Secrets, SshConfig};
 use super::{Author, HIDES, Node, Value, print};
 use crate::desired::{Desired, DesiredImage, DesiredVm, ready_at_login};
 use crate::vmfile::grammar::{
-    ACCEL, BACKEND, CLOUD_INIT, FIRMWARE, HOSTNAME, NETWORK, READY, SSH, USER, VM, top,
+    ACCEL, BACKEND, CLOUD_INIT, FIRMWARE, HOSTNAME, NETWORK, READY, SSH, USER, VM, WARM, top,
 };
 use crate::vmfile::lex::is_forbidden;
 use crate::vmfile::login::DEFAULT_USER;
 
 /// Nodes that say what holds anyway.
-const IMPLIED: [(&str, &str); 3] = [(BACKEND.name, "qemu"), (FIRMWARE.name, "bios"), (ACCEL.name, "auto")];
+const IMPLIED: [(&str, &str); 4] =
+    [(BACKEND.name, "qemu"), (FIRMWARE.name, "bios"), (ACCEL.name, "auto"), (WARM.name, "off")];
 
 /// The block of one machine in canonical form, without what belongs to other parts of its VMFile: that stands above it
 /// as comments, and so does each of `remarks`.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::accel::Accel;
-use super::{Args, doubled, list, text};
+use super::{Args, Memory, doubled, list, text};
 use crate::error::{Error, Result};
 use crate::spec::{Arch, Firmware, VmHandle, VmState};
 use crate::workdir::WorkDir;
@@ -16,7 +16,7 @@ const TCG_BUFFER_MIB: u32 = 256;
 /// (ACPI).
 const MICROVM: &str = ",pit=on,pic=on,rtc=on,acpi=on";
 
-pub(super) fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
+pub(super) fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel, memory: Memory<'_>) -> Result<()> {
     args.flag("-no-user-config").flag("-nodefaults");
     args.pair(
         "-name",
@@ -31,15 +31,23 @@ pub(super) fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
     if hardware.firmware == Firmware::Uefi {
         board.push_str(",pflash0=uefi-code,pflash1=uefi-variables");
     }
-    if vm.machine.has_virtiofs() {
-        board.push_str(",memory-backend=memory");
-        let memory = &json!({
-            "qom-type": "memory-backend-memfd",
+    let size = vm.machine.memory_mib << 20;
+    let backend = match memory {
+        Memory::Plain if !vm.machine.has_virtiofs() => None,
+        Memory::Plain | Memory::Kept => {
+            Some(json!({"qom-type": "memory-backend-memfd", "id": "memory", "size": size, "share": true}))
+        }
+        Memory::Of(file) => Some(json!({
+            "qom-type": "memory-backend-file",
             "id": "memory",
-            "size": vm.machine.memory_mib << 20,
-            "share": true,
-        });
-        args.json("-object", memory);
+            "size": size,
+            "mem-path": text(file)?,
+            "share": false,
+        })),
+    };
+    if let Some(backend) = backend {
+        board.push_str(",memory-backend=memory");
+        args.json("-object", &backend);
     }
     args.pair("-machine", board);
     let cpu = hardware.cpu.as_deref();
@@ -52,6 +60,14 @@ pub(super) fn machine(args: &mut Args, vm: &VmHandle, accel: &Accel) {
     args.pair("-smp", vm.machine.vcpus.to_string());
     args.pair("-m", vm.machine.memory_mib.to_string());
     args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    if vm.warm.is_some() && hardware.guest_arch() == Arch::X86_64 && !hardware.is_microvm() {
+        // Tells a guest that it is another one than a moment ago: its kernel's random numbers begin anew.
+        args.device(&json!({"driver": "vmgenid", "guid": "auto"}));
+    }
+    if let Memory::Of(_) = memory {
+        args.pair("-incoming", "defer");
+    }
+    Ok(())
 }
 
 /// The fastest of the processors that can do everything.

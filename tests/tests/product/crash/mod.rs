@@ -8,3 +8,4 @@ mod pairs;
 mod points;
 mod qemu;
 mod scenario;
+mod warm;

@@ -1,0 +1,76 @@
+//! Machines from templates: alike, and each its own.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use vmctl_providers::{
+    CloneStage, Digest, GuestAccess, Hypervisor, InstanceId, Keep, VmHandle, VmSpec, WarmLevel, WarmSpec,
+};
+
+use crate::world::{World, login, spec, step, with_login};
+
+/// What the guest prints, line by line.
+async fn said(world: &World, vm: &VmHandle, command: &str) -> Vec<String> {
+    let (lines, mut seen) = mpsc::channel(100);
+    world.backend.provision(vm, &step(command), &lines).await.unwrap();
+    drop(lines);
+    let mut text = Vec::new();
+    while let Some(line) = seen.recv().await {
+        text.push(line.text);
+    }
+    text
+}
+
+async fn source(world: &World, level: WarmLevel) -> VmSpec {
+    let mut spec = with_login(spec(world.roomy_image().await));
+    spec.warm = Some(WarmSpec { key: Digest::of("a key"), level, cloned: false });
+    spec
+}
+
+fn clone_of(spec: &VmSpec, name: &str) -> VmSpec {
+    let mut spec = spec.clone();
+    spec.id = InstanceId(Uuid::new_v4());
+    spec.name = name.parse().unwrap();
+    spec.cloud_init.as_mut().unwrap().hostname = name.to_owned();
+    spec.warm.as_mut().unwrap().cloned = true;
+    spec
+}
+
+const OWN: &str =
+    "cat /proc/sys/kernel/random/boot_id; head -c 32 /dev/urandom | base64; hostname; cat /mnt/made; id -un";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_goes_on_from_memory_and_is_its_own() {
+    let world = World::new();
+    let spec = source(&world, WarmLevel::Memory).await;
+    let vm = world.backend.prepare(&spec).await.unwrap();
+    let vm = world.backend.start(&vm).await.unwrap();
+    world.backend.wait_ready(&vm, &login()).await.unwrap();
+    said(
+        &world,
+        &vm,
+        "echo here | sudo tee /mnt/made; echo 0123456789abcdef0123456789abcdef | sudo tee /etc/machine-id",
+    )
+    .await;
+    let begun = std::time::Instant::now();
+    world.backend.keep(&vm).await.unwrap();
+    eprintln!("kept in {:?}", begun.elapsed());
+    let first = said(&world, &vm, OWN).await;
+
+    let clone = clone_of(&spec, "second");
+    let begun = std::time::Instant::now();
+    let vm = world.backend.prepare(&clone).await.unwrap();
+    eprintln!("prepared in {:?}", begun.elapsed());
+    let vm = world.backend.start(&vm).await.unwrap();
+    eprintln!("started in {:?}", begun.elapsed());
+    let cloned = vm.warm.clone().unwrap().cloned.unwrap();
+    assert_eq!((cloned.stage, cloned.cold), (CloneStage::Renewed, None));
+    world.backend.wait_ready(&vm, &login()).await.unwrap();
+    eprintln!("ready in {:?}", begun.elapsed());
+    let second = said(&world, &vm, OWN).await;
+    assert_ne!((&first[0], &first[1]), (&second[0], &second[1]));
+    assert_eq!(second[2..], ["second", "here", "admin"]);
+    let _ = (fs::read(vm.work_dir.join("known_hosts")), BTreeSet::<String>::new());
+}
