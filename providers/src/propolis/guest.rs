@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::backend::{PropolisBackend, unsupported};
+use super::decide::Fall;
 use super::server::Places;
+use super::start::await_fall;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,8 +27,12 @@ use crate::workdir::WorkDir;
 /// How long one question may take while a guest is waited for.
 const QUESTION: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether the VM still runs while something is awaited of its guest.
-const ALIVE: Duration = Duration::from_secs(2);
+/// How long the end of the VM is awaited at a time while something is done in its guest. Then the server is looked at anew:
+/// it may have another VM by now, whose changes have other numbers.
+const WATCH: Duration = Duration::from_secs(60);
+
+/// Pause before the next wait where the one before was cut short.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Logins are kept by machine. A server's process ends with its VM, so that no login outlives it for long.
 const ANY_PROCESS: u32 = 0;
@@ -162,12 +168,17 @@ impl PropolisBackend {
     async fn while_it_runs<T>(&self, vm: &VmHandle, work: impl Future<Output = Result<T>>) -> Result<T> {
         let ended = async {
             loop {
-                sleep(ALIVE).await;
+                match timeout(WATCH, self.fall_awaited(vm)).await {
+                    Ok(Ok(())) | Err(_) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "the end of the VM cannot be awaited now"),
+                }
+                // What the long poll says is believed only if a look says the same.
                 match timeout(QUESTION, self.observe_state(vm)).await {
                     Ok(Ok(VmState::Running)) | Err(_) => {}
                     Ok(Ok(state)) => return state,
                     Ok(Err(error)) => tracing::debug!(%error, "the server cannot be asked now"),
                 }
+                sleep(AGAIN).await;
             }
         };
         tokio::select! {
@@ -177,6 +188,14 @@ impl PropolisBackend {
                 let detail = Some(format!("it is {state}{}", console.unwrap_or_default()));
                 Err(Error::ProcessEnded { detail })
             }
+        }
+    }
+
+    /// Waits until the VM is off, or its server is gone.
+    async fn fall_awaited(&self, vm: &VmHandle) -> Result<()> {
+        match self.live(vm)? {
+            Some(live) => await_fall(&live.client, Fall::Off).await,
+            None => Ok(()),
         }
     }
 }

@@ -247,6 +247,32 @@ async fn console_is_kept_in_a_file_and_a_line_of_it_is_awaited() {
 }
 
 #[tokio::test]
+async fn end_of_a_guest_that_is_waited_for_is_awaited_and_not_asked_for() {
+    let world = World::new();
+    let vm = world.started().await;
+    let probes = vec![Probe::Log("^never printed".to_owned())];
+    let readiness = Readiness { probes, timeout: Duration::from_secs(600) };
+    let polls = || world.count("GET", "/instance/state-monitor");
+    let before = polls();
+    let powering_off = async {
+        // Two polls: the state as it is, and the next change.
+        while polls() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+        let asked = world.count("GET", "/instance");
+        world.server.power_off();
+        asked
+    };
+    let (waited, asked) = tokio::join!(world.backend.wait_ready(&vm, &readiness), powering_off);
+    let error = waited.unwrap_err();
+    assert!(
+        matches!(&error, Error::ProcessEnded { detail: Some(detail) } if detail.starts_with("it is stopped")),
+        "{error}"
+    );
+    assert_eq!(world.count("GET", "/instance"), asked + 1, "one look, once its end was told");
+}
+
+#[tokio::test]
 async fn console_that_a_server_has_dropped_is_told_as_dropped() {
     let world = World::with(Options { history: Some(100), ..Options::default() });
     let vm = world.started().await;
