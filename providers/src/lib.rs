@@ -54,7 +54,7 @@ pub use spec::{
     AccelChoice, Arch, BackendTag, CloudInitConfig, Digest, DiskImage, Firmware, Forward, Hardware,
     ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic, Peer,
     PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
-    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
+    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume, ZoneOptions,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::client::{API_VERSION, Client};
 use super::host::disks::Disks;
+use super::host::zones::Zone;
 use super::host::{Runner, ThisHost};
 use super::serial;
 use super::server::Places;
@@ -116,6 +117,12 @@ impl PropolisBackend {
         Some(Disks { host: &*self.host, pool, devices: &self.zvols })
     }
 
+    /// The zone of a machine whose server has one.
+    pub(super) fn zone<'a>(&'a self, id: InstanceId, machine: &'a Machine) -> Option<Zone<'a>> {
+        let options = machine.hardware.propolis.zone.as_ref()?;
+        Some(Zone { host: &*self.host, id, options })
+    }
+
     /// What a machine boots from, whether it is there or not; `None` if it has no disk.
     pub(super) fn disk(&self, vm: &VmHandle) -> Option<PathBuf> {
         vm.machine.disk_size()?;
@@ -203,7 +210,7 @@ impl Inspect for PropolisBackend {
 
 impl Reconfigure for PropolisBackend {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
-        self.take_over(&self.here(vm)?, spec).await
+        Box::pin(self.take_over(&self.here(vm)?, spec)).await
     }
 }
 

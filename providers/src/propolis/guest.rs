@@ -193,7 +193,7 @@ impl PropolisBackend {
 
     /// Waits until the VM is off, or its server is gone.
     async fn fall_awaited(&self, vm: &VmHandle) -> Result<()> {
-        match self.live(vm)? {
+        match self.live(vm).await? {
             Some(live) => await_fall(&live.client, Fall::Off).await,
             None => Ok(()),
         }

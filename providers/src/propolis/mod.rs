@@ -42,6 +42,7 @@ mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use api::{Board, History, Instance, Monitored, Request, State};
 pub use backend::{PROPOLIS_SERVER, PropolisBackend, PropolisConfig};

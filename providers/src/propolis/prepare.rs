@@ -20,8 +20,8 @@ use crate::qemu::places::{create_private_dir, remove_file, require_private, sync
 use crate::qemu::prepare::ensure_seed;
 use crate::seed;
 use crate::spec::{
-    AccelChoice, Arch, ImageFormat, MOST_UNASKED, Machine, NetworkConfig, PropolisOptions, VmHandle, VmSpec,
-    VmState,
+    AccelChoice, Arch, ImageFormat, InstanceId, MOST_UNASKED, Machine, NetworkConfig, PropolisOptions,
+    VmHandle, VmSpec, VmState,
 };
 use crate::workdir::WorkDir;
 
@@ -45,7 +45,12 @@ impl PropolisBackend {
     pub(super) async fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
         check_expressible(spec)?;
         let options = &spec.machine.hardware.propolis;
-        if options.server.is_none() {
+        if let Some(zone) = self.zone(spec.id, &spec.machine) {
+            // What is in the zone is not seen from here.
+            self.host.check(&commands::list_zones())?;
+            self.host.check(&commands::show_vnics())?;
+            zone.check().await?;
+        } else if options.server.is_none() {
             program(options)?;
             check_bootrom(&bootrom(options)?)?;
         }
@@ -89,7 +94,7 @@ impl PropolisBackend {
         Ok(manifest.handle(&work, state, None))
     }
 
-    /// Makes what `machine` stands on, as far as it is missing: its vnics and its disk.
+    /// Makes what `machine` stands on, as far as it is missing: its vnics, its disk and its zone.
     pub(super) async fn ensure_parts(
         &self,
         manifest: &Manifest,
@@ -98,7 +103,13 @@ impl PropolisBackend {
     ) -> Result<()> {
         let link = machine.hardware.propolis.vnic_link.as_deref();
         vnics::ensure(&*self.host, &vnics::wanted(machine), link).await?;
-        let Some(bytes) = machine.disk_size() else { return Ok(()) };
+        if let Some(bytes) = machine.disk_size() {
+            self.ensure_disk(manifest.id, machine, bytes, work).await?;
+        }
+        self.ensure_zone(manifest.id, machine).await
+    }
+
+    async fn ensure_disk(&self, id: InstanceId, machine: &Machine, bytes: u64, work: &WorkDir) -> Result<()> {
         let mut image = machine.image.clone();
         if let Some(image) = &mut image {
             image.path = self.image_here(&image.path);
@@ -109,7 +120,7 @@ impl PropolisBackend {
             Some(disks) => {
                 let _turn = self.images.lock().await;
                 let _lock = self.lock_images().await?;
-                disks.ensure(manifest.id, image.as_ref(), bytes, &unfinished(&disk)).await
+                disks.ensure(id, image.as_ref(), bytes, &unfinished(&disk)).await
             }
         }
     }
@@ -164,6 +175,7 @@ impl PropolisBackend {
             return invalid(state);
         }
         if !is_live {
+            self.part_with_zone(vm.id, &manifest.machine, &wanted).await?;
             self.part_with_vnics(&manifest.machine, &wanted).await?;
             self.ensure_parts(&manifest, &wanted, &work).await?;
         }
@@ -269,6 +281,10 @@ pub(super) fn check_expressible(spec: &VmSpec) -> Result<()> {
         (machine.vcpus > MOST_VCPUS, "a machine of more than 32 vCPUs"),
         (machine.nics.len() > MOST_NICS, "a machine of more than 8 network cards"),
     ];
+    let options = &hardware.propolis;
+    if options.zone.is_some() && options.pool.is_none() && machine.disk_size().is_some() {
+        return Err(unsupported("a `zone` without a `pool`: files of this host are not seen in it, which"));
+    }
     if let Some((_, what)) = refused.into_iter().find(|(is_asked, _)| *is_asked) {
         return Err(unsupported(what));
     }

@@ -83,7 +83,7 @@ impl Places {
         self.folder().join("server.log")
     }
 
-    /// The end of what the server said; empty where nothing can be read.
+    /// The end of what a server without a zone said; empty where nothing can be read.
     pub(super) fn log_tail(&self) -> String {
         tail_of(&self.log(), LOG_TAIL).unwrap_or_else(|error| {
             tracing::debug!(%error, "a server's log cannot be told");

@@ -23,7 +23,7 @@ use crate::spec::{InstanceId, VmHandle};
 use crate::workdir::WorkDir;
 
 /// How long a server may take from `Stop` to `Destroyed`: it closes disks and gives memory back.
-const ENDING: Duration = Duration::from_secs(60);
+pub(super) const ENDING: Duration = Duration::from_secs(60);
 
 /// How long a login may take that is only there to ask for the end.
 const LOGIN: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ const LOGIN: Duration = Duration::from_secs(20);
 const POWER_OFF: &str = "if [ \"$(id -u)\" = 0 ]; then poweroff; else sudo -n poweroff; fi";
 
 /// The power was cut, as the server has it.
-const CUT: &str = "Stop";
+pub(super) const CUT: &str = "Stop";
 
 /// The server had to be killed.
 const KILLED: &str = "SIGKILL";
@@ -45,16 +45,18 @@ impl PropolisBackend {
     pub(super) async fn bring_down(&self, vm: &VmHandle, patience: Option<Duration>) -> Result<VmHandle> {
         let work = WorkDir::new(&vm.work_dir);
         let places = Places::of(&work);
-        let forced = match (vm.machine.hardware.propolis.server, server::find(&places)?) {
+        let options = &vm.machine.hardware.propolis;
+        let forced = match (options.server, server::find(&places)?) {
+            _ if let Some(zone) = self.zone(vm.id, &vm.machine) => self.end_zone(vm, &zone, patience).await?,
             (Some(address), _) => {
-                let client = self.client(address, &vm.machine.hardware.propolis)?;
+                let client = self.client(address, options)?;
                 match self.fell(vm, &client, patience).await {
                     Err(Error::Propolis(error)) if error.is_nobody() => None,
                     fell => fell?,
                 }
             }
             (None, Some((process, note))) => {
-                let client = self.client(note.address, &vm.machine.hardware.propolis)?;
+                let client = self.client(note.address, options)?;
                 self.end_own(vm, &client, &process, &places, patience).await?
             }
             (None, None) => {
@@ -96,7 +98,7 @@ impl PropolisBackend {
     }
 
     /// Brings the VM of a server that answers to its end, and says by what force.
-    async fn fell(
+    pub(super) async fn fell(
         &self,
         vm: &VmHandle,
         client: &Client,
@@ -179,7 +181,8 @@ impl PropolisBackend {
         if let Owner::Other(found) = owner {
             return Err(Error::Foreign { path: work.path().to_owned(), found });
         }
-        if owner == Owner::Missing && vm.machine.hardware.propolis.server.is_none() {
+        let options = &vm.machine.hardware.propolis;
+        if owner == Owner::Missing && options.server.is_none() && options.zone.is_none() {
             self.end_orphan(vm, &work).await?;
             return self.remove_parts(vm).await;
         }
@@ -207,8 +210,11 @@ impl PropolisBackend {
         Ok(())
     }
 
-    /// Removes vnics and volume, as far as they bear the machine's marks.
+    /// Removes zone, vnics and volume, as far as they bear the machine's marks. The zone goes first, as it holds the others.
     async fn remove_parts(&self, vm: &VmHandle) -> Result<()> {
+        if let Some(zone) = self.zone(vm.id, &vm.machine) {
+            zone.remove().await?;
+        }
         let link = vm.machine.hardware.propolis.vnic_link.as_deref();
         vnics::remove(&*self.host, &vnics::wanted(&vm.machine), link).await?;
         match self.disks(&vm.machine) {

@@ -4,6 +4,7 @@
 
 mod failing;
 mod life;
+mod zones;
 
 use std::time::Duration;
 

@@ -398,6 +398,7 @@ vm "far" {
     network "tap" bridge="br1"
 }
 vm "illumos" { backend "propolis" { bootrom "rom.fd"; api-version "1.0.0"; pool "rpool/vms"; vnic-link "igb0" }; network "vnic" name="vnic0"; cloud-init { ssh-key "key.pub" } }
+vm "zoned" { backend "propolis" { bootrom "/rom.fd"; pool "rpool/vms"; zone "propolis" link="stub0" address="10.9.0.2/24" }; network "none" }
 output "url" (template)"http://{{ vm.one-1.host }}:{{ vm.one-1.port.80 }}/" { description "the page" }
 moved from="three" to="two"
 removed "four"

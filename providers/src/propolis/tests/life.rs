@@ -23,7 +23,7 @@ async fn contract_is_kept_with_a_server_of_somebody_else() {
         let world = World::new();
         let spec = if full { world.full_spec() } else { world.spec() };
         let traits = Traits { pauses: false, has_console: true };
-        keeps_the_contract(&world.backend, &spec, traits).await.unwrap();
+        Box::pin(keeps_the_contract(&world.backend, &spec, traits)).await.unwrap();
         assert_eq!(world.server.state().unwrap(), "Destroyed");
         // All that is said bears a version, and one VM was made for each boot.
         let asked = world.server.asked();
