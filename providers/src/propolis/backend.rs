@@ -67,7 +67,7 @@ pub struct PropolisBackend {
 impl PropolisBackend {
     /// A backend with the given places. Nothing is touched until a machine is prepared.
     pub fn new(config: PropolisConfig) -> Self {
-        Self::on(config, Box::new(ThisHost), ZVOLS.into())
+        Self::on(config, Box::new(ThisHost), zvols())
     }
 
     /// The same on another host, whose volumes have their devices in `zvols`.
@@ -136,6 +136,12 @@ impl PropolisBackend {
     pub(super) fn client(&self, address: SocketAddr, options: &PropolisOptions) -> Result<Client> {
         Ok(Client::new(address, version(options))?)
     }
+}
+
+/// [`ZVOLS`], unless a test has them elsewhere.
+fn zvols() -> PathBuf {
+    fail::fail_point!("host.zvols", |value| value.unwrap_or_default().into());
+    ZVOLS.into()
 }
 
 /// The disk of a machine that has none on a volume.

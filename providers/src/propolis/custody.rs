@@ -10,6 +10,7 @@ use super::backend::PropolisBackend;
 use super::server::{self, Places};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::qemu::manifest::{Manifest, Owner};
 use crate::spec::{BackendTag, InstanceId, VmHandle};
@@ -38,7 +39,9 @@ impl PropolisBackend {
         match Manifest::owner(&work, vm.id)? {
             Owner::Ours(mut manifest) if !manifest.released => {
                 manifest.released = true;
-                manifest.store(&work)
+                manifest.store(&work)?;
+                failpoint!("forget.propolis.marked", work.path());
+                Ok(())
             }
             Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
             Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),

@@ -14,6 +14,7 @@ use super::start::await_fall;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoints::failpoint;
 use crate::pattern::Pattern;
 use crate::provision::{self, OutputLine, ProvisionStep};
 use crate::qemu::console::Search;
@@ -65,6 +66,7 @@ impl PropolisBackend {
         let waiting = async {
             for probe in &readiness.probes {
                 self.wait_for(vm, probe, deadline, readiness.timeout).await?;
+                failpoint!("ready.propolis.answered", &vm.work_dir);
             }
             Ok(())
         };

@@ -14,6 +14,7 @@ use super::raw;
 use super::server::{self, Places};
 use crate::capacity::tell_full;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::qemu::QEMU_IMG;
 use crate::qemu::manifest::{Manifest, Owner};
 use crate::qemu::places::{create_private_dir, remove_file, require_private, sync_dir, unfinished};
@@ -77,6 +78,7 @@ impl PropolisBackend {
         let work = self.place(spec)?;
         let runs = server::find(&Places::of(&work))?.is_some();
         let mut manifest = claim(&work, spec, runs)?;
+        failpoint!("prepare.propolis.claimed", work.path());
         self.ensure_parts(&manifest, &manifest.machine, &work).await?;
         if !(runs || manifest.started) {
             // What stands there may be of an attempt for another content.
@@ -89,6 +91,7 @@ impl PropolisBackend {
             manifest.prepared = true;
             sync_dir(work.path())?;
             manifest.store(&work)?;
+            failpoint!("prepare.propolis.prepared", work.path());
         }
         let state = if runs { VmState::Running } else { manifest.state_at_rest() };
         Ok(manifest.handle(&work, state, None))
@@ -103,6 +106,7 @@ impl PropolisBackend {
     ) -> Result<()> {
         let link = machine.hardware.propolis.vnic_link.as_deref();
         vnics::ensure(&*self.host, &vnics::wanted(machine), link).await?;
+        failpoint!("prepare.propolis.vnics-made", work.path());
         if let Some(bytes) = machine.disk_size() {
             self.ensure_disk(manifest.id, machine, bytes, work).await?;
         }
@@ -177,6 +181,7 @@ impl PropolisBackend {
         if !is_live {
             self.part_with_zone(vm.id, &manifest.machine, &wanted).await?;
             self.part_with_vnics(&manifest.machine, &wanted).await?;
+            failpoint!("update.propolis.parted", work.path());
             self.ensure_parts(&manifest, &wanted, &work).await?;
         }
         if let (true, Some(config)) = (manifest.seed, &spec.cloud_init) {
@@ -188,6 +193,7 @@ impl PropolisBackend {
         if manifest.ssh != spec.ssh {
             self.sessions.forget(vm.id);
         }
+        failpoint!("update.propolis.brought", work.path());
         let mut changed = manifest.clone();
         (changed.name, changed.machine, changed.ssh) = (spec.name.clone(), wanted, spec.ssh.clone());
         if changed != manifest {

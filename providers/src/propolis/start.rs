@@ -14,6 +14,7 @@ use super::prepare::{bootrom, is_gone, program};
 use super::server::{self, Note, Places, Start};
 use crate::console_log;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::qemu::ending;
 use crate::qemu::manifest::{Manifest, Owner};
@@ -69,12 +70,14 @@ impl PropolisBackend {
             }
             return Err(error);
         }
+        failpoint!("start.propolis.up", work.path());
         if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
             && !manifest.started
         {
             manifest.started = true;
             manifest.store(&work)?;
         }
+        failpoint!("start.propolis.remembered", work.path());
         let runtime = Some(runtime(&live.server));
         Ok(VmHandle { state: VmState::Running, runtime, forced_stop: None, ..vm.clone() })
     }
@@ -228,9 +231,13 @@ impl PropolisBackend {
                         // Whose it is, is looked at in the next round.
                         Ensured::Made | Ensured::Occupied => {}
                     }
+                    failpoint!("start.propolis.ensured", &vm.work_dir);
                 }
                 Next::Run => match client.request(Request::Run).await {
-                    Ok(()) => return await_up(client).await,
+                    Ok(()) => {
+                        failpoint!("start.propolis.asked", &vm.work_dir);
+                        return await_up(client).await;
+                    }
                     Err(error) if error.is_too_early() => sleep(AGAIN).await,
                     Err(error) => return Err(error.into()),
                 },

@@ -16,6 +16,7 @@ use super::host::{commands, vnics};
 use super::server::{self, Places};
 use super::start::{await_end, await_fall};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::qemu::manifest::{Manifest, Owner};
 use crate::qemu::stop::remove_work_dir;
@@ -64,8 +65,10 @@ impl PropolisBackend {
                 None
             }
         };
+        failpoint!("stop.propolis.ended", &vm.work_dir);
         self.sessions.forget(vm.id);
         places.forget()?;
+        failpoint!("stop.propolis.forgotten", &vm.work_dir);
         let state = super::look::state_at_rest(vm)?;
         Ok(VmHandle { state, runtime: None, forced_stop: forced.map(str::to_owned), ..vm.clone() })
     }
@@ -83,6 +86,7 @@ impl PropolisBackend {
             fell = self.fell(vm, client, patience) => fell,
             ended = process.exited() => ended.map(|()| None).map_err(Error::io("wait for the server of", &vm.work_dir)),
         };
+        failpoint!("stop.propolis.fell", &vm.work_dir);
         let was_in_order = fell.is_ok();
         let mut forced = fell.unwrap_or_else(|error| {
             tracing::debug!(%error, "the server does not end its VM, and is ended itself");
@@ -217,10 +221,12 @@ impl PropolisBackend {
         }
         let link = vm.machine.hardware.propolis.vnic_link.as_deref();
         vnics::remove(&*self.host, &vnics::wanted(&vm.machine), link).await?;
-        match self.disks(&vm.machine) {
-            Some(disks) => disks.destroy(vm.id).await,
-            None => Ok(()),
+        failpoint!("destroy.propolis.vnics-removed", &vm.work_dir);
+        if let Some(disks) = self.disks(&vm.machine) {
+            disks.destroy(vm.id).await?;
+            failpoint!("destroy.propolis.disk-destroyed", &vm.work_dir);
         }
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use super::start::{Live, Server, await_end, fresh_note, other};
 use super::stop::{CUT, ENDING};
 use crate::console_log;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::spec::{InstanceId, Machine, VmHandle};
 use crate::workdir::WorkDir;
 
@@ -96,6 +97,7 @@ impl PropolisBackend {
         let binary = options.binary.clone().unwrap_or_else(|| PathBuf::from(PROPOLIS_SERVER.name));
         let bootrom = bootrom(options)?;
         zone.boot().await?;
+        failpoint!("start.propolis.zone-booted", &vm.work_dir);
         let deadline = Instant::now() + BOOT;
         // A zone can be entered only some moments after it was booted.
         while let Err(error) = zone.serve(&binary, &bootrom).await {
@@ -105,6 +107,7 @@ impl PropolisBackend {
             tracing::debug!(%error, "the zone cannot be entered yet");
             sleep(AGAIN).await;
         }
+        failpoint!("start.propolis.zone-serving", &vm.work_dir);
         while let Err(error) = client.instance().await {
             if Instant::now() > deadline {
                 return Err(error.into());
@@ -134,6 +137,7 @@ impl PropolisBackend {
             tracing::debug!(%error, "the server does not end its VM, and its zone is halted");
             Some(CUT)
         });
+        failpoint!("stop.propolis.fell", &vm.work_dir);
         zone.halt().await?;
         Ok(forced)
     }

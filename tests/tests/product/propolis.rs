@@ -4,7 +4,7 @@ use vmctl_tests::propolis::{FakePropolis, Options};
 use vmctl_tests::{PATIENCE, World, process, surroundings};
 
 /// The fake server as a program.
-const SERVER: &str = env!("CARGO_BIN_EXE_propolis-server");
+pub(super) const SERVER: &str = env!("CARGO_BIN_EXE_propolis-server");
 
 /// A disk's bytes: the smallest thing that is one.
 fn disk(world: &World) {
@@ -38,7 +38,7 @@ fn own(rest: &str) -> World {
 }
 
 /// No folder of a machine and no process.
-fn assert_nothing_left(world: &World) {
+pub(super) fn assert_nothing_left(world: &World) {
     let left: Vec<_> = world.data().join("projects/shop/vms").read_dir().unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     let running = process::naming(world.folder());

@@ -22,6 +22,7 @@ use super::commands::{ZONE_CONFIG, ZONE_MARK};
 use super::vnics::{self, Wanted};
 use super::{Runner, commands};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::spec::{InstanceId, MacAddr, ZoneOptions};
 
 /// More turns than the longest way between two states has. Each is one command.
@@ -116,6 +117,7 @@ impl Zone<'_> {
                 },
             };
             self.host.run(&command).await?;
+            failpoint!("prepare.propolis.zone-changed", &name);
         }
         Err(self.restless())
     }
@@ -136,6 +138,7 @@ impl Zone<'_> {
             let Some(row) = self.row().await? else { return self.remove_control().await };
             self.own().await?;
             self.host.run(&descent(&row.name, row.state)).await?;
+            failpoint!("destroy.propolis.zone-changed", &row.name);
         }
         Err(self.restless())
     }

@@ -6,5 +6,6 @@ mod leakcheck;
 mod matrix;
 mod pairs;
 mod points;
+mod propolis;
 mod qemu;
 mod scenario;
