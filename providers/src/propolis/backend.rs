@@ -28,7 +28,7 @@ use crate::qemu::ending;
 use crate::qemu::guest::Sessions;
 use crate::qemu::placement::choose;
 use crate::spec::{BackendTag, InstanceId, Machine, PropolisOptions, VmHandle, VmSpec, VmState};
-use crate::ssh::Keyring;
+use crate::ssh::{Keyring, PORT};
 use crate::volume::{FoundVolume, Volumes};
 use crate::workdir::{WorkDir, among};
 
@@ -58,6 +58,8 @@ pub struct PropolisBackend {
     pub(super) host: Box<dyn Runner>,
     pub(super) zvols: PathBuf,
     pub(super) sessions: Sessions,
+    /// The port on which guests' sshd listens.
+    pub(super) sshd: u16,
     /// Which folders were chosen, so that a handle and what is made name the same one.
     places: Mutex<HashMap<(InstanceId, Name), PathBuf>>,
     /// Images are written to volumes by one at a time.
@@ -73,7 +75,7 @@ impl PropolisBackend {
     /// The same on another host, whose volumes have their devices in `zvols`.
     pub(super) fn on(config: PropolisConfig, host: Box<dyn Runner>, zvols: PathBuf) -> Self {
         let (sessions, places, images) = Default::default();
-        Self { config, host, zvols, sessions, places, images }
+        Self { config, host, zvols, sessions, sshd: PORT, places, images }
     }
 
     /// The folder of the machine that `spec` describes, whether it is made already or not.
@@ -150,6 +152,11 @@ pub(super) const DISK: &str = "disk.raw";
 /// The version of the API that is spoken.
 pub(super) fn version(options: &PropolisOptions) -> &str {
     options.api_version.as_deref().unwrap_or(API_VERSION)
+}
+
+/// Nothing can be run for this reason.
+pub(super) fn unavailable(reason: String) -> Error {
+    Error::BackendUnavailable { backend: BackendTag::Propolis, reason }
 }
 
 pub(super) fn unsupported(what: &str) -> Error {

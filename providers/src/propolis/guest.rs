@@ -22,7 +22,7 @@ use crate::qemu::guest::{LOGIN, console_tail};
 use crate::qemu::places::ensure_private_file;
 use crate::qemu::probe::{NO_LINE, ask_inside, pause};
 use crate::spec::{VmHandle, VmState};
-use crate::ssh::{PORT, Session, SshTarget};
+use crate::ssh::{Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long one question may take while a guest is waited for.
@@ -52,7 +52,7 @@ impl PropolisBackend {
             return Err(unsupported("logging in to a machine without ssh settings"));
         }
         let address = self.address(vm).await?;
-        let target = SshTarget::at(vm, (address, PORT).into())
+        let target = SshTarget::at(vm, (address, self.sshd).into())
             .ok_or_else(|| unsupported("logging in to a machine without ssh settings"))?;
         let session = Arc::new(Session::wait_for(&target, &self.config.keyring, patience).await?);
         self.sessions.keep(vm.id, ANY_PROCESS, &session);

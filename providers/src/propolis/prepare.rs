@@ -257,7 +257,7 @@ pub(super) fn bootrom(options: &PropolisOptions) -> Result<PathBuf> {
     })
 }
 
-fn check_bootrom(path: &std::path::Path) -> Result<()> {
+pub(super) fn check_bootrom(path: &std::path::Path) -> Result<()> {
     let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
     let refuse = |reason: &str| Err(Error::Unusable { path: path.to_owned(), reason: reason.to_owned() });
     match found.len() {

@@ -30,7 +30,7 @@ pub(super) const ENDING: Duration = Duration::from_secs(60);
 const LOGIN: Duration = Duration::from_secs(20);
 
 /// Powers a guest off, as root or as one who may become root without a password.
-const POWER_OFF: &str = "if [ \"$(id -u)\" = 0 ]; then poweroff; else sudo -n poweroff; fi";
+pub(super) const POWER_OFF: &str = "if [ \"$(id -u)\" = 0 ]; then poweroff; else sudo -n poweroff; fi";
 
 /// The power was cut, as the server has it.
 pub(super) const CUT: &str = "Stop";

@@ -2,6 +2,7 @@
 //!
 //! Servers that vmctl starts itself are in the tests of the product, which have the fake one as a program.
 
+mod asked;
 mod failing;
 mod life;
 mod zones;

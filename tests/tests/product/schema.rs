@@ -312,6 +312,15 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     assert_eq!(unread["problems"][0].get("line"), None, "{unread:#}");
 
     document(&world, "doctor", &["doctor", "--json"], 0);
+    world.vmfile(
+        "vm \"zoned\" { image \"x\"; network \"none\"; backend \"propolis\" { bootrom \"/x\"; pool \"x\"; \
+         zone \"x\" link=\"x0\" address=\"10.9.0.2/24\"; } }\n\
+         vm \"own\" { image \"x\"; network \"none\"; backend \"propolis\" { bootrom \"/x\"; } }",
+    );
+    world.write("x", "");
+    let of_propolis = document(&world, "doctor", &["doctor", "--json"], 1);
+    let all = ["propolis-server", "bootrom", "bhyve", "zfs", "vnics", "zones"];
+    assert!(words([&of_propolis], "/checks", "name").is_superset(&set(&all)), "{of_propolis:#}");
     world.set("PATH", "/nowhere");
     assert_eq!(document(&world, "doctor", &["doctor", "--json"], 1)["ok"], json!(false));
 }

@@ -31,6 +31,9 @@ const MOST_TURNS: usize = 8;
 /// The devices that a server needs besides its disk.
 const DEVICES: [&str; 3] = ["/dev/vmmctl", "/dev/vmm/*", "/dev/viona"];
 
+/// Why a zone cannot be made.
+const NO_TEMPLATE: &str = "there is no such zone, and a `zone` is cloned from one that you made";
+
 /// A zone that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
@@ -83,17 +86,11 @@ impl Zone<'_> {
 
     /// Fails where the zone could not be made: its template is neither there nor at rest.
     pub(in crate::propolis) async fn check(&self) -> Result<()> {
-        let (rows, template) = (self.rows().await?, &self.options.template);
+        let rows = rows(self.host).await?;
         if rows.iter().any(|row| row.name == self.name()) {
             return Ok(());
         }
-        let reason = match rows.iter().find(|row| row.name == *template).map(|row| row.state) {
-            Some(State::Installed) => return Ok(()),
-            Some(State::Live) => "it runs, and only a zone that is halted can be cloned",
-            Some(State::Configured | State::Incomplete) => "it is not installed, and cannot be cloned",
-            None => "there is no such zone, and a `zone` is cloned from one that you made",
-        };
-        Err(Error::Unusable { path: template.into(), reason: reason.to_owned() })
+        judge_template(&rows, &self.options.template)
     }
 
     /// Makes the zone and its control card, for these cards and this disk of a guest. Idempotent; one of another
@@ -103,7 +100,7 @@ impl Zone<'_> {
         let wanted = self.resources(cards, disk);
         let digest = digest(&wanted);
         for _ in 0..MOST_TURNS {
-            let rows = self.rows().await?;
+            let rows = rows(self.host).await?;
             let command = match rows.iter().find(|row| row.name == name) {
                 None => {
                     self.ensure_control().await?;
@@ -225,9 +222,7 @@ impl Zone<'_> {
         let template = &self.options.template;
         let unusable = |reason: &str| Error::Unusable { path: template.into(), reason: reason.to_owned() };
         let row = rows.iter().find(|row| row.name == *template);
-        let row = row.ok_or_else(|| {
-            unusable("there is no such zone, and a `zone` is cloned from one that you made")
-        })?;
+        let row = row.ok_or_else(|| unusable(NO_TEMPLATE))?;
         let beside = Path::new(&row.path).parent().filter(|folder| folder.is_absolute());
         let beside =
             beside.ok_or_else(|| unusable("its files have no folder beside which others could be"))?;
@@ -236,17 +231,32 @@ impl Zone<'_> {
 
     async fn row(&self) -> Result<Option<Row>> {
         let name = self.name();
-        Ok(self.rows().await?.into_iter().find(|row| row.name == name))
-    }
-
-    async fn rows(&self) -> Result<Vec<Row>> {
-        Ok(parse(&self.host.run(&commands::list_zones()).await?))
+        Ok(rows(self.host).await?.into_iter().find(|row| row.name == name))
     }
 
     fn restless(&self) -> Error {
         let reason = "it does not come to the state that it is brought to".to_owned();
         Error::Unusable { path: self.name().into(), reason }
     }
+}
+
+/// Fails where no zone can be cloned of `template`.
+pub(in crate::propolis) async fn check_template(host: &dyn Runner, template: &str) -> Result<()> {
+    judge_template(&rows(host).await?, template)
+}
+
+fn judge_template(rows: &[Row], template: &str) -> Result<()> {
+    let reason = match rows.iter().find(|row| row.name == template).map(|row| row.state) {
+        Some(State::Installed) => return Ok(()),
+        Some(State::Live) => "it runs, and only a zone that is halted can be cloned",
+        Some(State::Configured | State::Incomplete) => "it is not installed, and cannot be cloned",
+        None => NO_TEMPLATE,
+    };
+    Err(Error::Unusable { path: template.into(), reason: reason.to_owned() })
+}
+
+async fn rows(host: &dyn Runner) -> Result<Vec<Row>> {
+    Ok(parse(&host.run(&commands::list_zones()).await?))
 }
 
 /// The next command on the way to nothing.

@@ -12,7 +12,7 @@ use vmctl_tests::{World, process};
 
 use super::points::{is_of_propolis, listed};
 use super::scenario::was_killed;
-use crate::propolis::{SERVER, assert_nothing_left};
+use crate::propolis::{SERVER, assert_nothing_left, hand_on_documents};
 
 /// A machine's server, and what it stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,7 @@ struct Stage {
 impl Stage {
     fn new(kind: Kind) -> Self {
         let mut world = World::with_failpoints(0);
+        hand_on_documents(&mut world);
         let host = Illumos::of(&mut world);
         let mut sector = vec![7; 512];
         sector[510..].copy_from_slice(&[0x55, 0xAA]);
