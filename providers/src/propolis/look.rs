@@ -92,7 +92,15 @@ impl PropolisBackend {
         }
         seen.handle.state = seen.state;
         if seen.state == VmState::Stopped {
-            seen.ending = Some(ending_of(vm, live.is_some()));
+            let has_server = match &live {
+                // A zone goes on without its server, and tells nothing of it.
+                Some(Live { client, server: Server::Zone, .. }) => {
+                    matches!(client.instance().await, Ok(Some(_)))
+                }
+                Some(_) => true,
+                None => false,
+            };
+            seen.ending = Some(ending_of(vm, has_server));
         }
         if seen.state != VmState::Destroyed {
             seen.damage = self.damage(vm).await?;

@@ -179,6 +179,7 @@ impl PropolisBackend {
             return invalid(state);
         }
         if !is_live {
+            self.part_with_server(vm, &wanted, &work).await?;
             self.part_with_zone(vm.id, &manifest.machine, &wanted).await?;
             self.part_with_vnics(&manifest.machine, &wanted).await?;
             failpoint!("update.propolis.parted", work.path());
@@ -201,6 +202,20 @@ impl PropolisBackend {
         }
         let handle = changed.handle(&work, state, vm.runtime.clone().filter(|_| is_live));
         Ok(VmHandle { forced_stop: vm.forced_stop.clone(), ..handle })
+    }
+
+    /// Ends the process of a machine's own server, whose VM is at rest, if the machine is to have one elsewhere: nobody
+    /// would look for it any more.
+    async fn part_with_server(&self, vm: &VmHandle, now: &Machine, work: &WorkDir) -> Result<()> {
+        let options = &now.hardware.propolis;
+        if options.server.is_none() && options.zone.is_none() {
+            return Ok(());
+        }
+        let places = Places::of(work);
+        let Some((process, _)) = server::find(&places)? else { return Ok(()) };
+        server::end(&process, &places).await?;
+        self.clear_kernel(vm).await?;
+        places.forget()
     }
 
     /// Removes the vnics that were made for a machine and that it does not have any more.

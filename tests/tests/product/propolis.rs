@@ -2,7 +2,7 @@
 
 use vmctl_tests::illumos::Illumos;
 use vmctl_tests::propolis::{FakePropolis, Options};
-use vmctl_tests::{PATIENCE, World, process, surroundings};
+use vmctl_tests::{PATIENCE, World, await_condition, process, surroundings};
 
 /// The fake server as a program.
 pub(super) const SERVER: &str = env!("CARGO_BIN_EXE_propolis-server");
@@ -136,6 +136,26 @@ fn killed_server_is_drift_and_started_again() {
     world.vmctl(&["apply", "--yes"]).expect(0);
     assert_ne!(world.pid("web"), pid);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+}
+
+#[test]
+fn own_server_of_a_guest_that_is_off_goes_when_another_is_named() {
+    let (world, other) = (own(""), server());
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let pid = world.pid("web");
+    // The guest powers itself off, as far as vmctl can tell: its server stays, with a VM that is over.
+    let note = std::fs::read_to_string(world.data().join("projects/shop/vms/web/propolis.json")).unwrap();
+    let note: serde_json::Value = serde_json::from_str(&note).unwrap();
+    let mut socket = std::net::TcpStream::connect(note["address"].as_str().unwrap()).unwrap();
+    let request = "PUT /instance/state HTTP/1.1\r\napi-version: 1.0.0\r\nContent-Length: 6\r\n\r\n\"Stop\"";
+    std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
+    await_condition("the guest is off", || world.vm("web")["state"] == "stopped");
+    vmfile(&world, &format!("server \"{}\"", other.address()), "");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    assert!(process::await_end(pid, PATIENCE), "nobody would end it later");
+    assert_eq!(other.state().unwrap(), "Running");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    assert_nothing_left(&world);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Machines whose servers have zones.
 
 use super::{PATIENCE, World, nic};
-use crate::abilities::{Inspect, Preflight, Reconfigure};
+use crate::abilities::{Ending, Inspect, Preflight, Reconfigure};
 use crate::contract::{Traits, keeps_the_contract};
 use crate::error::{Error, ErrorKind};
 use crate::hypervisor::Hypervisor;
@@ -141,6 +141,11 @@ async fn server_that_cannot_make_its_vm_goes_with_its_zone_and_its_log_is_told()
     assert!(error.contains("failed to make the VM"), "{error}");
     assert!(deeds(&world).iter().any(|deed| deed.contains("tail -n 40 /var/vmctl/server.log")));
     assert_eq!(world.host.zone(ZONE).unwrap().0, "installed");
+    // Whose server lost its VM, or is gone itself, was cut off.
+    let up = world.backend.start(&vm).await.unwrap();
+    world.server.reset();
+    assert_eq!(world.backend.inspect(&up).await.unwrap().ending, Some(Ending::Cut));
+    world.backend.stop(&up, PATIENCE).await.unwrap();
     // A zone that runs without a server, as one whose boot was cut off, is booted again.
     world.host.add_zone(ZONE, "running", &world.host.zone(ZONE).unwrap().1);
     world.server.set_state("Destroyed");
@@ -156,8 +161,9 @@ async fn zone_of_another_configuration_is_made_anew_at_rest() {
     wanted.machine.nics.push(nic(1));
     let error = world.backend.reconfigure(&vm, &wanted).await.unwrap_err();
     assert!(matches!(error, Error::InvalidState { .. }), "{error}");
-    // A guest that powered itself off leaves its zone running.
+    // A guest that powered itself off leaves its zone running, and its server there.
     world.server.power_off();
+    assert_eq!(world.backend.inspect(&vm).await.unwrap().ending, Some(Ending::InOrder));
     let vm = world.backend.reconfigure(&vm, &wanted).await.unwrap();
     let (state, script) = world.host.zone(ZONE).unwrap();
     assert!(script.contains("set physical=web0") && script.contains("set physical=web1"), "{script}");

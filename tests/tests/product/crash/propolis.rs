@@ -140,11 +140,17 @@ impl Stage {
 
     /// Applies, and is killed at `point`.
     fn kill_at(&mut self, arguments: &[&str], point: &str) {
+        self.disturb(arguments, point, "kill");
+    }
+
+    /// Applies with a fault, which must be met.
+    fn disturb(&mut self, arguments: &[&str], point: &str, fault: &str) {
         let armed = if point.contains('@') { point.to_owned() } else { format!("{point}@1") };
-        self.arm(&format!("{armed}=kill"));
+        self.arm(&format!("{armed}={fault}"));
         let ended = self.world.vmctl(arguments);
         self.arm("");
-        assert!(was_killed(&ended), "{point}: {}\n{}", ended.status, ended.text());
+        let is_met = if fault == "kill" { was_killed(&ended) } else { ended.status.code() == Some(5) };
+        assert!(is_met, "{point}={fault}: {}\n{}", ended.status, ended.text());
     }
 
     /// One more apply: it goes well, and the world is whole.
@@ -219,6 +225,22 @@ fn machine_on_a_volume_and_a_vnic_is_finished() {
 #[test]
 fn machine_in_a_zone_is_finished() {
     disturb_making(Kind::Zoned, &[&MAKING_ZONED[..], &LAUNCHING_ZONED, &RISING].concat());
+}
+
+/// A step that fails leaves nothing behind that the next one stumbles over.
+#[test]
+fn machine_whose_start_fails_is_started() {
+    for (kind, launching) in [(Kind::Full, &LAUNCHING[..]), (Kind::Zoned, &LAUNCHING_ZONED)] {
+        let mut stage = Stage::new(kind);
+        for point in [launching, &RISING[..4]].concat() {
+            let from = stage.host.deeds().len();
+            stage.disturb(&["apply", "--yes"], point, "enospc");
+            assert!(stage.servers().len() <= 1, "{point}");
+            stage.converges(point);
+            stage.made_once(from, point);
+            stage.destroy(point);
+        }
+    }
 }
 
 #[test]
