@@ -106,7 +106,7 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
         "qemu.ended" "qemu.cleaned" "qemu.file-removed" "qemu.emptied" "qemu.disowned"
         "propolis.zone-changed" "propolis.vnics-removed" "propolis.disk-destroyed"
         "volume.given-up" "volume.file-removed";
-    "forget": "noop.marked" "qemu.marked" "propolis.marked";
+    "forget": "noop.marked" "qemu.marked";
     |
     "create.drafted" "lock.announced" "file.drafted"
     "commit.begun" "commit.flushed" "commit.synced"

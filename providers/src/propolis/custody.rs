@@ -10,9 +10,8 @@ use super::backend::PropolisBackend;
 use super::server::{self, Places};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
-use crate::failpoints::failpoint;
 use crate::name::Name;
-use crate::qemu::manifest::{Manifest, Owner};
+use crate::qemu::manifest::Manifest;
 use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::workdir::{WorkDir, among, read_note};
 
@@ -35,17 +34,7 @@ impl PropolisBackend {
 
     /// See [`crate::Custody::release`].
     pub(super) fn let_go(&self, vm: &VmHandle) -> Result<()> {
-        let work = WorkDir::new(&vm.work_dir);
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(mut manifest) if !manifest.released => {
-                manifest.released = true;
-                manifest.store(&work)?;
-                failpoint!("forget.propolis.marked", work.path());
-                Ok(())
-            }
-            Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
-            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::let_go(&WorkDir::new(&vm.work_dir), vm.id)
     }
 
     /// See [`crate::Custody::note`].

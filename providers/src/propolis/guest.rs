@@ -148,15 +148,7 @@ impl PropolisBackend {
         ensure_private_file(&log)?;
         let session = self.while_it_runs(vm, Box::pin(self.log_in(vm, LOGIN))).await?;
         let running = Box::pin(provision::run(&session, step, &log, output));
-        self.while_it_runs(vm, running).await.map_err(|error| match error {
-            Error::ProcessEnded { .. } => Error::ProvisionCut {
-                step: step.number,
-                label: step.label.clone(),
-                tail: Vec::new(),
-                cause: Box::new(error),
-            },
-            error => error,
-        })
+        self.while_it_runs(vm, running).await.map_err(|error| provision::cut_off(step, error))
     }
 
     async fn require_running(&self, vm: &VmHandle, action: &'static str) -> Result<()> {

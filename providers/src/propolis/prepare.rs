@@ -152,13 +152,7 @@ impl PropolisBackend {
     pub(super) async fn take_over(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         check_expressible(spec)?;
         let work = WorkDir::new(&vm.work_dir);
-        let invalid = |state| Err(Error::InvalidState { action: "reconfigure", state });
-        let manifest = match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(manifest) if manifest.prepared => *manifest,
-            Owner::Ours(_) | Owner::Vacant => return invalid(VmState::Preparing),
-            Owner::Missing => return invalid(VmState::Destroyed),
-            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
-        };
+        let manifest = Manifest::of_made(&work, vm.id, "reconfigure")?;
         let digest = |machine: &Machine| machine.image.as_ref().map(|image| image.digest.clone());
         if digest(&manifest.machine) != digest(&spec.machine) {
             return Err(unsupported("changing the image of an existing machine"));
@@ -176,7 +170,7 @@ impl PropolisBackend {
         let state = self.observe_state(vm).await?;
         let is_live = matches!(state, VmState::Running | VmState::Failed);
         if is_live && manifest.machine.fixed_while_it_runs() != wanted.fixed_while_it_runs() {
-            return invalid(state);
+            return Err(Error::InvalidState { action: "reconfigure", state });
         }
         if !is_live {
             self.part_with_server(vm, &wanted, &work).await?;

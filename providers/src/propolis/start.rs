@@ -84,13 +84,7 @@ impl PropolisBackend {
 
     /// Refuses to start what is not whole; vnics that a restart of the host took are made again.
     async fn make_sure_startable(&self, work: &WorkDir, vm: &VmHandle) -> Result<()> {
-        let refuse = |state| Err(Error::InvalidState { action: "start", state });
-        match Manifest::owner(work, vm.id)? {
-            Owner::Ours(manifest) if manifest.prepared => {}
-            Owner::Ours(_) | Owner::Vacant => return refuse(VmState::Preparing),
-            Owner::Missing => return refuse(VmState::Destroyed),
-            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::of_made(work, vm.id, "start")?;
         if let Some(disk) = self.disk(vm)
             && is_gone(&disk)?
         {

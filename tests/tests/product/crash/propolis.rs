@@ -60,7 +60,7 @@ const DESTROYING: [&str; 3] =
     ["destroy.propolis.vnics-removed", "destroy.propolis.disk-destroyed", "destroy.qemu.disowned"];
 /// Behind the halt was no change: the stop did that.
 const DESTROYING_ZONED: [&str; 2] = ["destroy.propolis.zone-changed", "destroy.propolis.zone-changed@2"];
-const LETTING_GO: [&str; 1] = ["forget.propolis.marked"];
+const LETTING_GO: [&str; 1] = ["forget.qemu.marked"];
 
 #[test]
 fn every_place_of_propolis_is_disturbed() {
