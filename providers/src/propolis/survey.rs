@@ -84,10 +84,10 @@ async fn survey_of(uses: &Uses, host: &dyn Runner, root: &Path) -> Vec<Found> {
         servers.push(answers(*address, version).await);
     }
     let bootroms = uses.bootroms.iter().map(|path| check_bootrom(path).map(|()| shown(path))).collect();
-    let mut devices = Vec::new();
+    let mut bhyve = Vec::new();
     if !(uses.programs.is_empty() && uses.templates.is_empty()) {
-        devices.push(device(root, VMM));
-        devices.extend(uses.vnics.then(|| device(root, VIONA)));
+        let paths = [VMM, VIONA];
+        bhyve.push(devices(root, if uses.vnics { &paths } else { &paths[..1] }));
     }
     let mut pools = Vec::new();
     for pool in &uses.pools {
@@ -112,7 +112,7 @@ async fn survey_of(uses: &Uses, host: &dyn Runner, root: &Path) -> Vec<Found> {
     let all = [
         ("propolis-server", servers),
         ("bootrom", bootroms),
-        ("bhyve", devices),
+        ("bhyve", bhyve),
         ("zfs", pools),
         ("vnics", cards),
         ("zones", templates),
@@ -131,15 +131,23 @@ async fn answers(address: SocketAddr, version: &str) -> Result<String> {
     Ok(format!("one answers at {address}"))
 }
 
-fn device(root: &Path, path: &str) -> Result<String> {
-    let place = root.join(path.trim_start_matches('/'));
-    match place.try_exists() {
-        Ok(true) => Ok(path.to_owned()),
-        Ok(false) => Err(unavailable(format!(
-            "there is no `{path}`: VMs are run by bhyve, which is in illumos alone, in its kernel's module for it"
-        ))),
-        Err(error) => Err(Error::io("examine", place)(error)),
+/// The devices of bhyve, all of them.
+fn devices(root: &Path, paths: &[&str]) -> Result<String> {
+    let mut missing = Vec::new();
+    for path in paths {
+        let place = root.join(path.trim_start_matches('/'));
+        if !place.try_exists().map_err(Error::io("examine", &place))? {
+            missing.push(format!("`{path}`"));
+        }
     }
+    if missing.is_empty() {
+        return Ok(paths.join(", "));
+    }
+    Err(unavailable(format!(
+        "there is no {}: VMs are run by bhyve, in the kernel of illumos. Elsewhere, only a `server` that somebody else runs \
+         can be used",
+        missing.join(" and no ")
+    )))
 }
 
 fn shown(path: &Path) -> String {

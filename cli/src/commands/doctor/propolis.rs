@@ -6,7 +6,7 @@ use vmctl_planner::Desired;
 use vmctl_planner::vmfile::{self, Images, LoadOptions};
 use vmctl_providers::image::{ImageError, ImageIdentity};
 use vmctl_providers::propolis::survey::{Found, Uses, survey};
-use vmctl_providers::{BackendTag, Digest, ImageFormat, NetworkConfig};
+use vmctl_providers::{BackendTag, Digest, Error, ImageFormat, NetworkConfig};
 
 use super::{Check, Status, repair};
 use crate::context::Context;
@@ -82,7 +82,11 @@ fn check(found: Found, otherwise: Status) -> Check {
         let seen: Vec<_> = seen.into_iter().flatten().collect();
         return Check::new(found.name, Status::Ok, seen.join(", "));
     }
-    let told: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    let told = missing.iter().map(|error| match error {
+        Error::BackendUnavailable { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    });
+    let told: Vec<_> = told.collect();
     Check::new(found.name, otherwise, told.join("; ")).fix(missing.iter().find_map(repair))
 }
 
@@ -110,8 +114,6 @@ impl Images for Unseen {
 
 #[cfg(test)]
 mod tests {
-    use vmctl_providers::Error;
-
     use super::*;
 
     #[test]
