@@ -223,7 +223,7 @@ impl Context {
     }
 
     /// What is given for the VMFile's variables.
-    fn given(&self) -> Given {
+    pub(crate) fn given(&self) -> Given {
         let files = self.options.var_files.iter().map(|path| self.settings.cwd.join(path));
         Given {
             values: self.options.vars.clone(),

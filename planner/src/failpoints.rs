@@ -12,7 +12,7 @@ use vmctl_state::StoreError;
 use crate::step::{STOP_TIMEOUT, StepKind};
 
 /// One named place. Those of the state are in all that is written down: also in a machine's folder, where
-/// `noop.drafted` and `qemu.drafted` are passed with every file that appears whole, in `VMFile.lock`, and in a project's own VMFile. Those of
+/// `noop.drafted` and `qemu.drafted` (Propolis too) are passed with every file that appears whole, in `VMFile.lock`, and in a project's own VMFile. Those of
 /// downloads are passed by whatever fills the cache from a server; some also where a file is converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failpoint {
@@ -55,7 +55,10 @@ impl Edge {
 }
 
 /// Values that tests may put in place of others: a name and what it stands for.
-pub const VALUES: [(&str, &str); 1] = [("stop.patience", "milliseconds that a guest has to power down")];
+pub const VALUES: [(&str, &str); 2] = [
+    ("stop.patience", "milliseconds that a guest has to power down"),
+    ("host.zvols", "the folder of devices of ZFS volumes"),
+];
 
 macro_rules! failpoints {
     ($($step:literal: $($inside:literal)*;)* | $($state:literal)*) => {
@@ -82,21 +85,28 @@ pub const FAILPOINTS: &[Failpoint] = failpoints! {
     "prepare":
         "noop.folder-made" "noop.written"
         "qemu.folder-made" "qemu.claimed" "qemu.overlay-made" "qemu.overlay-renamed" "qemu.keys-written"
-        "qemu.cloned" "qemu.seed-written" "qemu.variables-written" "qemu.volume-made" "qemu.volume-renamed" "qemu.synced" "qemu.prepared";
-    "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought";
+        "qemu.cloned" "qemu.seed-written" "qemu.variables-written" "qemu.volume-made" "qemu.volume-renamed" "qemu.synced" "qemu.prepared"
+        "propolis.claimed" "propolis.vnics-made" "propolis.image-made" "propolis.image-written" "propolis.image-kept"
+        "propolis.disk-cloned" "propolis.disk-grown" "propolis.disk-drafted" "propolis.zone-changed" "propolis.prepared";
+    "update": "noop.written" "qemu.grown" "qemu.volume-grown" "qemu.volume-grown-live" "qemu.brought"
+        "propolis.parted" "propolis.brought";
     "start":
         "noop.written"
         "qemu.waking" "qemu.loaded" "qemu.renewed"
-        "qemu.serving" "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered";
+        "qemu.serving" "qemu.spawned" "qemu.answered" "qemu.handle-made" "qemu.remembered"
+        "propolis.noted" "propolis.spawned" "propolis.answered" "propolis.zone-booted" "propolis.zone-serving"
+        "propolis.ensured" "propolis.asked" "propolis.up" "propolis.remembered";
     "resume": "noop.written" "qemu.unpaused";
-    "ready": "noop.answered" "qemu.logged-in";
+    "ready": "noop.answered" "qemu.logged-in" "propolis.answered";
     "provision": "noop.running" "noop.ran" "qemu.begun" "qemu.running";
     "keep": "qemu.paused" "qemu.memory-copied" "qemu.disk-copied" "qemu.copied";
     "suspend": "noop.written" "qemu.paused";
-    "stop": "noop.written" "qemu.pressed" "qemu.ended" "qemu.cleaned";
+    "stop": "noop.written" "qemu.pressed" "qemu.ended" "qemu.cleaned"
+        "propolis.fell" "propolis.ended" "propolis.forgotten";
     "destroy":
         "noop.note-removed" "noop.file-removed" "noop.removed"
         "qemu.ended" "qemu.cleaned" "qemu.file-removed" "qemu.emptied" "qemu.disowned"
+        "propolis.zone-changed" "propolis.vnics-removed" "propolis.disk-destroyed"
         "volume.given-up" "volume.file-removed";
     "forget": "noop.marked" "qemu.marked";
     |

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use vmctl_providers::{NetworkConfig, Peer, PropolisOptions, SeedUser, ShareDriver, Sudo};
+use vmctl_providers::{NetworkConfig, Peer, PropolisOptions, SeedUser, ShareDriver, Sudo, ZoneOptions};
 
 use crate::desired::{InputFile, VncTcp};
 use crate::recorded::{RecordedCloudInit, RecordedFile, RecordedVm};
@@ -117,10 +117,16 @@ fn server(options: &PropolisOptions) -> Value {
         ("bootrom", path(&options.bootrom)),
         ("api-version", options.api_version.clone()),
         ("vnic-link", options.vnic_link.clone()),
+        ("zone", options.zone.as_ref().map(zone)),
     ];
     let said: Vec<_> =
         parts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
     if said.is_empty() { Value::Null } else { Value::String(said.join(", ")) }
+}
+
+/// A zone in the words of the VMFile.
+fn zone(zone: &ZoneOptions) -> String {
+    format!("{} over {} at {}/{}:{}", zone.template, zone.link, zone.address, zone.prefix, zone.port)
 }
 
 /// Steps that changed run again, and those after them.
@@ -149,7 +155,7 @@ pub const FIELDS: &[Field] = &[
         name: "backend.server",
         unit: "",
         needs: Needs::Always(Class::Restart),
-        effect: "with `binary`, `bootrom`, `api-version` and `vnic-link`: the guest is off, and boots on the other server",
+        effect: "with `binary`, `bootrom`, `api-version`, `vnic-link` and `zone`: the guest is off, and boots on the other server",
         value: |vm| server(&vm.hardware.propolis),
         keep: |vm, old| {
             let pool = vm.hardware.propolis.pool.take();

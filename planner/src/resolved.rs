@@ -75,6 +75,7 @@ impl Form<'_> {
                 "api_version": self.maybe(options.api_version.as_ref()),
                 "pool": self.maybe(options.pool.as_ref()),
                 "vnic_link": self.maybe(options.vnic_link.as_ref()),
+                "zone": options.zone,
             })
         })
     }

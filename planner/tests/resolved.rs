@@ -189,6 +189,7 @@ vm "kernel" {
 }
 vm "own" { cloud-init { user-data "seed.yaml" merge-keys=#true }; network "none"; firmware "uefi" }
 vm "illumos" { backend "propolis" { bootrom "rom.fd"; binary "bin/propolis-server"; api-version "5.0.0"; pool "rpool/vms"; vnic-link "igb0" }; network "vnic" name="vnic0" }
+vm "zoned" { backend "propolis" { bootrom "/rom.fd"; pool "rpool/vms"; zone "propolis" link="stub0" address="10.9.0.2/24" }; network "none" }
 output "url" (template)"http://{{ vm.db.host }}:{{ vm.db.port.80 }}/{{ '{{' }}{ {{ var.domain }}" { description "Where\nit is" }
 output "login" (template)"{{ vm.worker-1.user }}@{{ vm.worker-1.host }}:{{ vm.worker-1.ssh-port }}"
 output "plain" "{{ no template }}"

@@ -56,7 +56,7 @@ pub use spec::{
     Hardware, ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic,
     Peer, PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
     Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume, Warm, WarmLevel,
-    WarmSpec,
+    WarmSpec, ZoneOptions,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};
 

@@ -22,7 +22,7 @@ mod warm;
 pub use hardware::{AccelChoice, Arch, Firmware, Hardware, InputFile, Kernel, Uefi, VncTcp};
 pub use machine::Machine;
 pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Protocol};
-pub use propolis::PropolisOptions;
+pub use propolis::{PropolisOptions, ZoneOptions};
 pub use seed::{SeedContent, SeedFile, SeedText, SeedUser, Sudo};
 pub use storage::{Share, ShareDriver, Volume};
 pub use warm::{CloneStage, Cloned, Warm, WarmLevel, WarmSpec};

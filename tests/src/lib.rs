@@ -14,6 +14,7 @@
 pub mod browser;
 pub mod certificate;
 pub mod disk;
+pub mod illumos;
 pub mod lan;
 pub mod leaks;
 pub mod markdown;

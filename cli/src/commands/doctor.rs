@@ -1,5 +1,7 @@
 //! `doctor`: whether this host can run machines, and how to repair what is missing.
 
+mod propolis;
+
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -91,12 +93,14 @@ struct Document {
 /// Runs the command; exit 1 if machines cannot run.
 pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
     let settings = &ctx.settings;
-    let (qemu, features, qemu_img, bridges) = small_runtime()?.block_on(async {
+    let interest = propolis::Interest::of(ctx);
+    let (qemu, features, qemu_img, bridges, propolis) = small_runtime()?.block_on(async {
         tokio::join!(
             version("qemu", qemu::qemu(Arch::HOST), Status::Fail),
             features(),
             version("qemu-img", &QEMU_IMG, Status::Fail),
-            bridges(settings.bridge_helper.as_deref())
+            bridges(settings.bridge_helper.as_deref()),
+            interest.look()
         )
     });
     let mut checks = vec![
@@ -113,6 +117,8 @@ pub(crate) fn run(ctx: &Context, args: &DoctorArgs) -> Result<Exit, CliError> {
         data_folder(settings.data_dir()),
         runtime_folder(settings.runtime_dir()),
     ];
+    checks.extend(propolis);
+    interest.weigh(&mut checks);
     checks.extend(free_space(settings.data_dir().ok()));
     checks.push(memory(fs::read_to_string("/proc/meminfo").ok().as_deref()));
     checks.push(limits(&Limits::of_this_process()));

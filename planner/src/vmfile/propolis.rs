@@ -1,14 +1,15 @@
 //! `backend "propolis" { … }`: what only that backend needs to know, and what it cannot do.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use miette::SourceSpan;
 use vmctl_providers::propolis::{MOST_NICS, MOST_VCPUS};
-use vmctl_providers::{BackendTag, NetworkConfig, PropolisOptions};
+use vmctl_providers::{BackendTag, NetworkConfig, PropolisOptions, ZoneOptions};
 
 use super::ast::{Node, Spanned};
 use super::fields::{Fields, Parts, shorten};
-use super::grammar::{API_VERSION, BINARY, BOOTROM, POOL, SERVER, Shape, VNIC_LINK};
+use super::grammar::{API_VERSION, BINARY, BOOTROM, POOL, SERVER, Shape, Type, VNIC_LINK, ZONE};
 use super::report::Fault;
 use super::resolve::Resolver;
 use super::typed::{Propolis, Vm};
@@ -34,7 +35,48 @@ impl Fields {
         let vnic_link = link.filter(|text| {
             self.fits(text, &VNIC_LINK, is_link, "letters, digits and `_`, at most 31, the last one a digit")
         });
-        Some(Propolis { span: first.name.span, server, binary, bootrom, api_version, pool, vnic_link })
+        let zone = parts.child(ZONE.name).and_then(|node| self.zone(node));
+        Some(Propolis { span: first.name.span, server, binary, bootrom, api_version, pool, vnic_link, zone })
+    }
+
+    /// A zone: its template, and how the server is reached in it.
+    fn zone(&mut self, node: &Node) -> Option<Spanned<ZoneOptions>> {
+        let parts = Parts::of(node);
+        let template = self.leaf_text(node, &ZONE).filter(|text| {
+            self.fits(text, &ZONE, is_zone, "letters, digits and `-_.`, at most 63, the first one no sign")
+        });
+        let [link, address] = ["link", "address"].map(|name| {
+            let value = parts.prop(name);
+            if value.is_none() && parts.sound {
+                let message = format!("a `zone` has no `{name}`");
+                let fault = Fault::error("vmfile::missing", message);
+                self.tell(fault.at(node.name.span, "needs it").help(format!("write {}", ZONE.usage)));
+            }
+            self.text(name, value?, ZONE.usage)
+        });
+        let link = link.filter(|text| {
+            self.fits(text, &VNIC_LINK, is_link, "letters, digits and `_`, at most 31, the last one a digit")
+        });
+        let network = address.and_then(|text| {
+            let network = card_address(&text.value);
+            if network.is_none() {
+                let message = format!("`{}` is no address with its network's bits", shorten(&text.value));
+                let fault = Fault::error("vmfile::bad-value", message).at(text.span, "cannot be one");
+                self.tell(fault.help(format!("write {}", ZONE.usage)));
+            }
+            network
+        });
+        const PORTS: Type = Type::Whole { low: 1, high: 65_535 };
+        let port = match parts.prop("port") {
+            None => ZoneOptions::PORT,
+            Some(value) => {
+                let port = self.whole("port", value, PORTS, "`port=12400`")?;
+                u16::try_from(port.value).ok()?
+            }
+        };
+        let (template, (address, prefix)) = (template?, network?);
+        let value = ZoneOptions { template: template.value, link: link?.value, address, prefix, port };
+        Some(Spanned { value, span: template.span })
     }
 
     fn server(&mut self, node: &Node) -> Option<Spanned<SocketAddr>> {
@@ -87,6 +129,21 @@ fn is_link(text: &str) -> bool {
         && text.chars().all(|sign| sign.is_ascii_alphanumeric() || sign == '_')
 }
 
+/// Whether illumos can call a zone so.
+fn is_zone(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.chars().all(|sign| sign.is_ascii_alphanumeric() || "-_.".contains(sign))
+}
+
+/// An address that a card can have, and the bits of its network.
+fn card_address(text: &str) -> Option<(Ipv4Addr, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    let (address, prefix): (Ipv4Addr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+    let is_card = !(address.is_unspecified() || address.is_multicast() || address.is_broadcast());
+    (is_card && (1..=32).contains(&prefix)).then_some((address, prefix))
+}
+
 impl Resolver<'_> {
     /// What `vm` says about its propolis-server. Tells what Propolis cannot do and the machine asks for; of the networks
     /// `network` tells.
@@ -117,15 +174,21 @@ impl Resolver<'_> {
                 "name the UEFI image that guests boot with, `bootrom \"OVMF_CODE.fd\"`, or a `server` that runs",
             ),
             (Some(_), bootrom) => {
-                let started = [(bootrom, BOOTROM.name), (&block.binary, BINARY.name)];
-                for (written, name) in started {
-                    if let Some(written) = written {
+                let span = |written: &Option<Spanned<String>>| written.as_ref().map(|written| written.span);
+                let zone = block.zone.as_ref().map(|zone| zone.span);
+                let started =
+                    [(span(bootrom), BOOTROM.name), (span(&block.binary), BINARY.name), (zone, ZONE.name)];
+                for (span, name) in started {
+                    if let Some(span) = span {
                         let message = format!("`{name}` means nothing where a `server` runs already");
-                        self.refuse(written.span, message, "keep one of them");
+                        self.refuse(span, message, "keep one of them");
                     }
                 }
             }
             (None, Some(_)) => {}
+        }
+        if let Some(zone) = &block.zone {
+            self.within_zone(block, zone);
         }
         let text = |written: &Option<Spanned<String>>| written.as_ref().map(|text| text.value.clone());
         let mut path = |what, written: &Option<Spanned<String>>| match written {
@@ -145,7 +208,44 @@ impl Resolver<'_> {
             api_version: text(&block.api_version),
             pool: text(&block.pool),
             vnic_link: text(&block.vnic_link),
+            zone: block.zone.as_ref().map(|zone| zone.value.clone()),
         })
+    }
+
+    /// What a server in a zone cannot see.
+    fn within_zone(&mut self, block: &Propolis, zone: &Spanned<ZoneOptions>) {
+        if block.pool.is_none() {
+            self.refuse(
+                zone.span,
+                "a server in a zone sees no files of the host, and this machine's disk would be one"
+                    .to_owned(),
+                "name the dataset of its disk: `pool \"rpool/vms\"`",
+            );
+        }
+        for (written, name) in [(&block.bootrom, BOOTROM.name), (&block.binary, BINARY.name)] {
+            if let Some(written) = written.as_ref().filter(|written| !written.value.starts_with('/')) {
+                let message = format!("`{name}` is a path in the zone, and does not begin at its root");
+                self.refuse(written.span, message, "write it from `/` on, as it is in the zone");
+            }
+        }
+    }
+
+    /// Machines that say that their servers are at the same place: one server has one machine.
+    pub(super) fn distinct_servers<'v>(&mut self, vms: impl Iterator<Item = &'v Vm>) {
+        let mut taken: HashMap<SocketAddr, SourceSpan> = HashMap::new();
+        for vm in vms {
+            let Some(block) = &vm.propolis else { continue };
+            let zone = block.zone.as_ref().map(|zone| (zone.value.server(), zone.span));
+            let server = block.server.as_ref().map(|server| (server.value, server.span));
+            let Some((address, span)) = server.or(zone) else { continue };
+            if let Some(first) = taken.insert(address, span) {
+                let message =
+                    format!("two machines have their server at {address}, and one server has one machine");
+                let fault = Fault::error("vmfile::propolis", message).at(span, "this machine's");
+                let fault = if first == span { fault } else { fault.at(first, "and that of another one") };
+                self.tell(fault.help("give each its own; `{{ index }}` tells machines of one `vm` apart"));
+            }
+        }
     }
 
     /// What no propolis-server has.

@@ -57,6 +57,7 @@ pub(super) fn resolve(file: &File, around: Surroundings<'_>) -> (Option<Desired>
     let (moved, removed, faults) = renames::resolve(file);
     resolver.faults.extend(faults);
     resolver.host_ports(file);
+    resolver.distinct_servers(file.vms.iter());
     let networks = resolver.networks(file);
     let volumes = resolver.volumes(file);
     let images = resolver.named_images(file);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use miette::SourceSpan;
 use vmctl_providers::provision::StepOptions;
-use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver, Sudo};
+use vmctl_providers::{BackendTag, Name, NetworkConfig, Probe, Protocol, ShareDriver, Sudo, ZoneOptions};
 
 use super::ast::Spanned;
 use crate::desired::{AccelChoice, Arch, Firmware, OutputPart, Power, Subnet, Until, VncTcp, WarmChoice};
@@ -178,6 +178,8 @@ pub struct Propolis {
     pub pool: Option<Spanned<String>>,
     /// `vnic-link`; validated.
     pub vnic_link: Option<Spanned<String>>,
+    /// `zone`; validated.
+    pub zone: Option<Spanned<ZoneOptions>>,
 }
 
 /// `share "source" "target" readonly`.

@@ -204,6 +204,11 @@ impl Author<'_> {
         block.extend(options.api_version.as_ref().map(|text| self.leaf("api-version", text)));
         block.extend(options.pool.as_ref().map(|text| self.leaf("pool", text)));
         block.extend(options.vnic_link.as_ref().map(|text| self.leaf("vnic-link", text)));
+        block.extend(options.zone.as_ref().map(|zone| {
+            let address = format!("{}/{}", zone.address, zone.prefix);
+            let node = self.leaf("zone", &zone.template).prop("link", word(&zone.link));
+            node.prop("address", word(address)).prop("port", number(zone.port))
+        }));
         block
     }
 

@@ -1,7 +1,7 @@
 //! `backend "propolis"`: its block, and what it cannot do.
 
 use vmctl_planner::desired::Firmware;
-use vmctl_providers::{BackendTag, NetworkConfig, PropolisOptions};
+use vmctl_providers::{BackendTag, NetworkConfig, PropolisOptions, ZoneOptions};
 
 use super::site::Site;
 
@@ -34,8 +34,15 @@ fn block_says_where_the_server_is_or_how_it_is_started() {
             api_version: Some("5.0.0".to_owned()),
             pool: Some("rpool/vms".to_owned()),
             vnic_link: Some("igb0".to_owned()),
+            zone: None,
         }
     );
+    let block = " { bootrom \"/opt/rom.fd\"; pool \"rpool/vms\"; zone \"tmpl-1\" link=\"stub0\" address=\"10.9.0.2/24\"; }";
+    let site = Site::new(&vmfile(block, VNIC));
+    let (template, link) = ("tmpl-1".to_owned(), "stub0".to_owned());
+    let zone =
+        ZoneOptions { template, link, address: [10, 9, 0, 2].into(), prefix: 24, port: ZoneOptions::PORT };
+    assert_eq!(site.only().hardware.propolis.zone, Some(zone));
     // From a layer, as any node.
     let text =
         format!("defaults {{ backend \"propolis\"{SERVER}; {VNIC} }}\nvm \"web\" {{ image \"disk.img\" }}");
@@ -87,6 +94,60 @@ fn block_that_does_not_add_up_is_told() {
         let found = Site::new(&vmfile(block, VNIC)).told();
         assert!(found.iter().any(|found| found == told), "{block}: {found:?}");
     }
+    let zone = |rest: &str, zone: &str| format!(" {{ bootrom \"/rom.fd\"; {rest}; zone {zone}; }}");
+    let (pool, good) = ("pool \"rpool\"", "\"z\" link=\"stub0\" address=\"10.9.0.2/24\"");
+    for (block, told) in [
+        (
+            zone("api-version \"1.0.0\"", good),
+            "vmfile::propolis: a server in a zone sees no files of the host, and this machine's disk would be one",
+        ),
+        (
+            zone("pool \"rpool\"; binary \"here\"", good),
+            "vmfile::propolis: `binary` is a path in the zone, and does not begin at its root",
+        ),
+        (
+            zone("pool \"rpool\"; server \"127.0.0.1:1\"", good),
+            "vmfile::propolis: `zone` means nothing where a `server` runs already",
+        ),
+        (
+            zone(pool, "\"-z\" link=\"stub0\" address=\"10.9.0.2/24\""),
+            "vmfile::bad-value: `-z` cannot be a `zone`",
+        ),
+        (
+            zone(pool, "\"z\" link=\"a b0\" address=\"10.9.0.2/24\""),
+            "vmfile::bad-value: `a b0` cannot be a `vnic-link`",
+        ),
+        (
+            zone(pool, "\"z\" link=\"stub0\" address=\"10.9.0.2\""),
+            "vmfile::bad-value: `10.9.0.2` is no address with its network's bits",
+        ),
+        (
+            zone(pool, "\"z\" link=\"stub0\" address=\"0.0.0.0/8\""),
+            "vmfile::bad-value: `0.0.0.0/8` is no address with its network's bits",
+        ),
+        (zone(pool, "\"z\" link=\"stub0\""), "vmfile::missing: a `zone` has no `address`"),
+    ] {
+        let found = Site::new(&vmfile(&block, VNIC)).told();
+        assert!(found.iter().any(|found| found == told), "{block}: {found:?}");
+    }
     let text = "vm \"web\" { image \"disk.img\"; backend \"qemu\" { server \"127.0.0.1:1\"; } }";
     assert_eq!(Site::new(text).told(), ["vmfile::propolis: the block of `backend` means nothing to `qemu`"]);
+}
+
+#[test]
+fn two_machines_never_share_a_server() {
+    let told = |block: &str| {
+        let layer = format!(
+            "defaults {{ image \"disk.img\"; network \"none\"; backend \"propolis\" {{ {block} }} }}"
+        );
+        Site::new(&format!("{layer}\nvm \"web\" count=2\n")).told()
+    };
+    let two =
+        "vmfile::propolis: two machines have their server at 10.9.0.2:12400, and one server has one machine";
+    let zone = |address: &str| {
+        told(&format!("bootrom \"/rom.fd\"; pool \"rpool\"; zone \"z\" link=\"stub0\" address={address}"))
+    };
+    assert_eq!(told("server \"10.9.0.2:12400\""), [two]);
+    assert_eq!(zone("\"10.9.0.2/24\""), [two]);
+    assert_eq!(zone("(template)\"10.9.0.{{ index }}/24\""), [""; 0]);
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::client::{API_VERSION, Client};
 use super::host::disks::Disks;
+use super::host::zones::Zone;
 use super::host::{Runner, ThisHost};
 use super::serial;
 use super::server::Places;
@@ -27,7 +28,7 @@ use crate::qemu::ending;
 use crate::qemu::guest::Sessions;
 use crate::qemu::placement::choose;
 use crate::spec::{BackendTag, InstanceId, Machine, PropolisOptions, VmHandle, VmSpec, VmState};
-use crate::ssh::Keyring;
+use crate::ssh::{Keyring, PORT};
 use crate::volume::{FoundVolume, Volumes};
 use crate::workdir::{WorkDir, among};
 
@@ -57,6 +58,8 @@ pub struct PropolisBackend {
     pub(super) host: Box<dyn Runner>,
     pub(super) zvols: PathBuf,
     pub(super) sessions: Sessions,
+    /// The port on which guests' sshd listens.
+    pub(super) sshd: u16,
     /// Which folders were chosen, so that a handle and what is made name the same one.
     places: Mutex<HashMap<(InstanceId, Name), PathBuf>>,
     /// Images are written to volumes by one at a time.
@@ -66,13 +69,13 @@ pub struct PropolisBackend {
 impl PropolisBackend {
     /// A backend with the given places. Nothing is touched until a machine is prepared.
     pub fn new(config: PropolisConfig) -> Self {
-        Self::on(config, Box::new(ThisHost), ZVOLS.into())
+        Self::on(config, Box::new(ThisHost), zvols())
     }
 
     /// The same on another host, whose volumes have their devices in `zvols`.
     pub(super) fn on(config: PropolisConfig, host: Box<dyn Runner>, zvols: PathBuf) -> Self {
         let (sessions, places, images) = Default::default();
-        Self { config, host, zvols, sessions, places, images }
+        Self { config, host, zvols, sessions, sshd: PORT, places, images }
     }
 
     /// The folder of the machine that `spec` describes, whether it is made already or not.
@@ -116,6 +119,12 @@ impl PropolisBackend {
         Some(Disks { host: &*self.host, pool, devices: &self.zvols })
     }
 
+    /// The zone of a machine whose server has one.
+    pub(super) fn zone<'a>(&'a self, id: InstanceId, machine: &'a Machine) -> Option<Zone<'a>> {
+        let options = machine.hardware.propolis.zone.as_ref()?;
+        Some(Zone { host: &*self.host, id, options })
+    }
+
     /// What a machine boots from, whether it is there or not; `None` if it has no disk.
     pub(super) fn disk(&self, vm: &VmHandle) -> Option<PathBuf> {
         vm.machine.disk_size()?;
@@ -131,12 +140,23 @@ impl PropolisBackend {
     }
 }
 
+/// [`ZVOLS`], unless a test has them elsewhere.
+fn zvols() -> PathBuf {
+    fail::fail_point!("host.zvols", |value| value.unwrap_or_default().into());
+    ZVOLS.into()
+}
+
 /// The disk of a machine that has none on a volume.
 pub(super) const DISK: &str = "disk.raw";
 
 /// The version of the API that is spoken.
 pub(super) fn version(options: &PropolisOptions) -> &str {
     options.api_version.as_deref().unwrap_or(API_VERSION)
+}
+
+/// Nothing can be run for this reason.
+pub(super) fn unavailable(reason: String) -> Error {
+    Error::BackendUnavailable { backend: BackendTag::Propolis, reason }
 }
 
 pub(super) fn unsupported(what: &str) -> Error {
@@ -203,7 +223,7 @@ impl Inspect for PropolisBackend {
 
 impl Reconfigure for PropolisBackend {
     async fn reconfigure(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
-        self.take_over(&self.here(vm)?, spec).await
+        Box::pin(self.take_over(&self.here(vm)?, spec)).await
     }
 }
 

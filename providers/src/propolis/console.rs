@@ -24,7 +24,7 @@ impl PropolisBackend {
     /// Brings the console's log up to what the VM has printed. Nothing happens where there is no VM, or another vmctl is
     /// at it.
     pub(super) async fn pull_console(&self, vm: &VmHandle) -> Result<()> {
-        let Some(live) = self.live(vm)? else { return Ok(()) };
+        let Some(live) = self.live(vm).await? else { return Ok(()) };
         let work = WorkDir::new(&vm.work_dir);
         let Some(_turn) = turn(&work)? else { return Ok(()) };
         let places = Places::of(&work);

@@ -11,7 +11,7 @@ use super::server::{self, Places};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
 use crate::name::Name;
-use crate::qemu::manifest::{Manifest, Owner};
+use crate::qemu::manifest::Manifest;
 use crate::spec::{BackendTag, InstanceId, VmHandle};
 use crate::workdir::{WorkDir, among, read_note};
 
@@ -34,15 +34,7 @@ impl PropolisBackend {
 
     /// See [`crate::Custody::release`].
     pub(super) fn let_go(&self, vm: &VmHandle) -> Result<()> {
-        let work = WorkDir::new(&vm.work_dir);
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(mut manifest) if !manifest.released => {
-                manifest.released = true;
-                manifest.store(&work)
-            }
-            Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
-            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::let_go(&WorkDir::new(&vm.work_dir), vm.id)
     }
 
     /// See [`crate::Custody::note`].

@@ -8,10 +8,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::backend::{PropolisBackend, unsupported};
+use super::decide::Fall;
 use super::server::Places;
+use super::start::await_fall;
 use crate::abilities::{Probe, Readiness, Verdict};
 use crate::cloud_init;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoints::failpoint;
 use crate::pattern::Pattern;
 use crate::provision::{self, OutputLine, ProvisionStep};
 use crate::qemu::console::Search;
@@ -19,14 +22,18 @@ use crate::qemu::guest::{LOGIN, console_tail};
 use crate::qemu::places::ensure_private_file;
 use crate::qemu::probe::{NO_LINE, ask_inside, pause};
 use crate::spec::{VmHandle, VmState};
-use crate::ssh::{PORT, Session, SshTarget};
+use crate::ssh::{Session, SshTarget};
 use crate::workdir::WorkDir;
 
 /// How long one question may take while a guest is waited for.
 const QUESTION: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether the VM still runs while something is awaited of its guest.
-const ALIVE: Duration = Duration::from_secs(2);
+/// How long the end of the VM is awaited at a time while something is done in its guest. Then the server is looked at anew:
+/// it may have another VM by now, whose changes have other numbers.
+const WATCH: Duration = Duration::from_secs(60);
+
+/// Pause before the next wait where the one before was cut short.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Logins are kept by machine. A server's process ends with its VM, so that no login outlives it for long.
 const ANY_PROCESS: u32 = 0;
@@ -45,7 +52,7 @@ impl PropolisBackend {
             return Err(unsupported("logging in to a machine without ssh settings"));
         }
         let address = self.address(vm).await?;
-        let target = SshTarget::at(vm, (address, PORT).into())
+        let target = SshTarget::at(vm, (address, self.sshd).into())
             .ok_or_else(|| unsupported("logging in to a machine without ssh settings"))?;
         let session = Arc::new(Session::wait_for(&target, &self.config.keyring, patience).await?);
         self.sessions.keep(vm.id, ANY_PROCESS, &session);
@@ -59,6 +66,7 @@ impl PropolisBackend {
         let waiting = async {
             for probe in &readiness.probes {
                 self.wait_for(vm, probe, deadline, readiness.timeout).await?;
+                failpoint!("ready.propolis.answered", &vm.work_dir);
             }
             Ok(())
         };
@@ -140,15 +148,7 @@ impl PropolisBackend {
         ensure_private_file(&log)?;
         let session = self.while_it_runs(vm, Box::pin(self.log_in(vm, LOGIN))).await?;
         let running = Box::pin(provision::run(&session, step, &log, output));
-        self.while_it_runs(vm, running).await.map_err(|error| match error {
-            Error::ProcessEnded { .. } => Error::ProvisionCut {
-                step: step.number,
-                label: step.label.clone(),
-                tail: Vec::new(),
-                cause: Box::new(error),
-            },
-            error => error,
-        })
+        self.while_it_runs(vm, running).await.map_err(|error| provision::cut_off(step, error))
     }
 
     async fn require_running(&self, vm: &VmHandle, action: &'static str) -> Result<()> {
@@ -162,12 +162,17 @@ impl PropolisBackend {
     async fn while_it_runs<T>(&self, vm: &VmHandle, work: impl Future<Output = Result<T>>) -> Result<T> {
         let ended = async {
             loop {
-                sleep(ALIVE).await;
+                match timeout(WATCH, self.fall_awaited(vm)).await {
+                    Ok(Ok(())) | Err(_) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "the end of the VM cannot be awaited now"),
+                }
+                // What the long poll says is believed only if a look says the same.
                 match timeout(QUESTION, self.observe_state(vm)).await {
                     Ok(Ok(VmState::Running)) | Err(_) => {}
                     Ok(Ok(state)) => return state,
                     Ok(Err(error)) => tracing::debug!(%error, "the server cannot be asked now"),
                 }
+                sleep(AGAIN).await;
             }
         };
         tokio::select! {
@@ -177,6 +182,14 @@ impl PropolisBackend {
                 let detail = Some(format!("it is {state}{}", console.unwrap_or_default()));
                 Err(Error::ProcessEnded { detail })
             }
+        }
+    }
+
+    /// Waits until the VM is off, or its server is gone.
+    async fn fall_awaited(&self, vm: &VmHandle) -> Result<()> {
+        match self.live(vm).await? {
+            Some(live) => await_fall(&live.client, Fall::Off).await,
+            None => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::backend::PropolisBackend;
 use super::decide::vm_state;
 use super::host::{neighbours, vnics};
 use super::server::{self, Places};
-use super::start::{Live, runtime};
+use super::start::{Live, Server, runtime};
 use crate::abilities::{Damage, Ending, Inspection};
 use crate::error::{Error, Result};
 use crate::qemu::ending;
@@ -16,26 +16,33 @@ use crate::workdir::WorkDir;
 
 impl PropolisBackend {
     /// The server of a machine, as far as there is one; nothing is asked of it.
-    pub(super) fn live(&self, vm: &VmHandle) -> Result<Option<Live>> {
+    pub(super) async fn live(&self, vm: &VmHandle) -> Result<Option<Live>> {
         let options = &vm.machine.hardware.propolis;
         let places = Places::of(&WorkDir::new(&vm.work_dir));
+        if let Some(zone) = self.zone(vm.id, &vm.machine) {
+            return match zone.is_live().await? {
+                true => Ok(Some(self.in_zone(vm, zone.options.server())?)),
+                false => Ok(None),
+            };
+        }
         let Some(address) = options.server else {
             let found = server::find(&places)?;
             let live = |(process, note): (_, server::Note)| {
                 let client = self.client(note.address, options)?;
-                Ok(Live { client, process: Some(process), note })
+                Ok(Live { client, server: Server::Process(process), note })
             };
             return found.map(live).transpose();
         };
         // One that was never told of this machine has nothing to do with it.
         let note = places.load()?.filter(|note| note.address == address);
-        note.map(|note| Ok(Live { client: self.client(address, options)?, process: None, note })).transpose()
+        note.map(|note| Ok(Live { client: self.client(address, options)?, server: Server::Given, note }))
+            .transpose()
     }
 
     /// See [`crate::Hypervisor::state`].
     pub(super) async fn observe_state(&self, vm: &VmHandle) -> Result<VmState> {
         let at_rest = state_at_rest(vm)?;
-        match self.live(vm)? {
+        match self.live(vm).await? {
             Some(live) => self.state_of(vm, &live, at_rest).await,
             None => Ok(at_rest),
         }
@@ -47,7 +54,7 @@ impl PropolisBackend {
             Ok(_) => Ok(at_rest),
             Err(error) if error.is_nobody() => Ok(at_rest),
             // It ended while it was asked.
-            Err(error) => match self.live(vm)? {
+            Err(error) => match self.live(vm).await? {
                 None => Ok(at_rest),
                 Some(_) => Err(error.into()),
             },
@@ -67,7 +74,7 @@ impl PropolisBackend {
             damage: Vec::new(),
             stall: None,
         };
-        let live = self.live(vm)?;
+        let live = self.live(vm).await?;
         if let Some(live) = &live {
             seen.state = self.state_of(vm, live, at_rest).await?;
             if seen.state == VmState::Running {
@@ -75,7 +82,7 @@ impl PropolisBackend {
                 let board = live.client.board().await?;
                 seen.vcpus = board.map(|board| board.cpus);
                 seen.memory_mib = board.map(|board| board.memory_mib);
-                let mut facts = runtime(live.process.as_ref());
+                let mut facts = runtime(&live.server);
                 facts.address = match vm.machine.is_on_a_vnic() {
                     true => self.known_address(vm).await?,
                     false => None,
@@ -85,7 +92,15 @@ impl PropolisBackend {
         }
         seen.handle.state = seen.state;
         if seen.state == VmState::Stopped {
-            seen.ending = Some(ending_of(vm, live.is_some()));
+            let has_server = match &live {
+                // A zone goes on without its server, and tells nothing of it.
+                Some(Live { client, server: Server::Zone, .. }) => {
+                    matches!(client.instance().await, Ok(Some(_)))
+                }
+                Some(_) => true,
+                None => false,
+            };
+            seen.ending = Some(ending_of(vm, has_server));
         }
         if seen.state != VmState::Destroyed {
             seen.damage = self.damage(vm).await?;

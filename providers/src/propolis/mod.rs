@@ -16,8 +16,10 @@
 //! | `api`, [`client`] | what is said to a server and answered, over HTTP; every call bounded |
 //! | [`serial`] | the console, over a WebSocket |
 //! | `instance`, `decide` | pure: the instance spec of a machine, and what a server's state means |
-//! | [`host`] | `zfs`, `dladm`, `arp`: commands as data, run on illumos, scripted in tests |
+//! | [`host`] | `zfs`, `dladm`, `arp`, `zoneadm`: commands as data, run on illumos, scripted in tests |
+//! | [`survey`] | whether what is used is there |
 //! | `server` | the process of a server of our own, and the proof that one is ours |
+//! | `zone` | a server in a zone of its machine's own |
 //! | `backend`, `prepare`, `start`, `stop`, `look`, `guest`, `custody` | the traits |
 //!
 //! Everything here compiles and is tested on Linux, against a server that keeps the real one's rules. What was not run on
@@ -40,8 +42,10 @@ pub mod serial;
 mod server;
 mod start;
 mod stop;
+pub mod survey;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use api::{Board, History, Instance, Monitored, Request, State};
 pub use backend::{PROPOLIS_SERVER, PropolisBackend, PropolisConfig};

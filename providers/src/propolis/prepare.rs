@@ -14,14 +14,15 @@ use super::raw;
 use super::server::{self, Places};
 use crate::capacity::tell_full;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::qemu::QEMU_IMG;
 use crate::qemu::manifest::{Manifest, Owner};
 use crate::qemu::places::{create_private_dir, remove_file, require_private, sync_dir, unfinished};
 use crate::qemu::prepare::ensure_seed;
 use crate::seed;
 use crate::spec::{
-    AccelChoice, Arch, ImageFormat, MOST_UNASKED, Machine, NetworkConfig, PropolisOptions, VmHandle, VmSpec,
-    VmState,
+    AccelChoice, Arch, ImageFormat, InstanceId, MOST_UNASKED, Machine, NetworkConfig, PropolisOptions,
+    VmHandle, VmSpec, VmState,
 };
 use crate::workdir::WorkDir;
 
@@ -45,7 +46,12 @@ impl PropolisBackend {
     pub(super) async fn check_feasible(&self, spec: &VmSpec) -> Result<()> {
         check_expressible(spec)?;
         let options = &spec.machine.hardware.propolis;
-        if options.server.is_none() {
+        if let Some(zone) = self.zone(spec.id, &spec.machine) {
+            // What is in the zone is not seen from here.
+            self.host.check(&commands::list_zones())?;
+            self.host.check(&commands::show_vnics())?;
+            zone.check().await?;
+        } else if options.server.is_none() {
             program(options)?;
             check_bootrom(&bootrom(options)?)?;
         }
@@ -72,6 +78,7 @@ impl PropolisBackend {
         let work = self.place(spec)?;
         let runs = server::find(&Places::of(&work))?.is_some();
         let mut manifest = claim(&work, spec, runs)?;
+        failpoint!("prepare.propolis.claimed", work.path());
         self.ensure_parts(&manifest, &manifest.machine, &work).await?;
         if !(runs || manifest.started) {
             // What stands there may be of an attempt for another content.
@@ -84,12 +91,13 @@ impl PropolisBackend {
             manifest.prepared = true;
             sync_dir(work.path())?;
             manifest.store(&work)?;
+            failpoint!("prepare.propolis.prepared", work.path());
         }
         let state = if runs { VmState::Running } else { manifest.state_at_rest() };
         Ok(manifest.handle(&work, state, None))
     }
 
-    /// Makes what `machine` stands on, as far as it is missing: its vnics and its disk.
+    /// Makes what `machine` stands on, as far as it is missing: its vnics, its disk and its zone.
     pub(super) async fn ensure_parts(
         &self,
         manifest: &Manifest,
@@ -98,7 +106,14 @@ impl PropolisBackend {
     ) -> Result<()> {
         let link = machine.hardware.propolis.vnic_link.as_deref();
         vnics::ensure(&*self.host, &vnics::wanted(machine), link).await?;
-        let Some(bytes) = machine.disk_size() else { return Ok(()) };
+        failpoint!("prepare.propolis.vnics-made", work.path());
+        if let Some(bytes) = machine.disk_size() {
+            self.ensure_disk(manifest.id, machine, bytes, work).await?;
+        }
+        self.ensure_zone(manifest.id, machine).await
+    }
+
+    async fn ensure_disk(&self, id: InstanceId, machine: &Machine, bytes: u64, work: &WorkDir) -> Result<()> {
         let mut image = machine.image.clone();
         if let Some(image) = &mut image {
             image.path = self.image_here(&image.path);
@@ -109,7 +124,7 @@ impl PropolisBackend {
             Some(disks) => {
                 let _turn = self.images.lock().await;
                 let _lock = self.lock_images().await?;
-                disks.ensure(manifest.id, image.as_ref(), bytes, &unfinished(&disk)).await
+                disks.ensure(id, image.as_ref(), bytes, &unfinished(&disk)).await
             }
         }
     }
@@ -137,13 +152,7 @@ impl PropolisBackend {
     pub(super) async fn take_over(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         check_expressible(spec)?;
         let work = WorkDir::new(&vm.work_dir);
-        let invalid = |state| Err(Error::InvalidState { action: "reconfigure", state });
-        let manifest = match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(manifest) if manifest.prepared => *manifest,
-            Owner::Ours(_) | Owner::Vacant => return invalid(VmState::Preparing),
-            Owner::Missing => return invalid(VmState::Destroyed),
-            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
-        };
+        let manifest = Manifest::of_made(&work, vm.id, "reconfigure")?;
         let digest = |machine: &Machine| machine.image.as_ref().map(|image| image.digest.clone());
         if digest(&manifest.machine) != digest(&spec.machine) {
             return Err(unsupported("changing the image of an existing machine"));
@@ -161,10 +170,13 @@ impl PropolisBackend {
         let state = self.observe_state(vm).await?;
         let is_live = matches!(state, VmState::Running | VmState::Failed);
         if is_live && manifest.machine.fixed_while_it_runs() != wanted.fixed_while_it_runs() {
-            return invalid(state);
+            return Err(Error::InvalidState { action: "reconfigure", state });
         }
         if !is_live {
+            self.part_with_server(vm, &wanted, &work).await?;
+            self.part_with_zone(vm.id, &manifest.machine, &wanted).await?;
             self.part_with_vnics(&manifest.machine, &wanted).await?;
+            failpoint!("update.propolis.parted", work.path());
             self.ensure_parts(&manifest, &wanted, &work).await?;
         }
         if let (true, Some(config)) = (manifest.seed, &spec.cloud_init) {
@@ -176,6 +188,7 @@ impl PropolisBackend {
         if manifest.ssh != spec.ssh {
             self.sessions.forget(vm.id);
         }
+        failpoint!("update.propolis.brought", work.path());
         let mut changed = manifest.clone();
         (changed.name, changed.machine, changed.ssh) = (spec.name.clone(), wanted, spec.ssh.clone());
         if changed != manifest {
@@ -183,6 +196,20 @@ impl PropolisBackend {
         }
         let handle = changed.handle(&work, state, vm.runtime.clone().filter(|_| is_live));
         Ok(VmHandle { forced_stop: vm.forced_stop.clone(), ..handle })
+    }
+
+    /// Ends the process of a machine's own server, whose VM is at rest, if the machine is to have one elsewhere: nobody
+    /// would look for it any more.
+    async fn part_with_server(&self, vm: &VmHandle, now: &Machine, work: &WorkDir) -> Result<()> {
+        let options = &now.hardware.propolis;
+        if options.server.is_none() && options.zone.is_none() {
+            return Ok(());
+        }
+        let places = Places::of(work);
+        let Some((process, _)) = server::find(&places)? else { return Ok(()) };
+        server::end(&process, &places).await?;
+        self.clear_kernel(vm).await?;
+        places.forget()
     }
 
     /// Removes the vnics that were made for a machine and that it does not have any more.
@@ -239,7 +266,7 @@ pub(super) fn bootrom(options: &PropolisOptions) -> Result<PathBuf> {
     })
 }
 
-fn check_bootrom(path: &std::path::Path) -> Result<()> {
+pub(super) fn check_bootrom(path: &std::path::Path) -> Result<()> {
     let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
     let refuse = |reason: &str| Err(Error::Unusable { path: path.to_owned(), reason: reason.to_owned() });
     match found.len() {
@@ -269,6 +296,10 @@ pub(super) fn check_expressible(spec: &VmSpec) -> Result<()> {
         (machine.vcpus > MOST_VCPUS, "a machine of more than 32 vCPUs"),
         (machine.nics.len() > MOST_NICS, "a machine of more than 8 network cards"),
     ];
+    let options = &hardware.propolis;
+    if options.zone.is_some() && options.pool.is_none() && machine.disk_size().is_some() {
+        return Err(unsupported("a `zone` without a `pool`: files of this host are not seen in it, which"));
+    }
     if let Some((_, what)) = refused.into_iter().find(|(is_asked, _)| *is_asked) {
         return Err(unsupported(what));
     }

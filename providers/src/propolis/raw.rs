@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::helper;
 use crate::qemu::QEMU_IMG;
 use crate::qemu::places::{give_up, publish, remove_file, unfinished};
@@ -33,6 +34,7 @@ pub(super) async fn ensure_file(path: &Path, image: Option<&DiskImage>, bytes: u
             None => drop(File::create(&part).map_err(Error::io("create", &part))?),
         }
         grow(&part, bytes)?;
+        failpoint!("prepare.propolis.disk-drafted", path);
         publish(path)
     };
     let made = made.await;

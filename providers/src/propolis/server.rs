@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{Client, PropolisError};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::{self, Process};
 use crate::qemu::ending;
 use crate::qemu::places::{create_private_dir, remove_file, tail_of, write_private};
@@ -83,7 +84,7 @@ impl Places {
         self.folder().join("server.log")
     }
 
-    /// The end of what the server said; empty where nothing can be read.
+    /// The end of what a server without a zone said; empty where nothing can be read.
     pub(super) fn log_tail(&self) -> String {
         tail_of(&self.log(), LOG_TAIL).unwrap_or_else(|error| {
             tracing::debug!(%error, "a server's log cannot be told");
@@ -209,9 +210,11 @@ pub(super) async fn launch(places: &Places, start: &Start<'_>) -> Result<(Proces
     let mut note = Note { address, pid: None, boot, console_start, console_taken: 0 };
     // Before the deed: a server whose launcher was killed is found by its address.
     places.store(&note)?;
+    failpoint!("start.propolis.noted", &places.work);
     let given = vec![OwnedFd::from(lock)];
     let mut launched =
         process::server(start.program, &argv(start.bootrom, address), &log, given, &places.folder())?;
+    failpoint!("start.propolis.spawned", &places.work);
     note.pid = Some(launched.pid());
     places.store(&note)?;
     let client = Client::new(address, start.version)?;
@@ -232,6 +235,7 @@ pub(super) async fn launch(places: &Places, start: &Start<'_>) -> Result<(Proces
         places.forget()?;
         return Err(error);
     }
+    failpoint!("start.propolis.answered", &places.work);
     match find(places)? {
         Some(found) => Ok(found),
         None => Err(Error::ProcessEnded { detail: Some(with_tail("at once", &places.log_tail())) }),

@@ -14,6 +14,7 @@ use super::prepare::{bootrom, is_gone, program};
 use super::server::{self, Note, Places, Start};
 use crate::console_log;
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::qemu::ending;
 use crate::qemu::manifest::{Manifest, Owner};
@@ -33,9 +34,18 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A server with its VM.
 pub(super) struct Live {
     pub(super) client: Client,
-    /// Its process, if it is of our own.
-    pub(super) process: Option<Process>,
+    pub(super) server: Server,
     pub(super) note: Note,
+}
+
+/// Whose a server is, and how it is known.
+pub(super) enum Server {
+    /// The machine's own, by its process.
+    Process(Process),
+    /// The machine's own, by its zone, in which nothing else runs.
+    Zone,
+    /// Somebody else's.
+    Given,
 }
 
 impl PropolisBackend {
@@ -44,41 +54,37 @@ impl PropolisBackend {
         let work = WorkDir::new(&vm.work_dir);
         self.make_sure_startable(&work, vm).await?;
         ensure_private_file(&work.console_log())?;
-        let (live, is_new) = match vm.machine.hardware.propolis.server {
-            Some(_) => (self.given_server(vm, &work)?, false),
-            None => self.own_server(vm, &work).await?,
+        let options = &vm.machine.hardware.propolis;
+        let (live, is_new) = match (options.server, self.zone(vm.id, &vm.machine)) {
+            (Some(_), _) => (self.given_server(vm, &work)?, false),
+            (None, Some(zone)) => self.zone_server(vm, &work, &zone).await?,
+            (None, None) => self.own_server(vm, &work).await?,
         };
         let places = Places::of(&work);
         let up = self.up(vm, &live, &places).await;
         if let Err(error) = up {
-            let error = with_log(error, &live, &places);
+            let error = self.with_log(error, vm, &live, &places).await;
             // A server without a running VM is of no use to anybody, and would be taken for one that has one.
-            if let Some(process) = live.process.as_ref().filter(|_| is_new) {
-                server::end(process, &places).await?;
-                self.clear_kernel(vm).await?;
-                places.forget()?;
+            if is_new {
+                self.put_away(vm, &live.server, &places).await?;
             }
             return Err(error);
         }
+        failpoint!("start.propolis.up", work.path());
         if let Owner::Ours(mut manifest) = Manifest::owner(&work, vm.id)?
             && !manifest.started
         {
             manifest.started = true;
             manifest.store(&work)?;
         }
-        let runtime = Some(runtime(live.process.as_ref()));
+        failpoint!("start.propolis.remembered", work.path());
+        let runtime = Some(runtime(&live.server));
         Ok(VmHandle { state: VmState::Running, runtime, forced_stop: None, ..vm.clone() })
     }
 
     /// Refuses to start what is not whole; vnics that a restart of the host took are made again.
     async fn make_sure_startable(&self, work: &WorkDir, vm: &VmHandle) -> Result<()> {
-        let refuse = |state| Err(Error::InvalidState { action: "start", state });
-        match Manifest::owner(work, vm.id)? {
-            Owner::Ours(manifest) if manifest.prepared => {}
-            Owner::Ours(_) | Owner::Vacant => return refuse(VmState::Preparing),
-            Owner::Missing => return refuse(VmState::Destroyed),
-            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::of_made(work, vm.id, "start")?;
         if let Some(disk) = self.disk(vm)
             && is_gone(&disk)?
         {
@@ -86,7 +92,32 @@ impl PropolisBackend {
             return Err(Error::Unusable { path: disk, reason });
         }
         let link = vm.machine.hardware.propolis.vnic_link.as_deref();
-        vnics::ensure(&*self.host, &vnics::wanted(&vm.machine), link).await
+        vnics::ensure(&*self.host, &vnics::wanted(&vm.machine), link).await?;
+        self.ensure_zone(vm.id, &vm.machine).await
+    }
+
+    /// Ends a server that was started in vain.
+    async fn put_away(&self, vm: &VmHandle, server: &Server, places: &Places) -> Result<()> {
+        match (server, self.zone(vm.id, &vm.machine)) {
+            (Server::Process(process), _) => {
+                server::end(process, places).await?;
+                self.clear_kernel(vm).await?;
+            }
+            (Server::Zone, Some(zone)) => drop(zone.halt().await?),
+            (Server::Zone, None) | (Server::Given, _) => return Ok(()),
+        }
+        places.forget()
+    }
+
+    /// Servers of our own have a log that can be read; that of another is where its owner looks.
+    async fn with_log(&self, error: Error, vm: &VmHandle, live: &Live, places: &Places) -> Error {
+        let Error::Propolis(error) = error else { return error };
+        let tail = match (&live.server, self.zone(vm.id, &vm.machine)) {
+            (Server::Process(_), _) => places.log_tail(),
+            (Server::Zone, Some(zone)) => zone.log_tail().await,
+            (Server::Zone, None) | (Server::Given, _) => return error.into(),
+        };
+        error.with_log(tail).into()
     }
 
     /// The server that the machine names. What it printed is noted from now on.
@@ -102,7 +133,7 @@ impl PropolisBackend {
                 note
             }
         };
-        Ok(Live { client: self.client(address, options)?, process: None, note })
+        Ok(Live { client: self.client(address, options)?, server: Server::Given, note })
     }
 
     /// The machine's own server: the one that lives, if its VM may still come up; else a fresh one. Tells which.
@@ -116,7 +147,7 @@ impl PropolisBackend {
                 Next::AwaitEnd => await_end(&client, LEAVING).await?,
                 Next::Over | Next::Broken(_) => {}
                 Next::Ensure | Next::Run | Next::AwaitRunning | Next::Adopt => {
-                    return Ok((Live { client, process: Some(process), note }, false));
+                    return Ok((Live { client, server: Server::Process(process), note }, false));
                 }
             }
             server::end(&process, &places).await?;
@@ -134,7 +165,7 @@ impl PropolisBackend {
         };
         let (process, note) = server::launch(&places, &start).await?;
         let client = self.client(note.address, options)?;
-        Ok((Live { client, process: Some(process), note }, true))
+        Ok((Live { client, server: Server::Process(process), note }, true))
     }
 
     /// Refuses a copy of a data folder whose original has a server of the same instance: a second one would destroy the
@@ -161,9 +192,9 @@ impl PropolisBackend {
                 Err(_) => Err(Error::Timeout { what: "the start of the VM".to_owned(), after: UP }),
             }
         };
-        match &live.process {
-            None => rising.await,
-            Some(process) => tokio::select! {
+        match &live.server {
+            Server::Given | Server::Zone => rising.await,
+            Server::Process(process) => tokio::select! {
                 up = rising => up,
                 ended = process.exited() => {
                     ended.map_err(Error::io("wait for the server of", &vm.work_dir))?;
@@ -186,7 +217,7 @@ impl PropolisBackend {
             };
             match next(found, vm.id.0) {
                 Next::Ensure | Next::Over => {
-                    if live.process.is_none() {
+                    if matches!(live.server, Server::Given) {
                         // Another VM than the one whose console was noted.
                         places.store(&fresh_note(client.address(), &WorkDir::new(&vm.work_dir))?)?;
                     }
@@ -194,9 +225,13 @@ impl PropolisBackend {
                         // Whose it is, is looked at in the next round.
                         Ensured::Made | Ensured::Occupied => {}
                     }
+                    failpoint!("start.propolis.ensured", &vm.work_dir);
                 }
                 Next::Run => match client.request(Request::Run).await {
-                    Ok(()) => return await_up(client).await,
+                    Ok(()) => {
+                        failpoint!("start.propolis.asked", &vm.work_dir);
+                        return await_up(client).await;
+                    }
                     Err(error) if error.is_too_early() => sleep(AGAIN).await,
                     Err(error) => return Err(error.into()),
                 },
@@ -216,7 +251,15 @@ impl PropolisBackend {
             false => None,
             true => {
                 let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-                Some(if bytes.len() <= MOST_BLOB { Seed::Inline(bytes) } else { Seed::File(path) })
+                let has_zone = vm.machine.hardware.propolis.zone.is_some();
+                match bytes.len() {
+                    ..=MOST_BLOB => Some(Seed::Inline(bytes)),
+                    _ if has_zone => {
+                        let reason = format!("a server in a zone takes a seed of at most {MOST_BLOB} bytes");
+                        return Err(Error::Unusable { path, reason });
+                    }
+                    _ => Some(Seed::File(path)),
+                }
             }
         };
         Ok(ensure_request(vm, self.disk(vm), seed))
@@ -224,9 +267,13 @@ impl PropolisBackend {
 }
 
 /// The facts of a running machine.
-pub(super) fn runtime(process: Option<&Process>) -> Runtime {
+pub(super) fn runtime(server: &Server) -> Runtime {
+    let pid = match server {
+        Server::Process(process) => process.pid(),
+        Server::Zone | Server::Given => 0,
+    };
     Runtime {
-        pid: process.map_or(0, Process::pid),
+        pid,
         accel: "bhyve".to_owned(),
         vnc: None,
         forwards: Vec::new(),
@@ -236,7 +283,7 @@ pub(super) fn runtime(process: Option<&Process>) -> Runtime {
     }
 }
 
-fn fresh_note(address: std::net::SocketAddr, work: &WorkDir) -> Result<Note> {
+pub(super) fn fresh_note(address: std::net::SocketAddr, work: &WorkDir) -> Result<Note> {
     console_log::renew(&work.console_log())?;
     let (console_start, boot) = (length(work)?, ending::boot());
     Ok(Note { address, pid: None, boot, console_start, console_taken: 0 })
@@ -253,14 +300,6 @@ pub(super) fn other(client: &Client, found: &super::api::Instance) -> PropolisEr
 
 fn not_up(state: &State) -> PropolisError {
     PropolisError::NotUp { state: state.to_string(), log: None }
-}
-
-/// A server of our own has a log that can be read; that of another is where its owner looks.
-pub(super) fn with_log(error: Error, live: &Live, places: &Places) -> Error {
-    match error {
-        Error::Propolis(error) if live.process.is_some() => error.with_log(places.log_tail()).into(),
-        error => error,
-    }
 }
 
 /// Waits until the VM runs or will not.

@@ -16,6 +16,7 @@ use super::host::{commands, vnics};
 use super::server::{self, Places};
 use super::start::{await_end, await_fall};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::process::Process;
 use crate::qemu::manifest::{Manifest, Owner};
 use crate::qemu::stop::remove_work_dir;
@@ -23,16 +24,16 @@ use crate::spec::{InstanceId, VmHandle};
 use crate::workdir::WorkDir;
 
 /// How long a server may take from `Stop` to `Destroyed`: it closes disks and gives memory back.
-const ENDING: Duration = Duration::from_secs(60);
+pub(super) const ENDING: Duration = Duration::from_secs(60);
 
 /// How long a login may take that is only there to ask for the end.
 const LOGIN: Duration = Duration::from_secs(20);
 
 /// Powers a guest off, as root or as one who may become root without a password.
-const POWER_OFF: &str = "if [ \"$(id -u)\" = 0 ]; then poweroff; else sudo -n poweroff; fi";
+pub(super) const POWER_OFF: &str = "if [ \"$(id -u)\" = 0 ]; then poweroff; else sudo -n poweroff; fi";
 
 /// The power was cut, as the server has it.
-const CUT: &str = "Stop";
+pub(super) const CUT: &str = "Stop";
 
 /// The server had to be killed.
 const KILLED: &str = "SIGKILL";
@@ -45,16 +46,18 @@ impl PropolisBackend {
     pub(super) async fn bring_down(&self, vm: &VmHandle, patience: Option<Duration>) -> Result<VmHandle> {
         let work = WorkDir::new(&vm.work_dir);
         let places = Places::of(&work);
-        let forced = match (vm.machine.hardware.propolis.server, server::find(&places)?) {
+        let options = &vm.machine.hardware.propolis;
+        let forced = match (options.server, server::find(&places)?) {
+            _ if let Some(zone) = self.zone(vm.id, &vm.machine) => self.end_zone(vm, &zone, patience).await?,
             (Some(address), _) => {
-                let client = self.client(address, &vm.machine.hardware.propolis)?;
+                let client = self.client(address, options)?;
                 match self.fell(vm, &client, patience).await {
                     Err(Error::Propolis(error)) if error.is_nobody() => None,
                     fell => fell?,
                 }
             }
             (None, Some((process, note))) => {
-                let client = self.client(note.address, &vm.machine.hardware.propolis)?;
+                let client = self.client(note.address, options)?;
                 self.end_own(vm, &client, &process, &places, patience).await?
             }
             (None, None) => {
@@ -62,8 +65,10 @@ impl PropolisBackend {
                 None
             }
         };
+        failpoint!("stop.propolis.ended", &vm.work_dir);
         self.sessions.forget(vm.id);
         places.forget()?;
+        failpoint!("stop.propolis.forgotten", &vm.work_dir);
         let state = super::look::state_at_rest(vm)?;
         Ok(VmHandle { state, runtime: None, forced_stop: forced.map(str::to_owned), ..vm.clone() })
     }
@@ -81,6 +86,7 @@ impl PropolisBackend {
             fell = self.fell(vm, client, patience) => fell,
             ended = process.exited() => ended.map(|()| None).map_err(Error::io("wait for the server of", &vm.work_dir)),
         };
+        failpoint!("stop.propolis.fell", &vm.work_dir);
         let was_in_order = fell.is_ok();
         let mut forced = fell.unwrap_or_else(|error| {
             tracing::debug!(%error, "the server does not end its VM, and is ended itself");
@@ -96,7 +102,7 @@ impl PropolisBackend {
     }
 
     /// Brings the VM of a server that answers to its end, and says by what force.
-    async fn fell(
+    pub(super) async fn fell(
         &self,
         vm: &VmHandle,
         client: &Client,
@@ -179,7 +185,8 @@ impl PropolisBackend {
         if let Owner::Other(found) = owner {
             return Err(Error::Foreign { path: work.path().to_owned(), found });
         }
-        if owner == Owner::Missing && vm.machine.hardware.propolis.server.is_none() {
+        let options = &vm.machine.hardware.propolis;
+        if owner == Owner::Missing && options.server.is_none() && options.zone.is_none() {
             self.end_orphan(vm, &work).await?;
             return self.remove_parts(vm).await;
         }
@@ -207,14 +214,19 @@ impl PropolisBackend {
         Ok(())
     }
 
-    /// Removes vnics and volume, as far as they bear the machine's marks.
+    /// Removes zone, vnics and volume, as far as they bear the machine's marks. The zone goes first, as it holds the others.
     async fn remove_parts(&self, vm: &VmHandle) -> Result<()> {
+        if let Some(zone) = self.zone(vm.id, &vm.machine) {
+            zone.remove().await?;
+        }
         let link = vm.machine.hardware.propolis.vnic_link.as_deref();
         vnics::remove(&*self.host, &vnics::wanted(&vm.machine), link).await?;
-        match self.disks(&vm.machine) {
-            Some(disks) => disks.destroy(vm.id).await,
-            None => Ok(()),
+        failpoint!("destroy.propolis.vnics-removed", &vm.work_dir);
+        if let Some(disks) = self.disks(&vm.machine) {
+            disks.destroy(vm.id).await?;
+            failpoint!("destroy.propolis.disk-destroyed", &vm.work_dir);
         }
+        Ok(())
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Servers that vmctl starts itself are in the tests of the product, which have the fake one as a program.
 
+mod asked;
 mod failing;
 mod life;
+mod zones;
 
 use std::time::Duration;
 

@@ -168,6 +168,19 @@ pub async fn run(
     run_within(session, step, log, output, step.options.timeout.unwrap_or(STEP_TIMEOUT)).await
 }
 
+/// What a step's `error` means where the machine may have ended under it: then its end was not seen.
+pub(crate) fn cut_off(step: &ProvisionStep, error: Error) -> Error {
+    match error {
+        Error::ProcessEnded { .. } => Error::ProvisionCut {
+            step: step.number,
+            label: step.label.clone(),
+            tail: Vec::new(),
+            cause: Box::new(error),
+        },
+        error => error,
+    }
+}
+
 /// As [`run`], with another limit of time.
 pub async fn run_within(
     session: &Session,

@@ -13,11 +13,10 @@ use serde_json::Value;
 use super::argv::{Marks, marks};
 use super::backend::QemuBackend;
 use super::home::holds_files_of;
-use super::manifest::{Manifest, Owner};
+use super::manifest::Manifest;
 use super::places::{RuntimeDir, require_private};
 use crate::abilities::Stray;
 use crate::error::{Error, Result};
-use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::process::{Holder, Process};
 use crate::spec::{BackendTag, InstanceId, VmHandle};
@@ -49,17 +48,7 @@ impl QemuBackend {
 
     /// See [`crate::Custody::release`].
     pub(super) fn let_go(&self, vm: &VmHandle) -> Result<()> {
-        let work = WorkDir::new(&vm.work_dir);
-        match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(mut manifest) if !manifest.released => {
-                manifest.released = true;
-                manifest.store(&work)?;
-                failpoint!("forget.qemu.marked", work.path());
-                Ok(())
-            }
-            Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
-            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
-        }
+        Manifest::let_go(&WorkDir::new(&vm.work_dir), vm.id)
     }
 
     /// See [`crate::Custody::note`].

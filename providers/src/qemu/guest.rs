@@ -130,15 +130,7 @@ impl QemuBackend {
         };
         let running = Box::pin(provision::run(&session, step, &log, output));
         let ended = while_alive(vm, &process, running, || session.is_closed()).await;
-        ended.map_err(|error| match error {
-            Error::ProcessEnded { .. } => Error::ProvisionCut {
-                step: step.number,
-                label: step.label.clone(),
-                tail: Vec::new(),
-                cause: Box::new(error),
-            },
-            error => error,
-        })
+        ended.map_err(|error| provision::cut_off(step, error))
     }
 
     /// The process of a machine that must have one.

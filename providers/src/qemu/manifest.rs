@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::places::{sync_dir, unfinished, write_private};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::name::Name;
 use crate::spec::{
     BackendTag, InstanceId, Machine, Peer, Runtime, SshConfig, Uefi, VmHandle, VmSpec, VmState, Warm,
@@ -147,6 +148,31 @@ impl Manifest {
             }
             None if is_vacant(work)? => Ok(Owner::Vacant),
             None => Ok(Owner::Other("files without a manifest".to_owned())),
+        }
+    }
+
+    /// The manifest of a machine that is wholly made, and this one; `action` is what was to be done to it.
+    pub fn of_made(work: &WorkDir, id: InstanceId, action: &'static str) -> Result<Self> {
+        let refuse = |state| Err(Error::InvalidState { action, state });
+        match Self::owner(work, id)? {
+            Owner::Ours(manifest) if manifest.prepared => Ok(*manifest),
+            Owner::Ours(_) | Owner::Vacant => refuse(VmState::Preparing),
+            Owner::Missing => refuse(VmState::Destroyed),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
+        }
+    }
+
+    /// Marks the machine `id` as let go of. See [`crate::Custody::release`].
+    pub fn let_go(work: &WorkDir, id: InstanceId) -> Result<()> {
+        match Self::owner(work, id)? {
+            Owner::Ours(mut manifest) if !manifest.released => {
+                manifest.released = true;
+                manifest.store(work)?;
+                failpoint!("forget.qemu.marked", work.path());
+                Ok(())
+            }
+            Owner::Ours(_) | Owner::Missing | Owner::Vacant => Ok(()),
+            Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::argv::{list, text};
 use super::backend::{QEMU_IMG, QemuBackend};
 use super::forwards;
-use super::manifest::{Manifest, Owner};
+use super::manifest::Manifest;
 use super::places::remove_file;
 use super::prepare::{QEMU_IMG_DEADLINE, ensure_disk, ensure_seed};
 use super::warm;
@@ -21,12 +21,7 @@ impl QemuBackend {
     pub(super) async fn take_over(&self, vm: &VmHandle, spec: &VmSpec) -> Result<VmHandle> {
         self.check_expressible(spec)?;
         let work = WorkDir::new(&vm.work_dir);
-        let manifest = match Manifest::owner(&work, vm.id)? {
-            Owner::Ours(manifest) if manifest.prepared => *manifest,
-            Owner::Ours(_) | Owner::Vacant => return invalid(VmState::Preparing),
-            Owner::Missing => return invalid(VmState::Destroyed),
-            Owner::Other(found) => return Err(Error::Foreign { path: work.path().to_owned(), found }),
-        };
+        let manifest = Manifest::of_made(&work, vm.id, "reconfigure")?;
         let digest = |machine: &Machine| machine.image.as_ref().map(|image| image.digest.clone());
         if digest(&manifest.machine) != digest(&spec.machine) {
             let what = "changing the image of an existing machine".to_owned();
@@ -39,7 +34,7 @@ impl QemuBackend {
         if let Some((_, state)) = &live
             && manifest.machine.fixed_while_it_runs() != wanted.fixed_while_it_runs()
         {
-            return invalid(*state);
+            return Err(Error::InvalidState { action: "reconfigure", state: *state });
         }
         if manifest.seed
             && let Some(config) = &spec.cloud_init
@@ -105,10 +100,6 @@ impl QemuBackend {
         let handle = changed.handle(work, vm.state, vm.runtime.clone());
         self.handle_of_live(&handle, process, &mut monitor).await
     }
-}
-
-fn invalid(state: VmState) -> Result<VmHandle> {
-    Err(Error::InvalidState { action: "reconfigure", state })
 }
 
 /// The size to which the disk must grow, if it must. It never shrinks: that needs another machine.

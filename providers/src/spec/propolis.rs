@@ -1,6 +1,6 @@
 //! What a machine of the `propolis` backend needs to know of its server and of illumos.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,34 @@ pub struct PropolisOptions {
     /// The link over which vmctl makes the machine's vnics; without one they are there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vnic_link: Option<String>,
+    /// The zone of the machine's own in which its server runs; without one it runs beside vmctl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<ZoneOptions>,
+}
+
+/// The zone that a machine's server has, and how it is reached there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneOptions {
+    /// The installed zone that it is a clone of.
+    pub template: String,
+    /// The link over which the zone's control card is made.
+    pub link: String,
+    /// The address of that card: where the server is reached.
+    pub address: Ipv4Addr,
+    /// How many bits of the address name its network.
+    pub prefix: u8,
+    /// The port on which the server listens.
+    pub port: u16,
+}
+
+impl ZoneOptions {
+    /// The port on which Propolis servers listen by custom.
+    pub const PORT: u16 = 12400;
+
+    /// Where the server is reached.
+    pub fn server(&self) -> SocketAddr {
+        (self.address, self.port).into()
+    }
 }
 
 impl PropolisOptions {

@@ -12,7 +12,7 @@ use crate::World;
 const UNFINISHED: [&str; 4] = ["part", "tmp", "new", "generating"];
 
 /// What may lie in the folder of one machine.
-const OF_A_MACHINE: [&str; 13] = [
+const OF_A_MACHINE: [&str; 18] = [
     "manifest.json",
     "record.json",
     "machine.json",
@@ -26,7 +26,15 @@ const OF_A_MACHINE: [&str; 13] = [
     "known_hosts",
     "uefi-vars.fd",
     "vnc-password",
+    "disk.raw",
+    "console.lock",
+    "propolis.json",
+    "propolis.lock",
+    "propolis",
 ];
+
+/// What a propolis-server leaves where it works.
+const OF_A_SERVER: [&str; 2] = ["server.log", "debug.out"];
 
 /// What may lie in the folder of one volume.
 const OF_A_VOLUME: [&str; 2] = ["manifest.json", "disk.qcow2"];
@@ -57,7 +65,8 @@ pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Ve
         let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
         let is_owned = !is_unfinished(path)
             && match parts[..] {
-                ["home" | "shop", ..] | ["data" | "run"] | ["run", "vmctl"] => true,
+                // What is left on an illumos is asked of itself.
+                ["home" | "shop" | "host" | "bin", ..] | ["data" | "run"] | ["run", "vmctl"] => true,
                 ["data", "images", ..] => is_cached(&parts[2..]),
                 ["data", "templates", ..] => is_of_templates(&parts[2..]),
                 ["data", "projects"] | ["data", "projects", _] => true,
@@ -66,6 +75,7 @@ pub(super) fn without_owner(world: &World, files: &[PathBuf], told: &Told) -> Ve
                 ["data", "projects", _, "vms", _, file] => {
                     OF_A_MACHINE.contains(&file) && path.parent().is_some_and(|folder| owned.contains(folder))
                 }
+                ["data", "projects", _, "vms", _, "propolis", file] => OF_A_SERVER.contains(&file),
                 ["data", "projects", _, "volumes"] | ["data", "projects", _, "volumes", _] => true,
                 ["data", "projects", _, "volumes", _, file] => OF_A_VOLUME.contains(&file),
                 ["data", "projects", _, file, ..] => is_of_a_project(&parts[3..]) && file != "lock.json",
@@ -94,7 +104,7 @@ fn is_cached(parts: &[&str]) -> bool {
         stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     match parts {
-        [] | [".identities" | ".fetched" | ".downloads" | ".pinned"] => true,
+        [] | [".identities" | ".fetched" | ".downloads" | ".pinned" | "propolis.lock"] => true,
         [".fetched", fetched] => is_digest(fetched.strip_prefix("url-").unwrap_or(fetched)),
         [image] | [".identities" | ".pinned", image] => is_digest(image),
         _ => false,

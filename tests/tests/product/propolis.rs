@@ -1,10 +1,11 @@
 //! Machines of the backend `propolis`, whose server is a fake one that keeps the real one's rules.
 
+use vmctl_tests::illumos::Illumos;
 use vmctl_tests::propolis::{FakePropolis, Options};
-use vmctl_tests::{PATIENCE, World, process, surroundings};
+use vmctl_tests::{PATIENCE, World, await_condition, process, surroundings};
 
 /// The fake server as a program.
-const SERVER: &str = env!("CARGO_BIN_EXE_propolis-server");
+pub(super) const SERVER: &str = env!("CARGO_BIN_EXE_propolis-server");
 
 /// A disk's bytes: the smallest thing that is one.
 fn disk(world: &World) {
@@ -25,20 +26,25 @@ fn server() -> FakePropolis {
     FakePropolis::start(Options { greeting: b"kernel\r\nlogin: ".to_vec(), ..Options::default() })
 }
 
-/// A world whose machine has a server of its own.
-fn own(rest: &str) -> World {
-    let mut world = World::new(0);
+/// Lets servers that vmctl starts look at requests by the official documents, where these are at hand.
+pub(super) fn hand_on_documents(world: &mut World) {
     const DOCUMENTS: &str = "VMCTL_PROPOLIS_OPENAPI";
     if let Some(folder) = surroundings::inherited(DOCUMENTS) {
         world.set(DOCUMENTS, folder);
     }
+}
+
+/// A world whose machine has a server of its own.
+fn own(rest: &str) -> World {
+    let mut world = World::new(0);
+    hand_on_documents(&mut world);
     std::fs::write(world.project().join("rom.fd"), vec![0; 8192]).unwrap();
     vmfile(&world, &format!("binary \"{SERVER}\"; bootrom \"rom.fd\"; api-version \"1.0.0\""), rest);
     world
 }
 
 /// No folder of a machine and no process.
-fn assert_nothing_left(world: &World) {
+pub(super) fn assert_nothing_left(world: &World) {
     let left: Vec<_> = world.data().join("projects/shop/vms").read_dir().unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
     let running = process::naming(world.folder());
@@ -133,6 +139,26 @@ fn killed_server_is_drift_and_started_again() {
 }
 
 #[test]
+fn own_server_of_a_guest_that_is_off_goes_when_another_is_named() {
+    let (world, other) = (own(""), server());
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let pid = world.pid("web");
+    // The guest powers itself off, as far as vmctl can tell: its server stays, with a VM that is over.
+    let note = std::fs::read_to_string(world.data().join("projects/shop/vms/web/propolis.json")).unwrap();
+    let note: serde_json::Value = serde_json::from_str(&note).unwrap();
+    let mut socket = std::net::TcpStream::connect(note["address"].as_str().unwrap()).unwrap();
+    let request = "PUT /instance/state HTTP/1.1\r\napi-version: 1.0.0\r\nContent-Length: 6\r\n\r\n\"Stop\"";
+    std::io::Write::write_all(&mut socket, request.as_bytes()).unwrap();
+    await_condition("the guest is off", || world.vm("web")["state"] == "stopped");
+    vmfile(&world, &format!("server \"{}\"", other.address()), "");
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    assert!(process::await_end(pid, PATIENCE), "nobody would end it later");
+    assert_eq!(other.state().unwrap(), "Running");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    assert_nothing_left(&world);
+}
+
+#[test]
 fn copy_of_a_running_machine_is_not_started_beside_it() {
     let mut world = own("");
     world.vmctl(&["apply", "--yes"]).expect(0);
@@ -193,4 +219,53 @@ fn what_only_illumos_has_is_told_before_anything_is_made() {
     world.vmctl(&["plan"]).expect(1).says("Propolis has vnics, and no other networks");
     assert_eq!(server.asked(), []);
     assert!(!world.data().join("projects/shop/vms/web").exists());
+}
+
+#[test]
+fn doctor_looks_for_what_the_machines_of_a_project_use() {
+    let (mut world, server) = (World::new(0), server());
+    let check = |world: &World, name: &str| {
+        let found = world.vmctl(&["doctor", "--json"]).json();
+        let checks = found["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == name)
+    };
+    world.vmfile("vm \"web\" { image \"disk.img\"; backend \"noop\" }");
+    disk(&world);
+    assert_eq!(check(&world, "propolis-server"), None, "Propolis is of no interest to this project");
+
+    // A server of somebody else is asked, and QEMU is not needed.
+    vmfile(&world, &format!("server \"{}\"", server.address()), "");
+    let path = world.folder().join("nothing");
+    std::fs::create_dir(&path).unwrap();
+    let setsid = std::env::split_paths(&surroundings::inherited("PATH").unwrap())
+        .map(|folder| folder.join("setsid"))
+        .find(|program| program.exists())
+        .unwrap();
+    std::os::unix::fs::symlink(setsid, path.join("setsid")).unwrap();
+    world.set("PATH", path);
+    world.vmctl(&["doctor"]).expect(0).says("one answers at").says("qemu");
+    assert_eq!(check(&world, "qemu").unwrap()["status"], "warn");
+    assert_eq!(check(&world, "bhyve"), None);
+
+    // What is missing fails, with what to do.
+    vmfile(&world, "bootrom \"rom.fd\"; pool \"rpool/vms\"", "");
+    world
+        .vmctl(&["doctor"])
+        .expect(1)
+        .says("`propolis-server` is not in PATH")
+        .says("rom.fd")
+        .says("there is no `/dev/vmmctl`")
+        .says("`zfs` is not in PATH, and disks in a `pool` need it; it belongs to illumos");
+
+    // On an illumos, a template that runs cannot be cloned.
+    let illumos = Illumos::of(&mut world);
+    vmfile(
+        &world,
+        "bootrom \"/rom.fd\"; pool \"rpool/vms\"; zone \"propolis\" link=\"stub0\" address=\"10.9.0.2/24\"",
+        "",
+    );
+    let status = |name: &str| check(&world, name).unwrap()["status"].clone();
+    assert_eq!(["zfs", "vnics", "zones"].map(status), ["ok"; 3]);
+    assert_eq!(illumos.deeds(), [""; 0], "it only looks");
+    world.vmctl(&["doctor"]).expect(1).says("/dev/vmmctl");
 }

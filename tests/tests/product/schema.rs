@@ -314,6 +314,15 @@ fn faults_of_a_file_and_of_a_host_are_as_promised() {
     assert_eq!(unread["problems"][0].get("line"), None, "{unread:#}");
 
     document(&world, "doctor", &["doctor", "--json"], 0);
+    world.vmfile(
+        "vm \"zoned\" { image \"x\"; network \"none\"; backend \"propolis\" { bootrom \"/x\"; pool \"x\"; \
+         zone \"x\" link=\"x0\" address=\"10.9.0.2/24\"; } }\n\
+         vm \"own\" { image \"x\"; network \"none\"; backend \"propolis\" { bootrom \"/x\"; } }",
+    );
+    world.write("x", "");
+    let of_propolis = document(&world, "doctor", &["doctor", "--json"], 1);
+    let all = ["propolis-server", "bootrom", "bhyve", "zfs", "vnics", "zones"];
+    assert!(words([&of_propolis], "/checks", "name").is_superset(&set(&all)), "{of_propolis:#}");
     world.set("PATH", "/nowhere");
     assert_eq!(document(&world, "doctor", &["doctor", "--json"], 1)["ok"], json!(false));
 }
@@ -400,6 +409,7 @@ vm "far" {
     network "tap" bridge="br1"
 }
 vm "illumos" { backend "propolis" { bootrom "rom.fd"; api-version "1.0.0"; pool "rpool/vms"; vnic-link "igb0" }; network "vnic" name="vnic0"; cloud-init { ssh-key "key.pub" } }
+vm "zoned" { backend "propolis" { bootrom "/rom.fd"; pool "rpool/vms"; zone "propolis" link="stub0" address="10.9.0.2/24" }; network "none" }
 output "url" (template)"http://{{ vm.one-1.host }}:{{ vm.one-1.port.80 }}/" { description "the page" }
 moved from="three" to="two"
 removed "four"

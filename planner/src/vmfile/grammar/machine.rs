@@ -55,7 +55,7 @@ const PORT: Type = Type::Whole { low: 1, high: 65_535 };
 pub(in super::super) const BACKENDS: [(&str, BackendTag); 3] =
     [("qemu", BackendTag::Qemu), ("propolis", BackendTag::Propolis), ("noop", BackendTag::Noop)];
 pub(in super::super) static BACKEND: Shape = Shape {
-    block: &[&SERVER, &BINARY, &BOOTROM, &API_VERSION, &POOL, &VNIC_LINK],
+    block: &[&SERVER, &BINARY, &BOOTROM, &API_VERSION, &POOL, &VNIC_LINK, &ZONE],
     default: "`\"qemu\"`",
     ..Shape::leaf(
         "backend",
@@ -116,6 +116,25 @@ pub(in super::super) static VNIC_LINK: Shape = Shape {
         Type::Text,
         "`vnic-link \"igb0\"`",
         "The link over which vmctl makes the machine's vnics, and removes them with it",
+    )
+};
+pub(in super::super) static ZONE: Shape = Shape {
+    props: &[
+        Prop::new("link", Type::Text, "required", "The link over which the zone's control card is made"),
+        Prop::new(
+            "address",
+            Type::Text,
+            "required",
+            "The address of that card, with the bits of its network: the server is reached there",
+        ),
+        Prop::new("port", PORT, "12400", "The port on which the server listens in its zone"),
+    ],
+    default: "the server runs beside vmctl",
+    ..Shape::leaf(
+        "zone",
+        Type::Text,
+        "`zone \"propolis\" link=\"stub0\" address=\"10.9.0.2/24\"`",
+        "The server runs in a [zone](providers/propolis.md#zones) of the machine's own, cloned from this one. `bootrom` and `binary` are paths in it",
     )
 };
 

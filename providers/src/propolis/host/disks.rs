@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::commands::{ID_MARK, IMAGE_MARK};
 use super::{Runner, commands};
 use crate::error::{Error, Result};
+use crate::failpoints::failpoint;
 use crate::propolis::raw;
 use crate::spec::{DiskImage, InstanceId};
 
@@ -71,6 +72,7 @@ impl Disks<'_> {
             (None, Some(image)) => {
                 let snapshot = self.ensure_image(image, scratch).await?;
                 self.host.run(&commands::clone(&snapshot, &name, id)).await?;
+                failpoint!("prepare.propolis.disk-cloned", &name);
                 image.virtual_size.next_multiple_of(UNIT)
             }
             (None, None) => {
@@ -80,6 +82,7 @@ impl Disks<'_> {
         };
         if size < bytes {
             self.host.run(&commands::resize(&name, bytes)).await?;
+            failpoint!("prepare.propolis.disk-grown", &name);
         }
         Ok(())
     }
@@ -123,8 +126,11 @@ impl Disks<'_> {
         }
         let bytes = image.virtual_size.next_multiple_of(UNIT);
         self.host.run(&commands::create_volume(&name, bytes, (IMAGE_MARK, image.digest.as_str()))).await?;
+        failpoint!("prepare.propolis.image-made", &name);
         raw::write_to_device(image, &self.devices.join(&name), scratch).await?;
+        failpoint!("prepare.propolis.image-written", &name);
         self.host.run(&commands::snapshot(&snapshot)).await?;
+        failpoint!("prepare.propolis.image-kept", &name);
         Ok(snapshot)
     }
 

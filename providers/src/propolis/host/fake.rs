@@ -19,19 +19,31 @@ struct World {
     neighbours: String,
     failures: BTreeMap<String, String>,
     deeds: Vec<String>,
+    /// State and what zonecfg was told, by name.
+    zones: BTreeMap<String, (String, String)>,
 }
 
+/// What is done when a zone halts: its server goes, and what that had.
+type AtHalt = Arc<Mutex<Option<Box<dyn Fn() + Send>>>>;
+
 /// The host; clones are the same one.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(in crate::propolis) struct FakeHost {
     devices: Option<PathBuf>,
     world: Arc<Mutex<World>>,
+    at_halt: AtHalt,
+}
+
+impl std::fmt::Debug for FakeHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.world.fmt(f)
+    }
 }
 
 impl FakeHost {
     /// One that has a file for each volume in `devices`.
     pub(in crate::propolis) fn with_devices(devices: PathBuf) -> Self {
-        Self { devices: Some(devices), world: Arc::default() }
+        Self { devices: Some(devices), ..Self::default() }
     }
 
     fn world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
@@ -58,6 +70,22 @@ impl FakeHost {
     pub(in crate::propolis) fn add_volume(&self, name: &str, bytes: u64, mark: Option<&str>) {
         let marks = mark.into_iter().filter_map(|mark| mark.split_once('=')).map(owned).collect();
         self.world(|world| world.volumes.insert(name.to_owned(), (bytes, marks)));
+    }
+
+    /// Adds a zone, in place of one of that name; `script` is what zonecfg was told.
+    pub(in crate::propolis) fn add_zone(&self, name: &str, state: &str, script: &str) {
+        let zone = (state.to_owned(), script.to_owned());
+        self.world(|world| world.zones.insert(name.to_owned(), zone));
+    }
+
+    /// The state of a zone, and what zonecfg was told.
+    pub(in crate::propolis) fn zone(&self, name: &str) -> Option<(String, String)> {
+        self.world(|world| world.zones.get(name).cloned())
+    }
+
+    /// Does something whenever a zone halts.
+    pub(in crate::propolis) fn at_halt(&self, deed: impl Fn() + Send + 'static) {
+        *self.at_halt.lock().unwrap() = Some(Box::new(deed));
     }
 
     pub(in crate::propolis) fn set_neighbours(&self, table: &str) {
@@ -120,6 +148,57 @@ impl FakeHost {
                 }
                 return Ok(output);
             }
+            ("zoneadm", ["list", ..]) => {
+                output = "0:global:running:/::ipkg:shared\n".to_owned();
+                for (name, (state, _)) in &world.zones {
+                    output += &format!("-:{name}:{state}:/zones/{name}::lipkg:excl\n");
+                }
+                return Ok(output);
+            }
+            ("zonecfg", ["-z", name, "info", "attr"]) => {
+                let Some((_, script)) = world.zones.get(*name) else {
+                    return failed("No such zone configured");
+                };
+                for attribute in script.split("add attr; set name=").skip(1) {
+                    let (key, rest) = attribute.split_once(';').unwrap();
+                    let value = rest.split('"').nth(1).unwrap();
+                    output += &format!("attr:\n\tname: {key}\n\ttype: string\n\tvalue: \"{value}\"\n");
+                }
+                return Ok(output);
+            }
+            ("zonecfg", ["-z", name, "delete", "-F"]) => match world.zones.get(*name) {
+                Some((state, _)) if state == "configured" => drop(world.zones.remove(*name)),
+                _ => return failed("the zone is installed, or not configured"),
+            },
+            ("zonecfg", ["-z", name, script]) => {
+                if world
+                    .zones
+                    .insert((*name).to_owned(), ("configured".to_owned(), (*script).to_owned()))
+                    .is_some()
+                {
+                    return failed("zone already configured");
+                }
+            }
+            ("zoneadm", ["-z", name, verb, ..]) => {
+                let (from, to) = match *verb {
+                    "clone" => ("configured", "installed"),
+                    "boot" => ("installed", "running"),
+                    "halt" => ("running", "installed"),
+                    "uninstall" => ("installed incomplete", "configured"),
+                    other => panic!("zoneadm has no {other}"),
+                };
+                match world.zones.get_mut(*name) {
+                    Some((state, _)) if from.contains(state.as_str()) => to.clone_into(state),
+                    _ => return failed("the zone is in another state"),
+                }
+                if let ("halt", Some(deed)) = (*verb, &*self.at_halt.lock().unwrap()) {
+                    deed();
+                }
+            }
+            ("zlogin", [name, _]) => match world.zones.get(*name) {
+                Some((state, _)) if state == "running" => {}
+                _ => return failed("zone is not running"),
+            },
             ("arp", _) => return Ok(world.neighbours.clone()),
             ("zfs", ["create", "-V", bytes, "-o", mark, name]) => {
                 let bytes = bytes.parse().unwrap();

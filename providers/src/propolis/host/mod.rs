@@ -1,7 +1,7 @@
-//! The host of a Propolis server: illumos's `zfs`, `dladm`, `arp` and `bhyvectl`.
+//! The host of a Propolis server: illumos's `zfs`, `dladm`, `arp`, `bhyvectl` and the commands of zones.
 //!
 //! [`Command`]s are data, made in [`commands`] and nowhere else; a [`Runner`] runs them. What their answers mean, and what
-//! may be destroyed, is decided in [`disks`] and [`vnics`]. All of it is the same on Linux, where the programs are missing
+//! may be destroyed, is decided in [`disks`], [`vnics`] and [`zones`]. All of it is the same on Linux, where the programs are missing
 //! and that is told.
 
 pub(super) mod commands;
@@ -10,6 +10,7 @@ pub(super) mod disks;
 pub(super) mod fake;
 pub(super) mod neighbours;
 pub(super) mod vnics;
+pub(super) mod zones;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -20,9 +21,6 @@ use crate::error::{Error, Result};
 use crate::process::{Program, helper};
 use crate::spec::BackendTag;
 
-/// How long a command of the host may take. Destroying a large volume takes longest.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// A command of the host, as data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -30,6 +28,8 @@ pub struct Command {
     pub program: Program,
     /// Its arguments.
     pub args: Vec<String>,
+    /// How long it may take.
+    pub patience: Duration,
 }
 
 /// What runs commands of the host, to their ends.
@@ -49,7 +49,7 @@ impl Runner for ThisHost {
     fn run<'a>(&'a self, command: &'a Command) -> Pin<Box<dyn Future<Output = Result<String>> + Send + 'a>> {
         Box::pin(async move {
             self.check(command)?;
-            let output = helper(&command.program, &command.args, PATIENCE).await?;
+            let output = helper(&command.program, &command.args, command.patience).await?;
             Ok(String::from_utf8_lossy(&output).into_owned())
         })
     }

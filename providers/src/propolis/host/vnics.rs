@@ -100,6 +100,39 @@ pub(in crate::propolis) async fn remove(
     Ok(())
 }
 
+/// Makes a card whose hardware address nobody else has, so that it alone is its mark, or makes it over another link.
+/// Idempotent. It must not be in use where its link changes.
+pub(in crate::propolis) async fn ensure_own(host: &dyn Runner, wanted: Wanted<'_>, link: &str) -> Result<()> {
+    let found = found(host).await?;
+    match found.iter().find(|there| there.name == wanted.name) {
+        Some(there) if is_ours(there, wanted, link) => return Ok(()),
+        Some(there) if there.mac == Some(wanted.mac) => {
+            host.run(&commands::delete_vnic(wanted.name)).await?;
+        }
+        Some(there) => {
+            let found = format!("somebody else: it is at {}", address(there));
+            return Err(Error::Foreign { path: wanted.name.into(), found });
+        }
+        None => {}
+    }
+    host.run(&commands::create_vnic(wanted.name, link, wanted.mac)).await.map(drop)
+}
+
+/// Removes such a card, over whatever link. Missing is fine.
+pub(in crate::propolis) async fn remove_own(host: &dyn Runner, wanted: Wanted<'_>) -> Result<()> {
+    let found = found(host).await?;
+    match found.iter().find(|there| there.name == wanted.name) {
+        Some(there) if there.mac == Some(wanted.mac) => {
+            host.run(&commands::delete_vnic(wanted.name)).await.map(drop)
+        }
+        Some(there) => {
+            tracing::warn!(vnic = wanted.name, ?there, "not ours: it stays");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
 fn is_ours(there: &Vnic, wanted: Wanted<'_>, link: &str) -> bool {
     there.over == link && there.mac == Some(wanted.mac)
 }
@@ -117,7 +150,8 @@ fn parse(text: &str) -> Vec<Vnic> {
     text.lines().filter_map(vnic).collect()
 }
 
-fn fields(line: &str) -> Vec<String> {
+/// The fields of a line, with colons between.
+pub(super) fn fields(line: &str) -> Vec<String> {
     let (mut all, mut field, mut escaped) = (Vec::new(), String::new(), false);
     for sign in line.chars() {
         match sign {

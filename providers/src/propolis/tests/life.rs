@@ -23,7 +23,7 @@ async fn contract_is_kept_with_a_server_of_somebody_else() {
         let world = World::new();
         let spec = if full { world.full_spec() } else { world.spec() };
         let traits = Traits { pauses: false, has_console: true };
-        keeps_the_contract(&world.backend, &spec, traits).await.unwrap();
+        Box::pin(keeps_the_contract(&world.backend, &spec, traits)).await.unwrap();
         assert_eq!(world.server.state().unwrap(), "Destroyed");
         // All that is said bears a version, and one VM was made for each boot.
         let asked = world.server.asked();
@@ -244,6 +244,32 @@ async fn console_is_kept_in_a_file_and_a_line_of_it_is_awaited() {
     let again = world.backend.probe(&vm, &Probe::Log("^ready".to_owned()), PATIENCE).await.unwrap();
     assert!(matches!(again, Verdict::Fails(_)), "that line was printed before the machine's last start");
     assert!(world.console_log(&vm).ends_with("bye\r\nkernel\r\nlogin: "));
+}
+
+#[tokio::test]
+async fn end_of_a_guest_that_is_waited_for_is_awaited_and_not_asked_for() {
+    let world = World::new();
+    let vm = world.started().await;
+    let probes = vec![Probe::Log("^never printed".to_owned())];
+    let readiness = Readiness { probes, timeout: Duration::from_secs(600) };
+    let polls = || world.count("GET", "/instance/state-monitor");
+    let before = polls();
+    let powering_off = async {
+        // Two polls: the state as it is, and the next change.
+        while polls() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+        let asked = world.count("GET", "/instance");
+        world.server.power_off();
+        asked
+    };
+    let (waited, asked) = tokio::join!(world.backend.wait_ready(&vm, &readiness), powering_off);
+    let error = waited.unwrap_err();
+    assert!(
+        matches!(&error, Error::ProcessEnded { detail: Some(detail) } if detail.starts_with("it is stopped")),
+        "{error}"
+    );
+    assert_eq!(world.count("GET", "/instance"), asked + 1, "one look, once its end was told");
 }
 
 #[tokio::test]

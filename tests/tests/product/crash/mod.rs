@@ -6,6 +6,7 @@ mod leakcheck;
 mod matrix;
 mod pairs;
 mod points;
+mod propolis;
 mod qemu;
 mod scenario;
 mod warm;
