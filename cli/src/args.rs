@@ -1,6 +1,7 @@
 //! The command line as data. The doc comments here are the help that users read.
 
 mod beside;
+mod command;
 mod create;
 mod events;
 mod everyday;
@@ -17,13 +18,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 use vmctl_planner::vmfile::parse_duration;
 use vmctl_providers::Name;
 
 use crate::complete::projects;
 
 pub(crate) use beside::{CompletionsArgs, CpArgs, InventoryArgs, ManArgs, SshConfigArgs, WaitArgs, WaitFor};
+pub(crate) use command::{Cli, Command};
 pub(crate) use create::{CreateArgs, ImportArgs};
 pub(crate) use events::EventsArgs;
 pub(crate) use everyday::{
@@ -45,34 +47,6 @@ pub(crate) use state::{
 
 /// Steps that one `apply` runs at once unless told otherwise; the number Terraform's users know.
 const DEFAULT_PARALLELISM: &str = "10";
-
-/// Plan and apply for virtual machines
-#[derive(Debug, Parser)]
-#[command(
-    name = "vmctl",
-    version,
-    arg_required_else_help = true,
-    help_template = groups::template(),
-    max_term_width = 100,
-    after_help = "\
-Examples:
-  vmctl plan             # Show what would change
-  vmctl apply            # Make it so
-  vmctl ssh web          # Log in to the VM `web`
-  vmctl apply --destroy  # Remove all VMs of the project
-
-Exit codes: 0 fine, 1 error, 2 changes (plan --detailed-exitcode) or drift, 3 locked, 4 stale plan, \
-5 partly applied, 64 usage, 124 out of time (run), 130 interrupted; `run`, `exec` and `ssh` pass on \
-the command's own."
-)]
-pub(crate) struct Cli {
-    /// Options that every command takes.
-    #[command(flatten)]
-    pub(crate) global: GlobalArgs,
-    /// What to do.
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -132,8 +106,9 @@ fn named_value(text: &str) -> Result<(String, String), String> {
 
 /// Reads the command line, and whether it asks for JSON.
 pub(crate) fn parse() -> Result<(Cli, bool), clap::Error> {
-    let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut command = command::needed(arguments.get(1).and_then(|first| first.to_str()));
+    let matches = command.try_get_matches_from_mut(arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok((cli, asks_for_json(&matches)))
 }
@@ -157,95 +132,6 @@ pub(crate) enum ColorWhen {
     Always,
     /// Never
     Never,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Write a VMFile to begin with
-    Init(InitArgs),
-    /// Show what `apply` would do
-    Plan(PlanArgs),
-    /// Bring the machines to what the VMFile asks for
-    Apply(ApplyArgs),
-    /// Apply, and ask only where a disk would be lost
-    Up(UpArgs),
-    /// Make a machine without a VMFile
-    Create(Box<CreateArgs>),
-    /// Print a machine as a block for a VMFile
-    Import(ImportArgs),
-    /// Stop the machines of the project, or remove them
-    Down(DownArgs),
-    /// Make machines anew: destroy, create, start and provision
-    Reload(ReloadArgs),
-    /// Run provisioning steps, and change nothing else
-    Provision(ProvisionArgs),
-    /// Make the machines for one command, and remove them after it
-    Run(RunArgs),
-    /// Start machines that are off, as they are
-    Start(MachinesArgs),
-    /// Stop machines, and keep them
-    Stop(StopArgs),
-    /// Let machines stand still, with what is in their memory
-    Suspend(MachinesArgs),
-    /// Let suspended machines go on
-    Resume(MachinesArgs),
-    /// Remove machines, with their disks
-    Destroy(DestroyArgs),
-    /// Show what moved since it was recorded; exit 2 if something did
-    Drift(DriftArgs),
-    /// Show what is recorded, a saved plan, or the resolved VMFile
-    Show(ShowArgs),
-    /// Print the outputs of the VMFile
-    Output(OutputsArgs),
-    /// Draw the VMFile's machines, or a plan's steps
-    Graph(GraphArgs),
-    /// Mark a machine to be made anew by the next `apply`
-    Taint(TaintArgs),
-    /// Take the mark back
-    Untaint(UntaintArgs),
-    /// Change what is remembered, without touching machines
-    State(StateArgs),
-    /// List the machines of the project
-    List(ListArgs),
-    /// Show everything known about one machine
-    Status(StatusArgs),
-    /// Show what happened to machines, and what happens
-    Events(EventsArgs),
-    /// Log in to a machine with the system's ssh, or run a command
-    Ssh(SshArgs),
-    /// Run a command in a machine and pass its exit code on
-    Exec(ExecArgs),
-    /// Copy a file or a folder to a machine, or from one
-    Cp(CpArgs),
-    /// Wait until machines are ready, run or are off
-    Wait(WaitArgs),
-    /// Print how other programs log in, in the words of ssh_config(5)
-    SshConfig(SshConfigArgs),
-    /// Print the machines as an inventory for Ansible
-    Inventory(InventoryArgs),
-    /// Connect to a machine's serial console
-    Console(ConsoleArgs),
-    /// Show where a machine's display is, and its password
-    Vnc(VncArgs),
-    /// Show what consoles and provisioning printed
-    Log(LogArgs),
-    /// Check the VMFile without touching anything
-    Validate(ValidateArgs),
-    /// Rewrite the VMFile in its canonical form
-    Fmt(FmtArgs),
-    /// Fetch disk images, pin them, list them, and make room
-    Image(ImageArgs),
-    /// Check that this host can run machines
-    Doctor(DoctorArgs),
-    /// Print what makes a shell complete vmctl's words
-    Completions(CompletionsArgs),
-    /// Print the manual page, or write all of them
-    Man(ManArgs),
-    /// List the places where tests let this program fail
-    #[cfg(feature = "failpoints")]
-    #[command(hide = true)]
-    Failpoints,
 }
 
 /// Options of `init`.
@@ -391,6 +277,7 @@ pub(crate) struct DoctorArgs {
 #[cfg(test)]
 mod tests {
     use clap::error::ErrorKind;
+    use clap::{CommandFactory, Parser};
 
     use super::*;
 

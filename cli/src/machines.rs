@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use vmctl_planner::observed::{self, Sight};
 use vmctl_planner::recorded::{handle_of, unknown_step};
@@ -97,7 +98,7 @@ pub(crate) fn to_fetch(ctx: &Context, wanted: &str) -> Result<Option<Fetched>, C
 #[derive(Debug)]
 pub(crate) struct Fetched {
     host: RouterHypervisor,
-    handle: VmHandle,
+    handle: Arc<VmHandle>,
 }
 
 impl Fetched {
@@ -257,7 +258,8 @@ pub(crate) async fn seen(
             let handle = match &sight {
                 Some(Sight::Seen(inspection)) => Some(inspection.handle.clone()),
                 Some(Sight::Unreachable { .. }) | None => {
-                    handle_of(&record).map_err(|error| CliError::of(&error))?
+                    let handle = handle_of(&record).map_err(|error| CliError::of(&error))?;
+                    handle.map(Arc::unwrap_or_clone)
                 }
             };
             let interrupted = unknown_step(&record, &open);
@@ -464,8 +466,8 @@ pub(crate) mod samples {
             address: Address::vm(name),
             instance: handle.id.0,
             backend: "qemu".to_owned(),
-            spec: Value::Null,
-            handle: Some(serde_json::to_value(&handle).unwrap()),
+            spec: Value::Null.into(),
+            handle: Some(serde_json::to_value(&handle).unwrap().into()),
             phase: Phase::Running,
             ready: true,
             taint: None,

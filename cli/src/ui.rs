@@ -106,12 +106,50 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), CliError> {
 
 /// Writes `value` to stdout as JSON with a final line end.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| CliError::new("cannot write JSON").because(&error))?;
+    let text =
+        serde_json::to_string(value).map_err(|error| CliError::new("cannot write JSON").because(&error))?;
+    let text = indented(&text);
     prints();
     // Bytes of JSON are data: no colour filter between them and the reader.
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| stdout_failed(&error))
+}
+
+/// JSON as people read it. Unlike serde_json's own form, it goes into what was kept as text (`vmctl_state::Opaque`).
+fn indented(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_text, mut is_escaped, mut is_fresh) = (0_usize, false, false, false);
+    let new_line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    for letter in json.chars() {
+        if in_text {
+            in_text = is_escaped || letter != '"';
+            is_escaped = !is_escaped && letter == '\\';
+            out.push(letter);
+            continue;
+        }
+        let closes = matches!(letter, '}' | ']');
+        if letter.is_ascii_whitespace() {
+            continue;
+        }
+        depth -= usize::from(closes && depth > 0);
+        // An empty list or object stays on its line.
+        if is_fresh != closes {
+            new_line(&mut out, depth);
+        }
+        out.push(letter);
+        is_fresh = matches!(letter, '{' | '[');
+        depth += usize::from(is_fresh);
+        match letter {
+            ',' => new_line(&mut out, depth),
+            ':' => out.push(' '),
+            '"' => in_text = true,
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Tells people something that is no result: on stderr, unless `quiet`.
@@ -323,6 +361,20 @@ mod tests {
         assert_eq!(fitted(18), (vec![], "NAME  STATE    PID\nweb   running  17\n".to_owned()));
         assert_eq!(fitted(17), (vec!["PID"], "NAME  STATE\nweb   running\n".to_owned()));
         assert_eq!(fitted(2), (vec!["PID", "STATE"], "NAME\nweb\n".to_owned()));
+    }
+
+    #[test]
+    fn json_is_indented_as_serde_json_does_it_down_into_what_was_kept_as_text() {
+        let value = serde_json::json!({
+            "a": [], "b": {}, "c": [1, -2.5e10, null, true, [[]], {"d": {"e": []}}], "é \" \\": "{\"x\": [1,\n2]} \\",
+        });
+        assert_eq!(indented(&value.to_string()), serde_json::to_string_pretty(&value).unwrap());
+        assert_eq!(indented("\"\\\\\""), "\"\\\\\"");
+        let kept: vmctl_state::Opaque = serde_json::from_str("{\"b\":[ 1 ],\"a\" : 2}").unwrap();
+        assert_eq!(
+            indented(&serde_json::to_string(&[kept]).unwrap()),
+            "[\n  {\n    \"b\": [\n      1\n    ],\n    \"a\": 2\n  }\n]"
+        );
     }
 
     #[test]

@@ -6,10 +6,9 @@ use vmctl_providers::{Forward, Inspection, Name, Nic, VmHandle, VmState};
 use vmctl_state::{Phase, Record};
 
 use crate::drift::{drift, match_forwards};
-use crate::fields::json;
 use crate::observed::Sight;
 use crate::plan::{Bookkeeping, Inputs};
-use crate::recorded::{RecordError, RecordedVm, spec_of};
+use crate::recorded::{RecordError, RecordedVm, opaque, spec_of};
 use crate::scope::Mode;
 
 /// What a refresh changes in the records of machines that drifted; nothing in other modes.
@@ -52,7 +51,7 @@ fn accept(record: &Record, seen: &Inspection) -> Result<Option<Record>, RecordEr
         // Neither is a state to be content with: the next plan goes on from what was recorded.
         VmState::Failed | VmState::Preparing => record.phase,
     };
-    let mut spec = spec_of(record)?;
+    let mut spec = RecordedVm::clone(&*spec_of(record)?);
     spec.vcpus = seen.vcpus.unwrap_or(spec.vcpus);
     spec.memory_mib = seen.memory_mib.unwrap_or(spec.memory_mib);
     let mut handle = seen.handle.clone();
@@ -62,8 +61,8 @@ fn accept(record: &Record, seen: &Inspection) -> Result<Option<Record>, RecordEr
         accept_forwards(&mut spec, &mut handle, bound);
     }
     Ok(Some(Record {
-        spec: json(&spec),
-        handle: Some(json(&handle)),
+        spec: opaque(&spec),
+        handle: Some(opaque(&handle)),
         // A machine that came up by other hands has not been asked whether it is ready.
         ready: record.ready && phase == record.phase,
         phase,

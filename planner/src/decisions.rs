@@ -190,7 +190,8 @@ impl<'a> Decisions<'a> {
     fn port_orders(&self) -> Result<Vec<HandOver>, RecordError> {
         let mut holders: BTreeMap<(Protocol, u16), Vec<&Address>> = BTreeMap::new();
         for record in self.inputs.recorded.records.values() {
-            for port in fixed_ports(&spec_of(record)?) {
+            let spec = spec_of(record)?;
+            for port in fixed_ports(&spec) {
                 holders.entry(port).or_default().push(&record.address);
             }
         }
@@ -198,7 +199,7 @@ impl<'a> Decisions<'a> {
         for (address, decision) in &self.by_address {
             let binds =
                 decision.change.up.iter().any(|step| matches!(step, StepKind::Start | StepKind::Update));
-            for port in decision.after.iter().filter(|_| binds).flat_map(fixed_ports) {
+            for port in decision.after.iter().filter(|_| binds).flat_map(|after| fixed_ports(after)) {
                 for holder in holders.get(&port).into_iter().flatten().filter(|holder| **holder != address) {
                     if self.lets_go(holder, port) {
                         orders.push(HandOver {

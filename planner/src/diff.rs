@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use vmctl_providers::{Digest, InstanceId, Secrets, VmState, WarmSpec};
@@ -80,7 +81,7 @@ pub struct Decision {
     /// The decision.
     pub change: Change,
     /// The machine as it is remembered from then on; absent where none is desired. Ignored changes are not in it.
-    pub after: Option<RecordedVm>,
+    pub after: Option<Arc<RecordedVm>>,
     /// Provisioning steps, from the first, that need not run again.
     pub provisioned: usize,
     /// How a machine that is made stands to templates.
@@ -89,7 +90,7 @@ pub struct Decision {
 
 impl Decision {
     /// One that makes no machine.
-    fn of(change: Change, after: Option<RecordedVm>, provisioned: usize) -> Self {
+    fn of(change: Change, after: Option<Arc<RecordedVm>>, provisioned: usize) -> Self {
         Self { change, after, provisioned, warm: None }
     }
 }
@@ -137,7 +138,7 @@ fn decided(mut change: Change, known: Known<'_>) -> Result<Decision, RecordError
             let after = RecordedVm::from(desired).sealed(known.secrets);
             change.fields = fields_between(None, &after);
             let (provisioned, warm) = create(&mut change, desired, &known);
-            Ok(Decision { warm, ..Decision::of(change, Some(after), provisioned) })
+            Ok(Decision { warm, ..Decision::of(change, Some(Arc::new(after)), provisioned) })
         }
         (Some(desired), Some(record)) => converge(change, desired, record, &known),
     }
@@ -260,10 +261,13 @@ fn converge(
     known: &Known<'_>,
 ) -> Result<Decision, RecordError> {
     let mut bare = spec_of(record)?;
-    if known.by_hand {
-        bare.power = brought_to(record.phase).unwrap_or(bare.power);
+    if let Some(power) = brought_to(record.phase).filter(|power| known.by_hand && *power != bare.power) {
+        Arc::make_mut(&mut bare).power = power;
     }
-    let before = bare.clone().sealed(known.secrets);
+    let before = match known.secrets.is_empty() {
+        true => Arc::clone(&bare),
+        false => Arc::new(RecordedVm::clone(&bare).sealed(known.secrets)),
+    };
     let after = RecordedVm::from(desired).sealed(known.secrets);
     // A machine that was never made has no values to keep.
     let (after, desired) = if record.phase == Phase::Preparing {
@@ -272,6 +276,7 @@ fn converge(
         keep_ignored(desired, after, &before, state_now(record, known.sight))
     };
     let desired = &*desired;
+    let after = shared(after, &before);
     change.fields = fields_between(Some(&before), &after);
     let due = Due::of(desired, record);
     if let Some(from) = change.moved_from.clone() {
@@ -308,7 +313,7 @@ fn converge(
         }
         let (provisioned, warm) = create(&mut change, desired, known);
         change.action = Action::Replace;
-        return Ok(Decision { warm, ..Decision::of(change, Some(after), provisioned) });
+        return Ok(Decision { warm, ..Decision::of(change, Some(Arc::new(after)), provisioned) });
     }
     if record.phase == Phase::Preparing {
         change.reasons.push("an earlier `prepare` did not end; it is finished first".to_owned());
@@ -323,6 +328,13 @@ fn converge(
     change.action = action_of(&change);
     mind_obstacles(&mut change, desired, known);
     Ok(Decision::of(change, Some(after), due.kept))
+}
+
+/// What is asked for; the one value for both where that is what is remembered, as it is of most machines.
+fn shared(after: RecordedVm, before: &Arc<RecordedVm>) -> Arc<RecordedVm> {
+    // Which file asked for it changes nothing.
+    let after = RecordedVm { vmfile: before.vmfile.clone(), ..after };
+    if after == **before { Arc::clone(before) } else { Arc::new(after) }
 }
 
 /// What a machine in this phase was brought to; `None` where that is not sure.
@@ -435,6 +447,9 @@ fn keep_ignored<'a>(
 
 /// What was recorded before it was said to be sensitive is recorded anew, although the machine is as it was.
 fn forget_bare(change: &mut Change, bare: &RecordedVm, before: &RecordedVm, after: &RecordedVm) {
+    if bare == before {
+        return;
+    }
     for field in FIELDS.iter().filter(|field| (field.value)(bare) != (field.value)(before)) {
         if change.fields.iter().any(|changed| changed.field == field.name) {
             continue;
@@ -683,6 +698,9 @@ fn action_of(change: &Change) -> Action {
 
 /// The fields that differ; all that have a value if there was no machine before.
 fn fields_between(before: Option<&RecordedVm>, after: &RecordedVm) -> Vec<FieldChange> {
+    if before == Some(after) {
+        return Vec::new();
+    }
     let changed = |field: &Field| FieldChange {
         field: Cow::Borrowed(field.name),
         before: before.map_or(Value::Null, field.value),

@@ -106,7 +106,8 @@ pub fn drift(record: &Record, sight: Option<&Sight>) -> Result<Vec<Drift>, Recor
         }
         Some(Sight::Seen(seen)) => {
             let mut drift: Vec<_> = power(record.phase, seen).into_iter().collect();
-            drift.extend(hardware(&spec_of(record)?, seen));
+            let spec = spec_of(record)?;
+            drift.extend(hardware(&spec, seen));
             drift.extend(forwards(seen));
             drift.extend(seen.damage.iter().map(damage));
             Ok(drift)

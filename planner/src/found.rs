@@ -6,7 +6,7 @@ use vmctl_providers::{Stray, VmHandle, VmState};
 use vmctl_state::{Address, Phase, Record};
 
 use crate::desired::{Lifecycle, Power};
-use crate::recorded::RecordedVm;
+use crate::recorded::{RecordedVm, opaque};
 
 /// Why such a record is tainted.
 const LOST: &str = "its record was lost; this one was made from what its folder says";
@@ -16,15 +16,12 @@ const LOST: &str = "its record was lost; this one was made from what its folder 
 /// What a folder does not say is as if it had not been asked for: the seed's content, checks, labels, what it depends on.
 pub fn record_of(stray: &Stray, now: Timestamp) -> Option<Record> {
     let handle = stray.handle.as_deref()?;
-    let json = |value: serde_json::Result<serde_json::Value>| {
-        value.expect("plain data with string keys always has a JSON form")
-    };
     Some(Record {
         address: Address::vm(handle.name.as_str()),
         instance: handle.id.0,
         backend: handle.backend.to_string(),
-        spec: json(serde_json::to_value(spec_of(handle))),
-        handle: Some(json(serde_json::to_value(handle))),
+        spec: opaque(&spec_of(handle)),
+        handle: Some(opaque(handle)),
         phase: match handle.state {
             VmState::Preparing => Phase::Preparing,
             VmState::Prepared => Phase::Prepared,

@@ -291,7 +291,7 @@ mod tests {
                 address: address.clone(),
                 instance: Uuid::nil(),
                 backend: "qemu".to_owned(),
-                spec: serde_json::to_value(RecordedVm::from(vm)).unwrap(),
+                spec: serde_json::to_value(RecordedVm::from(vm)).unwrap().into(),
                 handle: None,
                 phase: Phase::Running,
                 ready: true,

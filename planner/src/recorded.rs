@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,9 +11,10 @@ use vmctl_providers::{
     BackendTag, Digest, Forward, Name, NetworkConfig, Probe, Readiness, Secrets, SeedFile, SeedUser,
     SshConfig, VmHandle, secrets,
 };
-use vmctl_state::{Address, Intent, Interrupted, Record, Snapshot};
+use vmctl_state::{Address, Intent, Interrupted, Opaque, Record, Snapshot};
 
 use crate::desired::{Check, DesiredImage, DesiredVm, Hardware, Lifecycle, Power, Share, Until, VmVolume};
+use crate::fields::json;
 use crate::step::StepKind;
 
 /// What was asked for, as remembered. Compared field by field with what is asked for now.
@@ -221,35 +223,36 @@ pub struct RecordError {
     pub source: serde_json::Error,
 }
 
-/// Decodes the planner's part of a record.
-pub fn spec_of(record: &Record) -> Result<RecordedVm, RecordError> {
-    RecordedVm::deserialize(&record.spec)
-        .map_err(|source| RecordError { address: record.address.clone(), source })
+/// The planner's part of a record. It is decoded once and shared by all who ask for it.
+pub fn spec_of(record: &Record) -> Result<Arc<RecordedVm>, RecordError> {
+    record.spec.decoded().map_err(|source| RecordError { address: record.address.clone(), source })
 }
 
 /// Whether the records hold sensitive values, which only the key that they were sealed with can compare.
 pub fn holds_sealed(recorded: &Snapshot) -> bool {
-    recorded.records.values().any(|record| secrets::is_sealed(&record.spec.to_string()))
+    recorded.records.values().any(|record| secrets::is_sealed(record.spec.json()))
 }
 
 /// Another VMFile than `vmfile` that a recorded machine was made from, if there is one.
 pub fn other_vmfile(recorded: &Snapshot, vmfile: &Path) -> Result<Option<PathBuf>, RecordError> {
     for record in recorded.records.values() {
-        if let Some(other) = spec_of(record)?.vmfile.filter(|path| path != vmfile) {
-            return Ok(Some(other));
+        if let Some(other) = spec_of(record)?.vmfile.as_ref().filter(|path| *path != vmfile) {
+            return Ok(Some(other.clone()));
         }
     }
     Ok(None)
 }
 
-/// Decodes the provider's part of a record.
-pub fn handle_of(record: &Record) -> Result<Option<VmHandle>, RecordError> {
-    record
-        .handle
-        .as_ref()
-        .map(VmHandle::deserialize)
-        .transpose()
-        .map_err(|source| RecordError { address: record.address.clone(), source })
+/// The provider's part of a record, shared like [`spec_of`].
+pub fn handle_of(record: &Record) -> Result<Option<Arc<VmHandle>>, RecordError> {
+    let decoded = record.handle.as_ref().map(Opaque::decoded).transpose();
+    decoded.map_err(|source| RecordError { address: record.address.clone(), source })
+}
+
+/// Plain data as a record keeps it.
+pub(crate) fn opaque(value: &impl Serialize) -> Opaque {
+    // A tree has its keys in order, as all records have them.
+    json(value).into()
 }
 
 /// The provisioning step that `intent` announced, as one whose outcome is unknown; `None` for other steps.

@@ -181,7 +181,7 @@ fn needs(
     for record in recorded.records.values() {
         let Ok(name) = record.address.name().parse::<Name>() else { continue };
         needs.entry(name.clone()).or_default();
-        recorded_needs.insert(name, spec_of(record)?.depends_on.into_keys().collect());
+        recorded_needs.insert(name, spec_of(record)?.depends_on.keys().cloned().collect());
     }
     for vm in desired.iter().flat_map(|desired| desired.vms.values()) {
         needs.insert(vm.name.clone(), vm.depends_on.keys().cloned().collect());

@@ -106,9 +106,9 @@ impl Plan {
     ) -> Result<(), RecordError> {
         for record in inputs.recorded.records.values() {
             let Some(gate) = chains.get(&record.address).and_then(Chain::gate) else { continue };
-            for (name, until) in spec_of(record)?.depends_on {
+            for (name, until) in &spec_of(record)?.depends_on {
                 let dependency = chains.get(&Address::vm(name.as_str()));
-                if let Some(reached) = dependency.and_then(|chain| chain.reached(until)) {
+                if let Some(reached) = dependency.and_then(|chain| chain.reached(*until)) {
                     self.graph.order(reached, gate);
                 }
             }

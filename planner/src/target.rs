@@ -48,7 +48,7 @@ impl Target {
                 warm: decision.warm.clone(),
                 ..spec(vm, after, &desired.project, decision.change.instance, images)
             },
-            recorded: RecordedVm { vmfile, ..after.clone() },
+            recorded: RecordedVm { vmfile, ..RecordedVm::clone(after) },
             provision: vm.provision.clone(),
             ready: vm.ready.clone(),
             provisioned: decision.provisioned,

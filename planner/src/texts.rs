@@ -65,8 +65,9 @@ pub fn remembered(recorded: &Snapshot) -> Result<BTreeSet<TextId>, RecordError> 
     let mut remembered = BTreeSet::new();
     for record in recorded.records.values() {
         remembered.extend(record.provisioned.iter().map(|step| step.digest.clone()));
-        let seed = spec_of(record)?.cloud_init;
-        remembered.extend(seed.and_then(|seed| seed.user_data).map(|digest| digest.to_string()));
+        let spec = spec_of(record)?;
+        let seed = spec.cloud_init.as_ref();
+        remembered.extend(seed.and_then(|seed| seed.user_data.as_ref()).map(ToString::to_string));
     }
     Ok(remembered)
 }
@@ -80,7 +81,8 @@ fn diffs(
 ) -> Result<Vec<TextDiff>, RecordError> {
     let mut diffs = Vec::new();
     if change.fields.iter().any(|field| field.field == "cloud-init.user-data") {
-        let before = spec_of(record)?.cloud_init.and_then(|seed| seed.user_data);
+        let spec = spec_of(record)?;
+        let before = spec.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
         let before = before.and_then(|digest| known(digest.as_str()));
         let after = vm.cloud_init.as_ref().and_then(|seed| seed.user_data.as_ref());
         if let (Some(before), Some(after)) = (before, after) {

@@ -39,8 +39,8 @@ impl Holders {
     pub(crate) fn new(inputs: Inputs<'_>) -> Result<Self, RecordError> {
         let mut holders: BTreeMap<Name, Vec<Address>> = BTreeMap::new();
         for record in inputs.recorded.records.values() {
-            for volume in spec_of(record)?.volumes {
-                holders.entry(volume.name).or_default().push(record.address.clone());
+            for volume in &spec_of(record)?.volumes {
+                holders.entry(volume.name.clone()).or_default().push(record.address.clone());
             }
         }
         Ok(Self(holders))
@@ -57,9 +57,9 @@ pub(crate) fn gone(inputs: Inputs<'_>) -> Result<BTreeMap<Name, Option<PathBuf>>
     if let Some(found) = &inputs.observed.volumes {
         let made = |record: &&Record| !matches!(record.phase, Phase::Preparing | Phase::Destroying);
         for record in inputs.recorded.records.values().filter(made) {
-            for volume in spec_of(record)?.volumes {
+            for volume in &spec_of(record)?.volumes {
                 if !found.iter().any(|found| found.name == volume.name) {
-                    gone.insert(volume.name, None);
+                    gone.insert(volume.name.clone(), None);
                 }
             }
         }
@@ -115,7 +115,7 @@ pub(crate) fn still_held<'a>(
                         |after: &RecordedVm| after.volumes.iter().any(|kept| kept.name == volume.name);
                     blocked.contains(*holder)
                         || !other.change.is_effective()
-                        || other.after.as_ref().is_some_and(stays)
+                        || other.after.as_deref().is_some_and(stays)
                 })
         };
         holders.of(&volume.name).find(keeps).map(|holder| (volume.name.clone(), holder))
@@ -129,8 +129,8 @@ pub(crate) fn refuse_shrinking<'a>(
 ) -> Result<(), PlanError> {
     let mut least: BTreeMap<Name, u64> = BTreeMap::new();
     for record in inputs.recorded.records.values() {
-        for volume in spec_of(record)?.volumes {
-            least.insert(volume.name, volume.size_bytes);
+        for volume in &spec_of(record)?.volumes {
+            least.insert(volume.name.clone(), volume.size_bytes);
         }
     }
     for found in inputs.observed.volumes.iter().flatten() {

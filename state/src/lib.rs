@@ -4,7 +4,7 @@
 //! ended. Writers hold the project's lock for a whole run and speak to a [`Store`]; readers take a published
 //! [`Snapshot`] and never wait for a writer.
 //!
-//! This crate knows nothing of hypervisors: handles and specs are opaque JSON values to it.
+//! This crate knows nothing of hypervisors: handles and specs are [`Opaque`] to it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -55,6 +55,7 @@ mod files;
 mod guard;
 mod ledger;
 mod memory;
+mod opaque;
 pub mod project;
 pub mod record;
 pub mod salvage;
@@ -64,6 +65,7 @@ pub mod store;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
+pub use opaque::Opaque;
 pub use project::{Holder, ProjectDir, Repair, Reserve, Unlocked, Writer, projects, read, unlock};
 pub use record::{
     Address, Ended, FailedProvision, Intent, Interrupted, Note, OpId, Outcome, Phase, ProvisionRecord,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::opaque::Opaque;
 use crate::project::Holder;
 
 /// Version of the JSON form of [`Snapshot`] and of everything inside it.
@@ -136,9 +137,9 @@ pub struct Record {
     /// Name of the backend that owns it.
     pub backend: String,
     /// The planner's recorded form of what was asked for; holds digests in place of secrets.
-    pub spec: Value,
+    pub spec: Opaque,
     /// The provider's private data, once `prepare` has returned.
-    pub handle: Option<Value>,
+    pub handle: Option<Opaque>,
     /// How far it was brought.
     pub phase: Phase,
     /// Whether its readiness check passed since the last start.

@@ -145,7 +145,7 @@ mod tests {
             address: Address::vm(name),
             instance: Uuid::from_u128(instance),
             backend: "noop".into(),
-            spec: json!({}),
+            spec: json!({}).into(),
             handle: None,
             phase: Phase::Running,
             ready: true,

@@ -3,10 +3,10 @@
 
 use std::fmt::Write;
 
+use clap::Command as Definition;
 use clap::builder::{StyledStr, Styles};
-use clap::{Command as Definition, Subcommand};
 
-use super::Command;
+use super::command::listed;
 
 /// A heading, and the commands below it in the order in which they are shown.
 type Group = (&'static str, &'static [&'static str]);
@@ -39,7 +39,7 @@ pub(super) fn template() -> StyledStr {
     let styles = Styles::styled();
     let (heading, name) = (styles.get_header(), styles.get_literal());
     let mut text = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{ABOUT}\n");
-    let shown = shown();
+    let shown = listed();
     let width = shown.iter().map(|command| command.get_name().len()).max().unwrap_or_default();
     // Writing to a text cannot fail.
     let mut list = |title: &str, commands: &[&Definition]| {
@@ -61,12 +61,6 @@ pub(super) fn template() -> StyledStr {
     StyledStr::from(text)
 }
 
-/// The commands that help shows, without their options.
-fn shown() -> Vec<Definition> {
-    let all = Command::augment_subcommands(Definition::new("vmctl"));
-    all.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect()
-}
-
 fn is_grouped(name: &str) -> bool {
     GROUPS.iter().any(|(_, names)| names.contains(&name))
 }
@@ -79,7 +73,7 @@ mod tests {
     fn every_command_is_in_one_group() {
         let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
         grouped.sort_unstable();
-        let mut known: Vec<_> = shown().iter().map(|command| command.get_name().to_owned()).collect();
+        let mut known: Vec<_> = listed().iter().map(|command| command.get_name().to_owned()).collect();
         known.sort_unstable();
         assert_eq!(grouped, known, "GROUPS in cli/src/args/groups.rs has each command once");
     }

@@ -183,6 +183,10 @@ impl Needs {
     }
 }
 
+fn unclear(machine: &str, error: &serde_json::Error) -> CliError {
+    CliError::new(format!("cannot tell which image `{machine}` needs")).because(error)
+}
+
 /// The machines of all projects with their images, as records and machines' folders name them.
 fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
     let mut users = Vec::new();
@@ -191,12 +195,11 @@ fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
         // One that cannot be read must not lose its images.
         let snapshot = vmctl_state::read(&dir)?;
         for record in snapshot.iter().flat_map(|snapshot| snapshot.records.values()) {
-            for value in std::iter::once(&record.spec).chain(&record.handle) {
+            let machine = format!("{project}/{}", record.address.name());
+            for told in std::iter::once(&record.spec).chain(&record.handle) {
+                let value = told.value().map_err(|error| unclear(&machine, &error))?;
                 users.extend(
-                    digests(value).into_iter().map(|digest| User {
-                        machine: format!("{project}/{}", record.address.name()),
-                        digest,
-                    }),
+                    digests(&value).into_iter().map(|digest| User { machine: machine.clone(), digest }),
                 );
             }
         }
@@ -204,9 +207,8 @@ fn users(ctx: &Context) -> Result<Vec<User>, CliError> {
             let machine = format!("{project}/{}", folder.file_name().to_string_lossy());
             for file in ["manifest.json", "machine.json"] {
                 let Ok(text) = fs::read(folder.path().join(file)) else { continue };
-                let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| {
-                    CliError::new(format!("cannot tell which image `{machine}` needs")).because(&error)
-                })?;
+                let value: serde_json::Value =
+                    serde_json::from_slice(&text).map_err(|error| unclear(&machine, &error))?;
                 users.extend(
                     digests(&value).into_iter().map(|digest| User { machine: machine.clone(), digest }),
                 );

@@ -73,7 +73,7 @@ fn vmfile_of(ctx: &Context, project: &Name, record: Option<&Record>) -> Result<O
         return Ok(Some(ctx.load()?));
     }
     let remembered = match record {
-        Some(record) => spec_of(record).map_err(|error| CliError::of(&error))?.vmfile,
+        Some(record) => spec_of(record).map_err(|error| CliError::of(&error))?.vmfile.clone(),
         None => None,
     };
     let Some(path) = remembered.filter(|path: &PathBuf| path.is_file()) else { return Ok(None) };

@@ -125,7 +125,7 @@ fn forget(ctx: &Context, lock: &LockArgs, project: &Name, address: &Address) -> 
     writer.commit(&[Entry::Remove(address.clone())])?;
     Own::open(ctx, project)?.remove(&[address.name()])?;
     writer.close()?;
-    ctx.note(&format!("`{address}` is forgotten and goes on as it is.{}", places(handle.as_ref())));
+    ctx.note(&format!("`{address}` is forgotten and goes on as it is.{}", places(handle.as_deref())));
     Ok(())
 }
 

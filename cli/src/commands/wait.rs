@@ -66,9 +66,9 @@ fn is_reached(ctx: &Context, name: &str, until: WaitFor, deadline: Instant) -> R
 /// Asks a machine that lives what `ready` asks, in the time that is left. A machine that is asked for nothing is ready.
 fn is_ready(ctx: &Context, machine: &Machine, deadline: Instant) -> Result<bool, CliError> {
     let recorded = spec_of(&machine.record).map_err(|error| CliError::of(&error))?;
-    let Some(readiness) = recorded.ready else { return Ok(true) };
+    let Some(readiness) = &recorded.ready else { return Ok(true) };
     let patience = deadline.saturating_duration_since(Instant::now());
-    let readiness = Readiness { timeout: patience, ..readiness };
+    let readiness = Readiness { timeout: patience, ..readiness.clone() };
     let host = ctx.hypervisor(&ctx.project_dir(&machine.project)?)?;
     let handle: &VmHandle = machine.live()?;
     let asking = async { timeout(patience, host.wait_ready(handle, &readiness)).await };

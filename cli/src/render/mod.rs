@@ -581,7 +581,7 @@ mod tests {
             address: Address::vm(vm.name.as_str()),
             instance: Uuid::from_u128(1),
             backend: vm.backend.to_string(),
-            spec: serde_json::to_value(RecordedVm::from(vm)).unwrap(),
+            spec: serde_json::to_value(RecordedVm::from(vm)).unwrap().into(),
             handle: None,
             phase: Phase::Running,
             ready: true,

@@ -1,5 +1,6 @@
 //! Carries out one step through a provider.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -41,18 +42,18 @@ impl<T> Host for T where
 pub(super) enum Effect {
     FetchImage(PlannedImage),
     Prepare(Box<VmSpec>),
-    Update(Box<VmHandle>, Box<VmSpec>),
+    Update(Arc<VmHandle>, Box<VmSpec>),
     /// Only the record changes.
     Remember,
-    Start(Box<VmHandle>),
-    Resume(Box<VmHandle>),
-    Ready(Box<VmHandle>, Readiness),
-    Provision(Box<VmHandle>, Box<ProvisionStep>),
-    Keep(Box<VmHandle>),
-    Suspend(Box<VmHandle>),
-    Stop(Box<VmHandle>),
-    Destroy(Box<VmHandle>),
-    Forget(Box<VmHandle>),
+    Start(Arc<VmHandle>),
+    Resume(Arc<VmHandle>),
+    Ready(Arc<VmHandle>, Readiness),
+    Provision(Arc<VmHandle>, Box<ProvisionStep>),
+    Keep(Arc<VmHandle>),
+    Suspend(Arc<VmHandle>),
+    Stop(Arc<VmHandle>),
+    Destroy(Arc<VmHandle>),
+    Forget(Arc<VmHandle>),
     RemoveVolume(FoundVolume),
 }
 
@@ -118,7 +119,7 @@ pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> 
         Effect::Stop(vm) => {
             host.stop(&vm, stop_timeout.unwrap_or_else(failpoints::stop_timeout)).await.map(Some)
         }
-        Effect::Destroy(vm) => host.destroy(*vm).await.map(|()| None),
+        Effect::Destroy(vm) => host.destroy(Arc::unwrap_or_clone(vm)).await.map(|()| None),
         Effect::Forget(vm) => host.release(&vm).await.map(|()| None),
         Effect::RemoveVolume(volume) => host.remove_volume(&volume).await.map(|()| None),
     };

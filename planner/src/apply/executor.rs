@@ -102,10 +102,11 @@ pub async fn obstacles<H: Preflight>(
 fn held_ports(records: &BTreeMap<Address, Record>) -> Result<BTreeSet<(Protocol, u16)>, ApplyError> {
     let mut held = BTreeSet::new();
     for record in records.values() {
-        let runtime = handle_of(record)?.and_then(|handle| handle.runtime);
+        let handle = handle_of(record)?;
         held.extend(
-            runtime
+            handle
                 .iter()
+                .filter_map(|handle| handle.runtime.as_ref())
                 .flat_map(|runtime| &runtime.forwards)
                 .map(|forward| (forward.protocol, forward.host_port)),
         );

@@ -108,7 +108,7 @@ impl Notes {
 }
 
 /// A record as it is noted; `None` if its machine has no folder yet.
-fn noted(at: NotedAt, record: &Record) -> Result<Option<(VmHandle, Value)>, RecordError> {
+fn noted(at: NotedAt, record: &Record) -> Result<Option<(Arc<VmHandle>, Value)>, RecordError> {
     let Some(handle) = handle_of(record)? else { return Ok(None) };
     let NotedAt { lineage, serial } = at;
     let note = Note { format: FORMAT_VERSION, lineage, serial, record: record.clone() };
@@ -116,7 +116,7 @@ fn noted(at: NotedAt, record: &Record) -> Result<Option<(VmHandle, Value)>, Reco
     Ok(Some((handle, json)))
 }
 
-async fn write<H: Custody>(host: &H, notes: Vec<(VmHandle, Value)>) {
+async fn write<H: Custody>(host: &H, notes: Vec<(Arc<VmHandle>, Value)>) {
     let mut failed: Vec<(String, Error)> = Vec::new();
     for (handle, note) in notes {
         if let Err(error) = host.note(&handle, &note).await {

@@ -6,6 +6,7 @@ use vmctl_providers::provision::{ProvisionStep, Run};
 use vmctl_state::{FailedProvision, Interrupted, Phase, ProvisionRecord, Record};
 
 use crate::provisioning::{remember_once, truncate_for};
+use crate::recorded::opaque;
 use crate::step::{Step, StepKind};
 use crate::target::Target;
 
@@ -24,8 +25,8 @@ pub(super) fn before(
             address: step.address.clone(),
             instance: step.instance.0,
             backend: target.spec.backend.to_string(),
-            spec: json(&target.recorded),
-            handle: handle.map(json),
+            spec: opaque(&target.recorded),
+            handle: handle.map(opaque),
             phase: Phase::Preparing,
             ready: false,
             taint: None,
@@ -76,7 +77,7 @@ pub(super) fn after(
 ) -> Option<Record> {
     let mut record = Record { updated: now, ..record.clone() };
     if let Some(handle) = handle {
-        record.handle = Some(json(handle));
+        record.handle = Some(opaque(handle));
     }
     match step.kind {
         StepKind::FetchImage | StepKind::Keep => {}
@@ -90,7 +91,7 @@ pub(super) fn after(
         }
         StepKind::Update => {
             if let Some(target) = target {
-                record.spec = json(&target.recorded);
+                record.spec = opaque(&target.recorded);
                 remember_once(&mut record, &target.provision);
                 record.provisioned.truncate(target.provisioned);
                 let is_asked_for = |number: u32| number as usize <= target.provision.len();
@@ -141,9 +142,4 @@ pub(super) fn after_failure(
         record.provision_failed = Some(FailedProvision { number, label, at, message: failure.to_owned() });
     }
     Some(record)
-}
-
-/// The JSON form of plain data.
-fn json(value: &impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(value).expect("plain data with string keys always has a JSON form")
 }

@@ -46,8 +46,10 @@ fn made(recorded: &Snapshot) -> Result<BTreeMap<Address, Made>, RecordError> {
     let mut made = BTreeMap::new();
     for record in recorded.records.values() {
         let spec = spec_of(record)?;
-        if let (Some(sha256), Some(image)) = (spec.image_pin, spec.image) {
-            made.insert(record.address.clone(), Made { source: spec.image_source, sha256, image });
+        if let (Some(sha256), Some(image)) = (&spec.image_pin, &spec.image) {
+            let made_of =
+                Made { source: spec.image_source.clone(), sha256: sha256.clone(), image: image.clone() };
+            made.insert(record.address.clone(), made_of);
         }
     }
     Ok(made)

@@ -118,13 +118,17 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Loaded, Report> {
     let project = resolve::project(options.project.clone(), written.map(|name| name.value), &folder);
     let project = project.map_err(|fault| faults.push(fault)).ok();
     let name = project.as_ref().map_or("", Name::as_str);
-    let expanded = expand(&nodes, &values, &options.given, name);
+    let mut expanded = expand(&nodes, &values, &options.given, name);
+    let is_empty = is_empty(&nodes);
+    // Thousands of machines take room in each of their forms.
+    drop(nodes);
     let (file, decoded) = decode::decode(&expanded);
     faults.extend(decoded);
     let secrets = Secrets::new(expanded.secrets.iter().cloned().map(Secret::new));
     faults.extend(sensitive::misplaced(&expanded.nodes, &secrets));
+    drop(std::mem::take(&mut expanded.nodes));
     faults.extend(expanded.faults);
-    if faults.is_empty() && is_empty(&nodes) {
+    if faults.is_empty() && is_empty {
         faults.push(decode::nothing_described());
     }
     let lock = match options.given.pins {

@@ -32,6 +32,7 @@ mod load;
 mod login;
 mod network;
 mod output;
+mod plain;
 mod propolis;
 mod provision;
 mod read;

@@ -344,6 +344,10 @@ impl Fault {
 
 /// Locates `faults`, each told once, in the order of the text; `file` is where those are that have no place.
 pub(super) fn locate(file: &str, sources: &Sources, mut faults: Vec<Fault>) -> Vec<Problem> {
+    if faults.is_empty() {
+        // Nothing of the texts is to be shown.
+        return Vec::new();
+    }
     once(&mut faults);
     faults.sort_by_key(Fault::offset);
     let shown = sources.printable();

@@ -1,4 +1,4 @@
-//! The door to the kdl crate: text in, our own nodes out. No other file names that crate.
+//! Text in, nodes out: what is plain is read by [`plain`], the rest by the kdl crate, which no other file names.
 
 use std::io;
 use std::num::NonZero;
@@ -9,6 +9,7 @@ use std::thread;
 use miette::SourceSpan;
 
 use super::ast::{Node, Scalar, Spanned, Value};
+use super::plain;
 use super::report::Fault;
 use super::scan::{self, Scanned};
 
@@ -33,13 +34,58 @@ pub(super) fn read(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
 
 fn parse(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
     let scanned = scan::scan(text)?;
-    let pieces = pieces(&scanned, PIECE);
+    let (mut parsed, pieces) = plain_parts(&scanned, base);
+    parsed.extend(by_crate(&scanned.clean, &pieces, base)?);
+    parsed.sort_unstable_by_key(|part| part.start);
+    let (mut nodes, mut faults) = (Vec::new(), Vec::new());
+    for part in parsed {
+        match part.read {
+            Ok(read) if nodes.is_empty() => nodes = read,
+            Ok(read) => nodes.extend(read),
+            Err(told) => faults.extend(told),
+        }
+    }
+    faults.truncate(SHOWN_ERRORS);
+    if faults.is_empty() { Ok(nodes) } else { Err(faults) }
+}
+
+/// What came of a part of a text.
+struct Part {
+    start: usize,
+    read: Result<Vec<Node>, Vec<Fault>>,
+}
+
+/// Reads what is plain, and tells what is not, in pieces.
+fn plain_parts(scanned: &Scanned, base: usize) -> (Vec<Part>, Vec<Range<usize>>) {
+    let (mut parts, mut rest) = (Vec::<Part>::new(), Vec::new());
+    let mut follows = false;
+    for top in tops(scanned) {
+        let read = plain::read(&scanned.clean, top.clone(), base);
+        match (read, parts.last_mut()) {
+            (None, _) => {
+                join(&mut rest, top, PIECE);
+                follows = false;
+                continue;
+            }
+            (Some(read), Some(Part { read: Ok(nodes), .. })) if follows => nodes.extend(read),
+            (Some(read), _) => parts.push(Part { start: top.start, read: Ok(read) }),
+        }
+        follows = true;
+    }
+    (parts, rest)
+}
+
+/// Parses pieces of a text, side by side.
+fn by_crate(clean: &str, pieces: &[Range<usize>], base: usize) -> Result<Vec<Part>, Vec<Fault>> {
+    if pieces.is_empty() {
+        return Ok(Vec::new());
+    }
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS).min(pieces.len());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut parsed = Vec::new();
         while let Some(range) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-            parsed.push((range.start, piece(&scanned.clean, range.clone(), base)));
+            parsed.push(Part { start: range.start, read: piece(clean, range.clone(), base) });
         }
         parsed
     };
@@ -53,31 +99,22 @@ fn parse(text: &str, base: usize) -> Result<Vec<Node>, Vec<Fault>> {
         let ended = started.into_iter().map(|thread| thread?.join().map_err(|_| vec![panicked()]));
         ended.collect::<Vec<_>>().into_iter().collect()
     });
-    let mut parsed: Vec<_> = parsed?.into_iter().flatten().collect();
-    parsed.sort_unstable_by_key(|(start, _)| *start);
-    let (mut nodes, mut faults) = (Vec::new(), Vec::new());
-    for (_, result) in parsed {
-        match result {
-            Ok(read) => nodes.extend(read),
-            Err(told) => faults.extend(told),
-        }
-    }
-    faults.truncate(SHOWN_ERRORS);
-    if faults.is_empty() { Ok(nodes) } else { Err(faults) }
+    Ok(parsed?.into_iter().flatten().collect())
 }
 
-/// Cuts a text between nodes of its top level into pieces of `size` bytes or a node more.
-fn pieces(scanned: &Scanned, size: usize) -> Vec<Range<usize>> {
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    for end in &scanned.ends {
-        if end - start >= size {
-            pieces.push(start..*end);
-            start = *end;
-        }
+/// Where the nodes of the top level stand, with what stands between them.
+fn tops(scanned: &Scanned) -> impl Iterator<Item = Range<usize>> {
+    let ends = scanned.ends.iter().copied();
+    let starts = std::iter::once(0).chain(ends.clone());
+    starts.zip(ends.chain([scanned.clean.len()])).map(|(start, end)| start..end)
+}
+
+/// Adds `range` to the last of `pieces` if it follows that, and that has less than `size` bytes.
+fn join(pieces: &mut Vec<Range<usize>>, range: Range<usize>, size: usize) {
+    match pieces.last_mut().filter(|last| last.end == range.start && last.len() < size) {
+        Some(last) => last.end = range.end,
+        None => pieces.push(range),
     }
-    pieces.push(start..scanned.clean.len());
-    pieces
 }
 
 /// Parses the nodes of a piece of a text that begins at `base` among all sources.
@@ -186,6 +223,12 @@ fn lower_first(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn pieces(scanned: &Scanned, size: usize) -> Vec<Range<usize>> {
+        let mut pieces = Vec::new();
+        tops(scanned).for_each(|top| join(&mut pieces, top, size));
+        pieces
+    }
+
     fn slice(text: &str, span: SourceSpan) -> &str {
         &text[span.offset()..span.offset() + span.len()]
     }
@@ -226,6 +269,99 @@ mod tests {
         }
         assert!(read > 10, "only {read} texts");
     }
+
+    /// Holds what is read as plain in `text` to what the crate reads; returns how many nodes of the top level that are.
+    fn hold_to_the_crate(text: &str) -> usize {
+        let Ok(scanned) = scan::scan(text) else { return 0 };
+        let mut plain = 0;
+        for top in tops(&scanned) {
+            if let Some(read) = plain::read(&scanned.clean, top.clone(), 7) {
+                plain += read.len();
+                let whole = piece(&scanned.clean, top.clone(), 7);
+                assert_eq!(whole.ok(), Some(read), "{:?}", &scanned.clean[top]);
+            }
+        }
+        plain
+    }
+
+    #[test]
+    fn plain_nodes_of_any_file_are_what_the_crate_reads() {
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (mut plain, mut files) = (0, 0);
+        for folder in ["../tests/fuzz/corpus/vmfile", "tests/corpus"] {
+            for entry in here.join(folder).read_dir().unwrap() {
+                if let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) {
+                    plain += hold_to_the_crate(&text);
+                    files += 1;
+                }
+            }
+        }
+        assert!(plain > files / 2, "{plain} nodes in {files} files");
+    }
+
+    #[test]
+    fn usual_machine_is_plain() {
+        let text = "vm \"web\" count=3 {\n    // here\n    image (ref)\"debian\"\n    vcpus 2; memory \"2GiB\"\r\n    \
+                    network \"user\" {\n        forward host=8080 guest=80\n    }\n    state running\n    cloud-init {}\n}\n";
+        assert_eq!(hold_to_the_crate(text), 1);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn plain_nodes_are_what_the_crate_reads(
+            tokens in proptest::collection::vec((0..TOKENS.len(), 0..JOINTS.len()), 1..24),
+        ) {
+            let text: String = tokens.into_iter().flat_map(|(token, joint)| [TOKENS[token], JOINTS[joint]]).collect();
+            // So that most of them are right.
+            let open = text.matches('{').count().saturating_sub(text.matches('}').count());
+            hold_to_the_crate(&format!("{text}{}", "\n}".repeat(open)));
+        }
+    }
+
+    const TOKENS: &[&str] = &[
+        "vm",
+        "a-b",
+        "_x",
+        "é",
+        "x.y",
+        "1",
+        "0",
+        "007",
+        "1234567890123456789",
+        "-1",
+        "1.5",
+        "0x1f",
+        "1_000",
+        "1e3",
+        "\"\"",
+        "\"ä // b\"",
+        "\"a\\n\"",
+        "#\"raw\"#",
+        "\"\"\"\nx\n\"\"\"",
+        "#true",
+        "#false",
+        "#null",
+        "#inf",
+        "(var)\"x\"",
+        "(var)x",
+        "( t )1",
+        "(t)#true",
+        "key=1",
+        "key=word",
+        "key=\"v\"",
+        "key=(t)\"v\"",
+        "\"key\"=1",
+        "a {",
+        "vm \"b\" {",
+        "{",
+        "}",
+        "}\n",
+        "/-",
+        "/- x\n",
+    ];
+    const JOINTS: &[&str] = &[
+        " ", " ", " ", "\t", "\n", "\n", "\n", "\r\n", ";", "", "  ", " // c\n", "/* c */", " \\\n", "\u{a0}",
+    ];
 
     #[test]
     fn long_text_is_read_in_order() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::places::{sync_dir, unfinished, write_private};
+use super::places::{sync_dir, unfinished, write_private, write_private_soon};
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::name::Name;
@@ -183,7 +183,8 @@ impl Manifest {
             Owner::Ours(_) => {
                 let text = serde_json::to_vec(note)
                     .map_err(|error| Error::io("write", work.note())(io::Error::other(error)))?;
-                write_private(&work.note(), &text)
+                // The copy in the store counts; this one is for where that is lost as well.
+                write_private_soon(&work.note(), &text)
             }
             Owner::Missing | Owner::Vacant => Ok(()),
             Owner::Other(found) => Err(Error::Foreign { path: work.path().to_owned(), found }),

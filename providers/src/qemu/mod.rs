@@ -68,6 +68,7 @@ pub(crate) mod guest;
 mod home;
 mod look;
 mod names;
+mod overlay;
 pub(crate) mod placement;
 mod ports;
 mod preflight;

@@ -172,8 +172,26 @@ pub(crate) fn require_private(path: &Path) -> Result<()> {
 ///
 /// A failure leaves what was there, and takes no room.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    written_private(path, content, Sync::Now)
+}
+
+/// The same for what may be lost in a cut of the power, and is read with that in mind.
+pub(crate) fn write_private_soon(path: &Path, content: &[u8]) -> Result<()> {
+    written_private(path, content, Sync::Soon)
+}
+
+/// When what is written is to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// Before it has its name.
+    Now,
+    /// When the system gets to it.
+    Soon,
+}
+
+fn written_private(path: &Path, content: &[u8], sync: Sync) -> Result<()> {
     let temporary = unfinished(path);
-    write_unfinished(&temporary, content)
+    write_unfinished(&temporary, content, sync)
         .and_then(|()| std::fs::rename(&temporary, path).map_err(Error::io("rename to", path)))
         .inspect_err(|_| give_up(&temporary))
 }
@@ -198,7 +216,7 @@ fn write_sparsely(file: &File, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
+fn write_unfinished(temporary: &Path, content: &[u8], sync: Sync) -> Result<()> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -209,7 +227,7 @@ fn write_unfinished(temporary: &Path, content: &[u8]) -> Result<()> {
         .map_err(Error::io("create", temporary))?;
     file.set_permissions(PermissionsExt::from_mode(0o600))
         .and_then(|()| write_sparsely(&file, content))
-        .and_then(|()| file.sync_all())
+        .and_then(|()| if sync == Sync::Now { file.sync_all() } else { Ok(()) })
         .map_err(Error::io("write", temporary))?;
     failpoint!("state.qemu.drafted", temporary);
     Ok(())

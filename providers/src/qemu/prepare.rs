@@ -3,15 +3,15 @@
 //! The manifest comes first and durably, so that whatever a crash leaves behind has an owner. Every other file
 //! appears whole under its final name, so that what exists is finished and the next attempt goes on behind it.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::backend::{QEMU_IMG, QemuBackend};
+use super::backend::QemuBackend;
 use super::capacity::FOLDER;
 use super::firmware;
 use super::manifest::{BaseFile, Manifest, Owner};
+use super::overlay;
 use super::places::{
     create_private_dir, give_up, publish, remove_file, require_private, sync_dir, unfinished, write_private,
 };
@@ -20,7 +20,6 @@ use crate::capacity::tell_full;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
 use crate::keys::{self, KeyPair};
-use crate::process::helper;
 use crate::seed;
 use crate::spec::{
     BackendTag, CloudInitConfig, InstanceId, Machine, Nic, Uefi, VmHandle, VmSpec, VmState, Warm,
@@ -128,21 +127,19 @@ fn found(work: &WorkDir, spec: &VmSpec, warm: Option<Box<Warm>>) -> Result<Manif
 
 /// Makes the root disk where it is missing: on the image, or an empty one, as the machine says; or none.
 pub(super) async fn ensure_disk(work: &WorkDir, machine: &Machine) -> Result<()> {
-    if machine.disk_size().is_none() || work.overlay().exists() {
-        return Ok(());
-    }
-    let mut args: Vec<OsString> = ["create", "-q", "-f", "qcow2"].map(Into::into).into();
-    if let Some(image) = &machine.image {
-        args.extend(["-F", image.format.as_str(), "-b"].map(Into::into));
-        args.push(image.path.clone().into());
-    }
-    args.push(unfinished(&work.overlay()).into());
-    args.extend(machine.disk_bytes.map(|bytes| bytes.to_string().into()));
-    let made = helper(&QEMU_IMG, &args, QEMU_IMG_DEADLINE).await;
-    made.inspect_err(|_| give_up(&unfinished(&work.overlay())))?;
-    failpoint!("prepare.qemu.overlay-made", work.overlay());
-    publish(&work.overlay()).inspect_err(|_| give_up(&unfinished(&work.overlay())))?;
-    failpoint!("prepare.qemu.overlay-renamed", work.overlay());
+    let Some(size) = machine.disk_size().filter(|_| !work.overlay().exists()) else { return Ok(()) };
+    let (path, image) = (work.overlay(), machine.image.clone());
+    let place = path.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let base = image.as_ref().map(|image| (&*image.path, image.format));
+        let made = overlay::write(&unfinished(&path), size, base).and_then(|()| {
+            failpoint!("prepare.qemu.overlay-made", &path);
+            publish(&path)
+        });
+        made.inspect_err(|_| give_up(&unfinished(&path)))
+    });
+    made.await.map_err(|error| Error::io("write", &place)(io::Error::other(error)))??;
+    failpoint!("prepare.qemu.overlay-renamed", &place);
     Ok(())
 }
 

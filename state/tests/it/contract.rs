@@ -141,7 +141,7 @@ fn entries_take_effect_in_their_order(mut subject: impl Subject) {
     assert_eq!(names(&seen(&mut subject)), [""; 0]);
     subject.store().commit(&[gone, put("a", json!(2)), put("a", json!(3))]).unwrap();
     let found = seen(&mut subject.reopened());
-    assert_eq!(found.records[&Address::vm("a")].spec, json!(3));
+    assert_eq!(found.records[&Address::vm("a")].spec, json!(3).into());
     assert_eq!(found.open, []);
 }
 
@@ -223,7 +223,7 @@ fn large_records_are_kept_whole(mut subject: impl Subject) {
         subject = subject.reopened();
         let found = seen(&mut subject);
         assert_eq!(names(&found), ["a", "b", "c"]);
-        assert!(found.records.values().all(|record| record.spec == text(size)), "of {size} bytes");
+        assert!(found.records.values().all(|record| record.spec == text(size).into()), "of {size} bytes");
     }
 }
 

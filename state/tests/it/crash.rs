@@ -13,8 +13,11 @@ fn check(snapshot: &Snapshot) -> u64 {
     let mut expected: Vec<(Address, u64)> =
         (first..=last).map(|serial| (Address::vm(&format!("vm-{}", serial % RECORDS)), serial)).collect();
     expected.sort();
-    let found: Vec<_> =
-        snapshot.records.values().map(|r| (r.address.clone(), r.spec["serial"].clone())).collect();
+    let found: Vec<_> = snapshot
+        .records
+        .values()
+        .map(|r| (r.address.clone(), r.spec.value().unwrap()["serial"].clone()))
+        .collect();
     let expected: Vec<_> = expected.into_iter().map(|(address, serial)| (address, json!(serial))).collect();
     assert_eq!(found, expected);
     let open: Vec<u64> = snapshot.open.iter().map(|intent| intent.op.0).collect();

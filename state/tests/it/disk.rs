@@ -151,7 +151,7 @@ fn confined_disk_that_fills() {
         "{} after {acknowledged}",
         found.serial
     );
-    assert_eq!(found.records[&Address::vm("a")].spec["serial"], json!(found.serial));
+    assert_eq!(found.records[&Address::vm("a")].spec.value().unwrap()["serial"], json!(found.serial));
     assert!(!dir.ballast().exists());
     fs::remove_file(filler).unwrap();
     writer.close().unwrap();

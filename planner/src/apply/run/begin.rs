@@ -80,9 +80,9 @@ impl<H: Host> Run<'_, H> {
     pub(super) fn effect(&self, step: &Step) -> Result<Effect, ApplyError> {
         let unknown = || ApplyError::Unknown(step.clone());
         let target = || self.target(&step.address).ok_or_else(unknown);
-        let handle = || -> Result<Box<VmHandle>, ApplyError> {
+        let handle = || -> Result<Arc<VmHandle>, ApplyError> {
             let record = self.records.get(&step.address).ok_or_else(unknown)?;
-            handle_of(record)?.map(Box::new).ok_or_else(unknown)
+            handle_of(record)?.ok_or_else(unknown)
         };
         Ok(match step.kind {
             StepKind::FetchImage => {

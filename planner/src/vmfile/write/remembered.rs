@@ -8,7 +8,7 @@ use crate::recorded::{RecordError, RecordedCloudInit, RecordedVm, spec_of};
 
 /// What a record says of its machine, and in words what it does not hold: texts are remembered by their digests alone.
 pub fn remembered(record: &Record, name: &Name) -> Result<(DesiredVm, Vec<String>), RecordError> {
-    let spec = spec_of(record)?;
+    let spec = RecordedVm::clone(&*spec_of(record)?);
     let mut missing = Vec::new();
     let ready = spec.ready.clone().unwrap_or_else(|| ready_at_login(spec.ssh.as_ref()));
     let cloud_init = spec.cloud_init.as_ref().map(|seed| seed_of(seed, &mut missing));
@@ -16,7 +16,7 @@ pub fn remembered(record: &Record, name: &Name) -> Result<(DesiredVm, Vec<String
         0 => {}
         ran => missing.push(format!("provision: {ran} steps ran; what they did is not remembered.")),
     }
-    if secrets::is_sealed(&record.spec.to_string()) {
+    if secrets::is_sealed(record.spec.json()) {
         missing.push("Values of sensitive variables stand here as `(sensitive…)`: put them in.".to_owned());
     }
     let vm = DesiredVm {
