@@ -36,6 +36,30 @@ pub(crate) fn login(machines: usize, runs: usize) -> Sides {
     Sides::measure(runs, ours, || script::log_in(&scripts))
 }
 
+/// A genuine Debian from a template, against the same booted and provisioned (P12): each side is what `apply` takes to make
+/// the machine anew, its old one already gone.
+pub(crate) fn warm(runs: usize) -> Sides {
+    let mut world = World::new(1);
+    world.set_patience(PATIENCE);
+    let debian = vmctl_tests::surroundings::debian_image();
+    let file = format!(
+        "vm \"m\" {{\n    image \"{}\"\n    vcpus 2\n    memory 512\n    warm \"auto\"\n    ssh\n    \
+         provision \"shell\" {{ inline \"sudo touch /provisioned\" }}\n}}\n",
+        debian.display()
+    );
+    world.write("VMFile.kdl", &file);
+    let made = |how: &[&str]| {
+        let elapsed = timed(|| drop(world.vmctl(&[&["apply", "--yes"], how].concat()).expect(0)));
+        world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+        elapsed
+    };
+    made(&[]);
+    Sides::measure(runs, || made(&[]), || made(&["--cold"]))
+}
+
+/// How long a run may take that boots a whole Debian, emulated.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
 /// Preparing machines that are not started (P6): overlay, seed, key and records, against `qemu-img create` alone, as many
 /// at once as there are processors.
 pub(crate) fn prepare(runs: usize) -> Sides {

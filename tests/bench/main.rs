@@ -55,6 +55,7 @@ fn main() {
     println!("{:<50} {:>10} {:>10} {:>7} {:>6}", "", "vmctl", "reference", "ratio", "aim");
     row("one machine, apply to login", 1.05, cases::login(1, runs));
     row("three machines at once, apply to login", 1.15, cases::login(3, runs));
+    row("Debian from a template, apply to login; cold is 1", 0.1, cases::warm(runs));
     row("20 machines prepared, against qemu-img", 1.0, cases::prepare(runs));
     row("48 QEMUs started, against bare QEMUs", 1.2, cases::start(runs));
     row("200 fake machines of 0.1 s, 64 at once", 1.15, cases::dispatch(runs));

@@ -149,3 +149,60 @@ fn shop_is_applied_changed_replaced_and_destroyed() {
     world.vmctl(&["apply", "--destroy", "--volumes", "--yes"]).expect(0);
     leaks::check(&world, &held);
 }
+
+/// What a machine from a template must have of its own, a line each; then its host name, and what cloud-init and
+/// provisioning left behind.
+const OWN: &str = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; echo $(cat /var/lib/cloud/data/instance-id); \
+                   sudo cut -d ' ' -f 2 /etc/ssh/ssh_host_ed25519_key.pub; head -c 32 /dev/urandom | base64; \
+                   hostname; ls /etc/ssh/ssh_host_*_key | wc -l; wc -l <.ssh/authorized_keys; cat /var/ran made";
+
+/// A machine that is kept as a template.
+fn warm(name: &str) -> String {
+    format!(
+        r#"vm "{name}" {{
+    image "{}"
+    memory 512
+    warm "auto"
+    cloud-init {{ run "hostname >>/var/ran" }}
+    ssh
+    provision "shell" {{ inline "hostname >>made; sync" }}
+}}
+"#,
+        vmctl_tests::surroundings::debian_image().display()
+    )
+}
+
+#[test]
+fn debian_goes_on_from_its_template_and_is_its_own() {
+    let mut world = World::new(2);
+    world.set_patience(Duration::from_secs(1200));
+    world.write("VMFile.kdl", &warm("one"));
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let one = world.exec("one", OWN);
+
+    world.write("VMFile.kdl", &(warm("one") + &warm("two")));
+    let applied =
+        world.vmctl(&["apply", "--yes"]).expect(0).says("it does not boot, and is provisioned already");
+    assert!(!applied.text().contains("it boots"), "{}", applied.text());
+    let two = world.exec("two", OWN);
+    let (first, second): (Vec<_>, Vec<_>) = (one.lines().collect(), two.lines().collect());
+    for (first, second) in first.iter().zip(&second).take(5) {
+        assert_ne!(first, second, "{one}\n{two}");
+    }
+    assert_eq!(first[5..], ["one", "1", "1", "one", "one"]);
+    assert_eq!(second[5..], ["two", "1", "1", "one", "one"]);
+    assert_eq!(world.exec("two", "cat /etc/hosts | grep -c '127.0.1.1 two'"), "1\n");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+
+    // cloud-init takes it for the instance that its seed names, and does nothing again when it boots.
+    world.vmctl(&["stop", "two"]).expect(0);
+    world.vmctl(&["apply", "--yes"]).expect(0);
+    let again = world.exec("two", OWN);
+    let again: Vec<_> = again.lines().collect();
+    assert_eq!((again[0], again[2], again[3], &again[5..]), (second[0], second[2], second[3], &second[5..]));
+    leaks::leakcheck(&world);
+
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+}
