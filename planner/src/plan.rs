@@ -28,6 +28,7 @@ use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, Unk
 use crate::step::{Step, StepKind};
 use crate::target::Target;
 use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
+use crate::warm;
 
 /// Version of the plan's JSON form.
 pub const FORMAT_VERSION: u32 = 1;
@@ -258,6 +259,7 @@ impl Plan {
         let mut orders = decisions.order_ports()?;
         decisions.hold_back(&holders);
         orders.extend(decisions.order_volumes(&holders));
+        warm::keep_once(&mut decisions.by_address);
         if inputs.options.mode == Mode::Normal {
             refuse_shrinking(inputs, decisions.by_address.values())?;
         }

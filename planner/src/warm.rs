@@ -4,18 +4,21 @@
 //! A template bears the key of everything that determines what a machine is once it is provisioned. Whatever the key
 //! does not know of, such as a volume or a neighbour, keeps a machine from having one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vmctl_providers::provision::Run;
 use vmctl_providers::template::{Template, Templates};
-use vmctl_providers::{Arch, BackendTag, Digest, Error, Firmware, NetworkConfig, WarmLevel, WarmSpec};
+use vmctl_providers::{Arch, BackendTag, Digest, Error, Firmware, Name, NetworkConfig, WarmLevel, WarmSpec};
+use vmctl_state::Address;
 
 use crate::change::Change;
 use crate::desired::{Desired, DesiredVm, Power, WarmChoice};
+use crate::diff::Decision;
 use crate::recorded::RecordedVm;
+use crate::step::StepKind;
 
 /// Version of what a key is made from: templates of another one are none of ours.
 const VERSION: u32 = 1;
@@ -147,6 +150,28 @@ fn key(vm: &DesiredVm, level: WarmLevel) -> Option<Digest> {
     Some(Digest::of(parts.to_string()))
 }
 
+/// The keys of the machines that have or will have a template, by name.
+pub fn keys(desired: &Desired) -> BTreeMap<Name, Digest> {
+    let key = |vm: &DesiredVm| match wanted(vm) {
+        Wanted::Template(key, _) => Some((vm.name.clone(), key)),
+        Wanted::Nothing | Wanted::Cold(_) => None,
+    };
+    desired.vms.values().filter_map(key).collect()
+}
+
+/// Lets the first machine of each key be kept: those that are made beside it would be the same template.
+pub(crate) fn keep_once(decisions: &mut BTreeMap<Address, Decision>) {
+    let mut kept = BTreeSet::new();
+    for decision in decisions.values_mut() {
+        let is_kept = decision.change.up.contains(&StepKind::Keep);
+        if let Some(warm) = decision.warm.as_ref().filter(|_| is_kept)
+            && !kept.insert(warm.key.clone())
+        {
+            decision.change.up.retain(|step| *step != StepKind::Keep);
+        }
+    }
+}
+
 /// The templates that machines of `desired` would be made from, by key. One of no use is passed over and told to
 /// whoever reads the log.
 ///
@@ -155,11 +180,7 @@ fn key(vm: &DesiredVm, level: WarmLevel) -> Option<Digest> {
 /// None: what cannot be read is no template, and a machine boots without.
 pub fn seen(templates: &Templates, desired: &Desired) -> BTreeMap<Digest, SeenTemplate> {
     let mut seen = BTreeMap::new();
-    for vm in desired.vms.values() {
-        let Wanted::Template(key, _) = wanted(vm) else { continue };
-        if seen.contains_key(&key) {
-            continue;
-        }
+    for key in keys(desired).into_values().collect::<BTreeSet<_>>() {
         match templates.find(&key) {
             Ok(Some(template)) => {
                 seen.insert(key, SeenTemplate::from(&template));

@@ -34,6 +34,25 @@ fn minimal_is_made_as_its_readme_says() {
 }
 
 #[test]
+fn warm_worker_is_made_once() {
+    let world = World::new(1);
+    world.copy_example("warm", &[]);
+    follow_readme(&world);
+    assert_eq!(world.exec("worker", "cat installed"), "installed\n");
+    world
+        .vmctl(&["plan", "--replace", "worker"])
+        .expect(0)
+        .says("it does not boot, and is provisioned already");
+    let ran = world.vmctl(&["run", "--on", "worker", "--", "cat", "installed"]).expect(0);
+    assert_eq!(ran.stdout, "installed\n");
+    assert!(ran.stderr.contains("from the template of `warm/worker`"), "{}", ran.stderr);
+
+    let held = leaks::held(&world);
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
+    leaks::check(&world, &held);
+}
+
+#[test]
 fn two_tier_web_reads_what_db_published() {
     let world = World::new(2);
     let (db, web) = (free_port(), free_port());
