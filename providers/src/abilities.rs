@@ -402,7 +402,8 @@ pub trait Keep: Send + Sync {
     ///
     /// # Errors
     ///
-    /// After an error there is no new template, and the machine goes on as if nothing had been asked.
+    /// After an error there is no new template, and the machine goes on as if nothing had been asked; but for
+    /// [`crate::Error::NotUndone`]: then it stands still.
     fn keep(&self, vm: &VmHandle) -> impl Future<Output = Result<()>> + Send;
 }
 

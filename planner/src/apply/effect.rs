@@ -113,8 +113,14 @@ pub(super) async fn run<H: Host>(host: &H, effect: Effect, reach: Reach<'_>) -> 
         Effect::Resume(vm) => host.resume(&vm).await.map(Some),
         Effect::Ready(vm, readiness) => host.wait_ready(&vm, &readiness).await.map(|()| None),
         Effect::Provision(vm, step) => host.provision(&vm, &step, output).await.map(|()| None),
-        // The machine is as it is to be, with a template or without.
-        Effect::Keep(vm) => return Ok(Product::Kept(host.keep(&vm).await.err())),
+        Effect::Keep(vm) => {
+            return match host.keep(&vm).await {
+                // The machine stands still.
+                Err(error @ Error::NotUndone { .. }) => Err(error),
+                // It is as it is to be, with a template or without.
+                kept => Ok(Product::Kept(kept.err())),
+            };
+        }
         Effect::Suspend(vm) => host.suspend(&vm).await.map(Some),
         Effect::Stop(vm) => {
             host.stop(&vm, stop_timeout.unwrap_or_else(failpoints::stop_timeout)).await.map(Some)

@@ -7,12 +7,12 @@
 //! cluster 0: header, name of the image    1: refcount table    2: refcounts    3…: L1 table, all zeros
 //! ```
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::places::create_private_file;
 use crate::error::{Error, Result};
 use crate::spec::ImageFormat;
 
@@ -44,13 +44,7 @@ pub(super) fn write(path: &Path, size: u64, base: Option<(&Path, ImageFormat)>) 
     }
     let written = || -> io::Result<()> {
         let disk = Layout::of(size);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)?;
+        let file = create_private_file(path)?;
         file.set_len(disk.clusters * CLUSTER)?;
         file.write_all_at(&disk.header(name, base.map(|(_, format)| format)), 0)?;
         file.write_all_at(&REFCOUNTS.to_be_bytes(), REFCOUNT_TABLE)?;

@@ -216,15 +216,19 @@ fn write_sparsely(file: &File, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write_unfinished(temporary: &Path, content: &[u8], sync: Sync) -> Result<()> {
-    let file = OpenOptions::new()
+/// Opens an empty file that only we can read, for writing; not through a symbolic link.
+pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(temporary)
-        .map_err(Error::io("create", temporary))?;
+        .open(path)
+}
+
+fn write_unfinished(temporary: &Path, content: &[u8], sync: Sync) -> Result<()> {
+    let file = create_private_file(temporary).map_err(Error::io("create", temporary))?;
     file.set_permissions(PermissionsExt::from_mode(0o600))
         .and_then(|()| write_sparsely(&file, content))
         .and_then(|()| if sync == Sync::Now { file.sync_all() } else { Ok(()) })

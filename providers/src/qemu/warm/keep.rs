@@ -84,10 +84,15 @@ impl QemuBackend {
     async fn copy_paused(&self, source: &Source<'_>, to: &TemplateDir) -> Result<Option<TemplateMemory>> {
         let mut monitor = self.monitor(source.vm.id, source.process).await?;
         monitor.pause().await?;
-        failpoint!("keep.qemu.paused", source.work.path());
         let copied = self.copy(source, &mut monitor, to).await;
         let goes_on = monitor.unpause().await;
-        copied.and_then(|memory| goes_on.map(|()| memory))
+        match (copied, goes_on) {
+            (copied, Ok(())) => copied,
+            (copied, Err(stands)) => {
+                let left = format!("its guest stands still: {stands}");
+                Err(Error::NotUndone { cause: Box::new(copied.err().unwrap_or(stands)), left })
+            }
+        }
     }
 
     async fn copy(
@@ -96,7 +101,8 @@ impl QemuBackend {
         monitor: &mut Monitor,
         to: &TemplateDir,
     ) -> Result<Option<TemplateMemory>> {
-        let memory = match memory_of(source.process) {
+        failpoint!("keep.qemu.paused", source.work.path());
+        let memory = match memory_of(source.process)? {
             Some(memory) if source.warm.level == WarmLevel::Memory => {
                 Some(self.copy_memory(source, monitor, &memory, to).await?)
             }
@@ -153,13 +159,16 @@ async fn receive(listener: &UnixListener, to: &Path) -> Result<()> {
 }
 
 /// The file of a process's memory, if it is one that can be kept.
-fn memory_of(process: &Process) -> Option<PathBuf> {
+fn memory_of(process: &Process) -> Result<Option<PathBuf>> {
     let folder = PathBuf::from(format!("/proc/{}/fd", process.pid()));
-    let entries = fs::read_dir(folder).ok()?;
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(MEMFD)))
+    for entry in fs::read_dir(&folder).map_err(Error::io("list folder", &folder))? {
+        let path = entry.map_err(Error::io("list folder", &folder))?.path();
+        // QEMU may close others meanwhile.
+        if fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().contains(MEMFD)) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes what was copied durable, and the template known.

@@ -121,7 +121,9 @@ fn script(own: &Own<'_>, found: Found, now: SystemTime) -> String {
         text.push_str(&format!("{name}={}\n", quote(&value)));
     }
     let parts: &[&str] = match found {
-        Found::Awake => &[CLOCK, RANDOM, BOOT_ID, MACHINE_ID, LOGIN_KEY, HOSTNAME, CLOUD_INIT, HOST_KEY],
+        Found::Awake => {
+            &[CLOCK, RANDOM, BOOT_ID, MACHINE_ID, FORMER_KEY, OWN_KEY, HOSTNAME, CLOUD_INIT, HOST_KEY]
+        }
         // A boot made the kernel's random numbers and the boot's id anew, and the seed did the rest.
         Found::Booted => &[RANDOM_SEED, MACHINE_ID, FORMER_KEY],
     };
@@ -162,16 +164,6 @@ done
 "#;
 
 /// The key that the template was logged in to with opens this guest no more. Keys hold no character that is special here.
-const LOGIN_KEY: &str = r#"
-keys=$LOGIN_HOME/.ssh/authorized_keys
-former=$(printf '%s\n' "$former_key" | cut -d ' ' -f 2)
-if [ -f "$keys" ] && grep -qF "$former" "$keys"; then
-  grep -vF "$former" "$keys" >"$keys.new" || :
-  printf '%s\n' "$user_key" >>"$keys.new"
-  cat "$keys.new" >"$keys"; rm -f "$keys.new"
-fi
-"#;
-
 const FORMER_KEY: &str = r#"
 keys=$LOGIN_HOME/.ssh/authorized_keys
 former=$(printf '%s\n' "$former_key" | cut -d ' ' -f 2)
@@ -179,6 +171,10 @@ if [ -f "$keys" ] && grep -qF "$former" "$keys"; then
   grep -vF "$former" "$keys" >"$keys.new" || :
   cat "$keys.new" >"$keys"; rm -f "$keys.new"
 fi
+"#;
+
+const OWN_KEY: &str = r#"
+[ ! -f "$keys" ] || printf '%s\n' "$user_key" >>"$keys"
 "#;
 
 const HOSTNAME: &str = r#"

@@ -76,11 +76,11 @@ fn machine_whose_keeping_is_cut_off_goes_on() {
 
     // A disk that is full is no reason to be without the machine.
     let replace = ["apply", "--yes", "--cold", "--replace", "one"];
-    disturb(&mut world, &replace, "keep.qemu.disk-copied", "enospc")
-        .expect(0)
-        .says("there is no template of it");
-    assert_eq!(templates(&world), 0);
-    converges(&world, "a full disk");
+    for point in ["keep.qemu.paused", "keep.qemu.disk-copied"] {
+        disturb(&mut world, &replace, point, "enospc").expect(0).says("there is no template of it");
+        assert_eq!((templates(&world), &*world.states()["one"]), (0, "running"), "{point}");
+        converges(&world, "a full disk");
+    }
     world.vmctl(&["apply", "--yes", "--destroy"]).expect(0);
 }
 
