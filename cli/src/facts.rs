@@ -85,7 +85,7 @@ impl Machine {
     /// Everything known, in the form in which it is shown.
     pub(crate) fn facts(&self) -> Facts {
         let found = self.inspection();
-        let handle = self.handle.as_ref();
+        let handle = self.handle.as_deref();
         let files = handle.map(|handle| WorkDir::new(&handle.work_dir));
         let lives = |found: &&Inspection| is_live(found.state) || found.stall.is_some();
         let runtime = found.filter(lives).and_then(|found| found.handle.runtime.as_ref());

@@ -12,7 +12,7 @@ use vmctl_providers::{
 };
 use vmctl_state::{Address, Interrupted, Phase, Record, Snapshot, project};
 
-use crate::context::{Context, default_project, small_runtime};
+use crate::context::{Context, default_project, large_runtime, small_runtime};
 use crate::error::CliError;
 use crate::own;
 
@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     /// Its record.
     pub(crate) record: Record,
     /// The provider's data, once the machine is prepared; brought up to date if the machine was seen.
-    pub(crate) handle: Option<VmHandle>,
+    pub(crate) handle: Option<Arc<VmHandle>>,
     /// What was seen; absent without a handle.
     pub(crate) sight: Option<Sight>,
     /// The provisioning step that was cut off.
@@ -36,7 +36,7 @@ pub(crate) struct Machine {
 
 /// Looks at all machines of a project at once. A project without a state has none.
 pub(crate) fn all(ctx: &Context, project: &Name) -> Result<Vec<Machine>, CliError> {
-    small_runtime()?.block_on(all_now(ctx, project))
+    large_runtime()?.block_on(all_now(ctx, project))
 }
 
 /// The same, for who waits for other things as well.
@@ -235,7 +235,7 @@ fn closest<'a>(wanted: &str, names: &[&'a str]) -> Option<&'a str> {
 /// Looks at every machine in `snapshot`.
 async fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<Vec<Machine>, CliError> {
     let dir = ctx.project_dir(project)?;
-    let hypervisor = ctx.hypervisor(&dir)?;
+    let hypervisor = Arc::new(ctx.hypervisor(&dir)?);
     if project::at_work(&dir)?.is_some() {
         // What is begun there is under way.
         snapshot.open.clear();
@@ -245,7 +245,7 @@ async fn look(ctx: &Context, project: &Name, mut snapshot: Snapshot) -> Result<V
 
 /// Asks `host` about every machine in `snapshot`, which is of `project`.
 pub(crate) async fn seen(
-    host: &RouterHypervisor,
+    host: &Arc<RouterHypervisor>,
     project: &Name,
     snapshot: Snapshot,
 ) -> Result<Vec<Machine>, CliError> {
@@ -256,10 +256,9 @@ pub(crate) async fn seen(
         .map(|(address, record)| {
             let sight = seen.vms.remove(&address);
             let handle = match &sight {
-                Some(Sight::Seen(inspection)) => Some(inspection.handle.clone()),
+                Some(Sight::Seen(inspection)) => Some(Arc::clone(&inspection.handle)),
                 Some(Sight::Unreachable { .. }) | None => {
-                    let handle = handle_of(&record).map_err(|error| CliError::of(&error))?;
-                    handle.map(Arc::unwrap_or_clone)
+                    handle_of(&record).map_err(|error| CliError::of(&error))?
                 }
             };
             let interrupted = unknown_step(&record, &open);
@@ -460,14 +459,14 @@ pub(crate) mod samples {
 
     /// A machine recorded as running and seen in `state`.
     pub(crate) fn machine(name: &str, state: VmState) -> Machine {
-        let handle = handle(name);
+        let handle = Arc::new(handle(name));
         let at = Timestamp::UNIX_EPOCH;
         let record = Record {
             address: Address::vm(name),
             instance: handle.id.0,
             backend: "qemu".to_owned(),
             spec: Value::Null.into(),
-            handle: Some(serde_json::to_value(&handle).unwrap().into()),
+            handle: Some(serde_json::to_value(&*handle).unwrap().into()),
             phase: Phase::Running,
             ready: true,
             taint: None,
@@ -480,7 +479,7 @@ pub(crate) mod samples {
         };
         let inspection = Inspection {
             state,
-            handle: handle.clone(),
+            handle: Arc::clone(&handle),
             vcpus: None,
             memory_mib: None,
             forwards: None,
@@ -572,7 +571,7 @@ mod tests {
         let mut machine = samples::unreachable("web");
         assert_eq!(machine.state_and_remarks(), "unreachable");
         assert!(machine.live().is_ok());
-        machine.handle.as_mut().unwrap().runtime = None;
+        Arc::make_mut(machine.handle.as_mut().unwrap()).runtime = None;
         let error = machine.live().unwrap_err();
         insta::assert_snapshot!(anstream::adapter::strip_str(&error.to_string()), @r"
         error: `vm.web` cannot be asked

@@ -79,6 +79,8 @@ pub(crate) fn data(outputs: &BTreeMap<Name, Evaluated>, shows_sensitive: bool) -
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use vmctl_planner::outputs::Unknown;
     use vmctl_providers::VmState;
 
@@ -136,7 +138,7 @@ mod tests {
         );
         let mut silent = samples::unreachable("web");
         assert!(matches!(standing(&silent), Standing::Up { .. }), "as recorded");
-        silent.handle.as_mut().unwrap().runtime = None;
+        Arc::make_mut(silent.handle.as_mut().unwrap()).runtime = None;
         assert!(matches!(standing(&silent), Standing::Unreachable { .. }));
     }
 }

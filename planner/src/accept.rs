@@ -54,7 +54,7 @@ fn accept(record: &Record, seen: &Inspection) -> Result<Option<Record>, RecordEr
     let mut spec = RecordedVm::clone(&*spec_of(record)?);
     spec.vcpus = seen.vcpus.unwrap_or(spec.vcpus);
     spec.memory_mib = seen.memory_mib.unwrap_or(spec.memory_mib);
-    let mut handle = seen.handle.clone();
+    let mut handle = VmHandle::clone(&seen.handle);
     handle.machine.vcpus = spec.vcpus;
     handle.machine.memory_mib = spec.memory_mib;
     if let Some(bound) = &seen.forwards {

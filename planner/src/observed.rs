@@ -1,17 +1,22 @@
 //! What the providers find now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
-use vmctl_providers::{Custody, Digest, Error, FoundVolume, Inspect, Inspection, InstanceId, Name, Stray};
-use vmctl_state::{Address, Snapshot};
+use tokio::task::JoinSet;
+use vmctl_providers::{
+    Custody, Digest, Error, FoundVolume, Inspect, Inspection, InstanceId, Name, Stray, VmHandle,
+};
+use vmctl_state::{Address, Opaque, Snapshot};
 
 use crate::checks::CheckResult;
 use crate::desired::Desired;
 use crate::pins::UpstreamSight;
-use crate::recorded::{RecordError, handle_of};
+use crate::recorded::RecordError;
 use crate::warm::SeenTemplate;
 
 /// Machines looked at side by side. Each holds up to four file descriptors, which are the bound that matters: a process
@@ -68,18 +73,53 @@ pub enum Sight {
     },
 }
 
-/// Asks the providers about every recorded machine that has a handle, concurrently.
-pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observed, RecordError> {
-    let mut known = Vec::new();
-    for record in recorded.records.values() {
-        if let Some(handle) = handle_of(record)? {
-            known.push((record.address.clone(), handle));
-        }
+/// Asks the providers about every recorded machine that has a handle, concurrently, on as many threads as the runtime has.
+///
+/// # Errors
+///
+/// A record that cannot be understood. That a machine cannot be asked is a [`Sight`].
+pub async fn refresh<H: Inspect + 'static>(
+    host: &Arc<H>,
+    recorded: &Snapshot,
+) -> Result<Observed, RecordError> {
+    let records = recorded.records.values();
+    let mut known: Vec<_> =
+        records.filter_map(|record| Some((record.address.clone(), record.handle.clone()?))).collect();
+    let groups = thread::available_parallelism().map_or(1, usize::from).min(CONCURRENT_LOOKS);
+    let size = known.len().div_ceil(groups).max(1);
+    let mut looks = JoinSet::new();
+    while !known.is_empty() {
+        let group = known.split_off(known.len().saturating_sub(size));
+        looks.spawn(look_at(Arc::clone(host), group, CONCURRENT_LOOKS / groups));
     }
-    let vms = stream::iter(known)
-        .map(|(address, handle)| async move {
+    let mut vms = BTreeMap::new();
+    for group in looks.join_all().await {
+        vms.extend(group?);
+    }
+    Ok(Observed { vms, looked: Looked { refreshed: true, checks_asked: false }, ..Observed::default() })
+}
+
+/// Looks at some machines, so many at once.
+async fn look_at<H: Inspect>(
+    host: Arc<H>,
+    known: Vec<(Address, Opaque)>,
+    at_once: usize,
+) -> Result<Vec<(Address, Sight)>, RecordError> {
+    let looks = known.into_iter().map(|(address, handle)| {
+        let host = &*host;
+        async move {
+            let handle: Arc<VmHandle> = match handle.decoded() {
+                Ok(handle) => handle,
+                Err(source) => return Err(RecordError { address, source }),
+            };
             let sight = match tokio::time::timeout(LOOK_DEADLINE, host.inspect(&handle)).await {
-                Ok(Ok(inspection)) => Sight::Seen(Box::new(inspection)),
+                Ok(Ok(mut inspection)) => {
+                    // Most machines are as they were recorded, and thousands of them fill a memory.
+                    if inspection.handle == handle {
+                        inspection.handle = handle;
+                    }
+                    Sight::Seen(Box::new(inspection))
+                }
                 Ok(Err(error)) => Sight::Unreachable {
                     reason: error.to_string(),
                     elsewhere: matches!(error, Error::Elsewhere { .. }),
@@ -89,12 +129,10 @@ pub async fn refresh<H: Inspect>(host: &H, recorded: &Snapshot) -> Result<Observ
                     Sight::Unreachable { reason, elsewhere: false }
                 }
             };
-            (address, sight)
-        })
-        .buffer_unordered(CONCURRENT_LOOKS)
-        .collect()
-        .await;
-    Ok(Observed { vms, looked: Looked { refreshed: true, checks_asked: false }, ..Observed::default() })
+            Ok((address, sight))
+        }
+    });
+    stream::iter(looks).buffer_unordered(at_once).try_collect().await
 }
 
 /// Finds machines of `project` that no record knows, without those that `desired` lets go of.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,8 +37,8 @@ pub trait Reconfigure: Send + Sync {
 pub struct Inspection {
     /// What it does.
     pub state: VmState,
-    /// The handle, brought up to date with what was found (pid, ports).
-    pub handle: VmHandle,
+    /// The handle, brought up to date with what was found (pid, ports); shared with whoever has the same.
+    pub handle: Arc<VmHandle>,
     /// vCPUs of the running machine, where the hypervisor tells.
     pub vcpus: Option<u16>,
     /// Memory of the running machine in MiB, where the hypervisor tells.

@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,7 +42,7 @@ use crate::volume::{self, Claim, FoundVolume, VolumeDir, Volumes, claim};
 use crate::workdir::{WorkDir, among, read_note};
 
 pub use world::{FakeHost, FakeMachine, Rule};
-use world::{load, write_json};
+use world::{Whose, load, write_json};
 
 /// A world of fake machines, kept in a folder.
 #[derive(Debug, Clone)]
@@ -365,7 +366,7 @@ impl Inspect for NoopBackend {
             let handle = VmHandle { state: VmState::Destroyed, runtime: None, ..vm.clone() };
             return Ok(Inspection {
                 state: VmState::Destroyed,
-                handle,
+                handle: Arc::new(handle),
                 vcpus: None,
                 memory_mib: None,
                 forwards: None,
@@ -377,7 +378,7 @@ impl Inspect for NoopBackend {
         let live = matches!(machine.state, VmState::Running | VmState::Suspended);
         Ok(Inspection {
             state: machine.state,
-            handle: handle_of(vm, &machine),
+            handle: Arc::new(handle_of(vm, &machine)),
             vcpus: live.then_some(machine.machine.vcpus),
             memory_mib: live.then_some(machine.machine.memory_mib),
             forwards: live.then(|| forwards(&machine.machine)),
@@ -546,11 +547,19 @@ impl Custody for NoopBackend {
         };
         for entry in entries {
             let folder = entry.map_err(Error::io("list folder", &self.vms_dir))?.path();
-            let found = load::<FakeMachine>(&folder.join("machine.json")).unwrap_or_else(|error| {
+            // Most machines are known, and more than whose it is need not be understood of those.
+            let stray = || -> Result<Option<FakeMachine>> {
+                let file = folder.join("machine.json");
+                match load::<Whose>(&file)? {
+                    Some(whose) if !known.contains(&whose.id) => load(&file),
+                    Some(_) | None => Ok(None),
+                }
+            };
+            let found = stray().unwrap_or_else(|error| {
                 tracing::debug!(%error, "passed over");
                 None
             });
-            if let Some(machine) = found.filter(|machine| !known.contains(&machine.id)) {
+            if let Some(machine) = found {
                 let of_folder = || folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let name = machine.name.clone().map_or_else(of_folder, String::from);
                 let handle = name.parse().ok().map(|name| VmHandle {

@@ -215,7 +215,12 @@ impl Order {
     }
 
     /// The plan to carry out. One that was saved is made again from the same inputs, and must be the same.
-    async fn plan(&self, ctx: &Context, writer: &Writer, host: &RouterHypervisor) -> Result<Plan, CliError> {
+    async fn plan(
+        &self,
+        ctx: &Context,
+        writer: &Writer,
+        host: &Arc<RouterHypervisor>,
+    ) -> Result<Plan, CliError> {
         let recorded = writer.snapshot()?;
         let Some(saved) = &self.saved else {
             return Ok(self.goal.plan(ctx, writer.dir(), &recorded, host, self.look).await?.0);
@@ -492,7 +497,11 @@ impl Session<'_> {
     }
 
     /// What the outputs of the VMFile come to now, if it has any.
-    async fn outputs(&self, writer: &Writer, host: &RouterHypervisor) -> (Result<(), CliError>, Vec<Words>) {
+    async fn outputs(
+        &self,
+        writer: &Writer,
+        host: &Arc<RouterHypervisor>,
+    ) -> (Result<(), CliError>, Vec<Words>) {
         let Self { ctx, args, order, .. } = self;
         let makes_machines = order.goal.options.mode == Mode::Normal && order.shows_results;
         let desired =

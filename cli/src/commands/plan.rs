@@ -1,6 +1,7 @@
 //! `plan`: shows what `apply` would do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -176,11 +177,11 @@ impl Goal {
             // What is begun there is not interrupted.
             recorded.open.clear();
         }
-        let host = ctx.hypervisor(&dir)?;
+        let host = Arc::new(ctx.hypervisor(&dir)?);
         large_runtime()?.block_on(async {
             let planned = self.plan(ctx, &dir, &recorded, &host, look).await?;
             if look.ahead {
-                let obstacles = obstacles(&host, &planned.0, &recorded).await;
+                let obstacles = obstacles(&*host, &planned.0, &recorded).await;
                 summary::warn_of(&obstacles.map_err(|error| CliError::of(&error))?);
             }
             Ok(planned)
@@ -193,7 +194,7 @@ impl Goal {
         ctx: &Context,
         dir: &ProjectDir,
         recorded: &Snapshot,
-        host: &RouterHypervisor,
+        host: &Arc<RouterHypervisor>,
         look: Look,
     ) -> Result<(Plan, Observed), CliError> {
         if let Some(desired) =
@@ -221,7 +222,7 @@ impl Goal {
         &self,
         ctx: &Context,
         recorded: &Snapshot,
-        host: &RouterHypervisor,
+        host: &Arc<RouterHypervisor>,
         look: Look,
     ) -> Result<Observed, CliError> {
         let desired = self.desired.as_ref();
@@ -235,9 +236,9 @@ impl Goal {
         let (observed, upstream) = tokio::join!(refresh(host, recorded), upstream);
         let mut observed = observed.map_err(|error| CliError::of(&error))?;
         observed.upstream = upstream;
-        observed.strays = observed::strays(host, &self.project, recorded, desired).await?;
+        observed.strays = observed::strays(&**host, &self.project, recorded, desired).await?;
         if let Some(desired) = desired.filter(|_| look.checks != ChecksWhen::Skip) {
-            observed.checks = checks::ask(host, desired, &observed).await;
+            observed.checks = checks::ask(&**host, desired, &observed).await;
             observed.looked.checks_asked = true;
         }
         Ok(observed)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -86,7 +87,7 @@ pub(crate) fn run(ctx: &Context, args: &StateRebuildArgs) -> Result<Exit, CliErr
         .help(format!("`{}` is not there", dir.path().display())));
     }
     let repair = ctx.repair(&dir, "state rebuild", &args.lock)?;
-    let host = ctx.hypervisor(&dir)?;
+    let host = Arc::new(ctx.hypervisor(&dir)?);
     let document = match repair.store() {
         Ok(store) => {
             drop(repair);
@@ -114,7 +115,7 @@ fn adopt<'a>(
     args: &StateRebuildArgs,
     project: &'a Name,
     dir: &ProjectDir,
-    host: &RouterHypervisor,
+    host: &Arc<RouterHypervisor>,
     store: Option<Snapshot>,
 ) -> Result<Document<'a>, CliError> {
     let Some(store) = store else {
@@ -145,7 +146,7 @@ fn adopt<'a>(
         let entries: Vec<_> = adopted.iter().map(|record| Entry::Put(Box::new(record.clone()))).collect();
         serial = writer.commit(&entries)?;
         let at = NotedAt { lineage: salvaged.snapshot.lineage, serial };
-        let noted = runtime.block_on(note_down(host, at, &adopted));
+        let noted = runtime.block_on(note_down(&**host, at, &adopted));
         noted.map_err(|error| CliError::of(&error))?;
         writer.close()?;
     }
@@ -168,7 +169,7 @@ fn adopt<'a>(
 fn rebuild<'a>(
     project: &'a Name,
     repair: Repair,
-    host: &RouterHypervisor,
+    host: &Arc<RouterHypervisor>,
     reason: String,
 ) -> Result<Document<'a>, CliError> {
     let runtime = small_runtime()?;
@@ -203,7 +204,7 @@ fn rebuild<'a>(
     let Salvaged { snapshot, .. } = salvaged;
     let kept = repair.replace(&snapshot, Kept::Damaged)?;
     let at = NotedAt { lineage: snapshot.lineage, serial: snapshot.serial };
-    let noted = runtime.block_on(note_down(host, at, snapshot.records.values()));
+    let noted = runtime.block_on(note_down(&**host, at, snapshot.records.values()));
     noted.map_err(|error| CliError::of(&error))?;
     Ok(Document {
         format: JSON_FORMAT,
@@ -273,7 +274,7 @@ impl Found {
 }
 
 /// Looks at every machine.
-async fn seen(host: &RouterHypervisor, salvaged: &Salvaged) -> Result<Vec<Machine>, CliError> {
+async fn seen(host: &Arc<RouterHypervisor>, salvaged: &Salvaged) -> Result<Vec<Machine>, CliError> {
     let observed = refresh(host, &salvaged.snapshot).await.map_err(|error| CliError::of(&error))?;
     let machines = salvaged.snapshot.records.iter().map(|(address, record)| Machine {
         address: address.to_string(),

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,7 @@ impl Inspect for FolderBackend {
         let state = self.state(vm).await?;
         Ok(Inspection {
             state,
-            handle: handle(vm, state),
+            handle: Arc::new(handle(vm, state)),
             // What the hypervisor tells of the running machine: what differs from the record is drift.
             vcpus: None,
             memory_mib: None,

@@ -110,7 +110,7 @@ impl World {
 
     pub(crate) async fn observe(&self, desired: Option<&Desired>) -> Observed {
         let recorded = self.store.snapshot().unwrap();
-        let mut observed = refresh(&*self.host, &recorded).await.unwrap();
+        let mut observed = refresh(&self.host, &recorded).await.unwrap();
         observed.strays = strays(&*self.host, &project(), &recorded, desired).await.unwrap();
         if let Some(desired) = desired {
             observed.checks = ask(&*self.host, desired, &observed).await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -171,7 +171,7 @@ impl Inspect for NumbersHost {
     async fn inspect(&self, vm: &VmHandle) -> Result<Inspection> {
         Ok(Inspection {
             state: vm.state,
-            handle: vm.clone(),
+            handle: Arc::new(vm.clone()),
             vcpus: None,
             memory_mib: None,
             forwards: None,

@@ -39,6 +39,12 @@ pub struct FakeMachine {
     pub released: bool,
 }
 
+/// The part of a machine's file that says whose it is.
+#[derive(Debug, Deserialize)]
+pub(super) struct Whose {
+    pub(super) id: InstanceId,
+}
+
 /// One line of the script.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

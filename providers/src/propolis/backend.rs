@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -185,7 +185,10 @@ impl Hypervisor for PropolisBackend {
 
     async fn resume(&self, vm: &VmHandle) -> Result<VmHandle> {
         match self.state(vm).await? {
-            VmState::Running => Ok(self.look_closely(&self.here(vm)?).await?.handle),
+            VmState::Running => {
+                let seen = self.look_closely(&self.here(vm)?).await?;
+                Ok(Arc::unwrap_or_clone(seen.handle))
+            }
             _ => Err(unsupported(NO_PAUSE)),
         }
     }

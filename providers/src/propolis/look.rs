@@ -1,6 +1,7 @@
 //! Questions about a machine.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::backend::PropolisBackend;
 use super::decide::vm_state;
@@ -66,7 +67,7 @@ impl PropolisBackend {
         let at_rest = state_at_rest(vm)?;
         let mut seen = Inspection {
             state: at_rest,
-            handle: VmHandle { runtime: None, ..vm.clone() },
+            handle: Arc::new(VmHandle { runtime: None, ..vm.clone() }),
             vcpus: None,
             memory_mib: None,
             forwards: None,
@@ -87,10 +88,10 @@ impl PropolisBackend {
                     true => self.known_address(vm).await?,
                     false => None,
                 };
-                seen.handle.runtime = Some(facts);
+                Arc::make_mut(&mut seen.handle).runtime = Some(facts);
             }
         }
-        seen.handle.state = seen.state;
+        Arc::make_mut(&mut seen.handle).state = seen.state;
         if seen.state == VmState::Stopped {
             let has_server = match &live {
                 // A zone goes on without its server, and tells nothing of it.

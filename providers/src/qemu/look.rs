@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::argv::ROOT;
@@ -84,7 +85,7 @@ impl QemuBackend {
     pub(super) async fn look_closely(&self, vm: &VmHandle) -> Result<Inspection> {
         let mut seen = Inspection {
             state: VmState::Destroyed,
-            handle: vm.clone(),
+            handle: Arc::new(VmHandle { runtime: None, ..vm.clone() }),
             vcpus: None,
             memory_mib: None,
             forwards: None,
@@ -92,7 +93,6 @@ impl QemuBackend {
             damage: Vec::new(),
             stall: None,
         };
-        seen.handle.runtime = None;
         match self.live_state_of(vm).await? {
             None => seen.state = state_at_rest(vm)?,
             Some((process, state)) => {
@@ -116,10 +116,10 @@ impl QemuBackend {
                 if state == VmState::Running {
                     runtime.address = self.known_address(vm).await?;
                 }
-                seen.handle.runtime = Some(runtime);
+                Arc::make_mut(&mut seen.handle).runtime = Some(runtime);
             }
         }
-        seen.handle.state = seen.state;
+        Arc::make_mut(&mut seen.handle).state = seen.state;
         if seen.state == VmState::Stopped && seen.handle.runtime.is_none() {
             seen.ending = Some(self.ending(vm));
         }

@@ -66,7 +66,7 @@ async fn taken_port_is_told_with_its_holder() {
 /// The forwards of a running machine: those that are bound, and those of the handle.
 async fn seen(world: &World, vm: &VmHandle) -> (Vec<Forward>, Vec<Forward>) {
     let seen = world.backend.inspect(vm).await.unwrap();
-    (seen.forwards.unwrap(), seen.handle.runtime.unwrap().forwards)
+    (seen.forwards.unwrap(), seen.handle.runtime.clone().unwrap().forwards)
 }
 
 /// A port of `address` that nobody holds at the moment; the address is a test's own.

@@ -101,7 +101,7 @@ async fn killed_machine_is_stopped_and_starts_again() {
     ended(process).await;
     assert_eq!(world.backend.state(&vm).await.unwrap(), VmState::Stopped);
     let seen = world.backend.inspect(&vm).await.unwrap();
-    assert_eq!((seen.state, seen.handle.runtime), (VmState::Stopped, None));
+    assert_eq!((seen.state, seen.handle.runtime.clone()), (VmState::Stopped, None));
 
     let again = world.backend.start(&vm).await.unwrap();
     assert_ne!(pid(&again), pid(&vm));
