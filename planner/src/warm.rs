@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use vmctl_providers::provision::Run;
 use vmctl_providers::template::{Template, Templates};
-use vmctl_providers::{Arch, BackendTag, Digest, Error, Firmware, Name, NetworkConfig, WarmLevel, WarmSpec};
-use vmctl_state::Address;
+use vmctl_providers::{
+    Arch, BackendTag, Digest, Error, Firmware, MadeFrom, Name, NetworkConfig, WarmLevel, WarmSpec,
+};
 
 use crate::change::Change;
 use crate::desired::{Desired, DesiredVm, Power, WarmChoice};
-use crate::diff::Decision;
 use crate::recorded::RecordedVm;
-use crate::step::StepKind;
 
 /// Version of what a key is made from: templates of another one are none of ours.
 const VERSION: u32 = 1;
@@ -159,19 +158,6 @@ pub fn keys(desired: &Desired) -> BTreeMap<Name, Digest> {
     desired.vms.values().filter_map(key).collect()
 }
 
-/// Lets the first machine of each key be kept: those that are made beside it would be the same template.
-pub(crate) fn keep_once(decisions: &mut BTreeMap<Address, Decision>) {
-    let mut kept = BTreeSet::new();
-    for decision in decisions.values_mut() {
-        let is_kept = decision.change.up.contains(&StepKind::Keep);
-        if let Some(warm) = decision.warm.as_ref().filter(|_| is_kept)
-            && !kept.insert(warm.key.clone())
-        {
-            decision.change.up.retain(|step| *step != StepKind::Keep);
-        }
-    }
-}
-
 /// The templates that machines of `desired` would be made from, by key. One of no use is passed over and told to
 /// whoever reads the log.
 ///
@@ -205,7 +191,7 @@ pub(crate) fn tell(change: &mut Change, wanted: &Wanted, used: Option<UsedTempla
             None
         }
         Wanted::Template(key, level) => {
-            let cloned = used.is_some();
+            let made_from = if used.is_some() { MadeFrom::Template } else { MadeFrom::Image };
             if let Some(UsedTemplate { seen: SeenTemplate { created, level, of }, .. }) = &used {
                 let spared = match level {
                     WarmLevel::Memory => "it does not boot, and is provisioned already",
@@ -215,7 +201,7 @@ pub(crate) fn tell(change: &mut Change, wanted: &Wanted, used: Option<UsedTempla
                 change.reasons.push(format!("from the template of `{of}`, kept {created}: {spared}"));
             }
             change.template = used;
-            Some(WarmSpec { key: key.clone(), level: *level, cloned })
+            Some(WarmSpec { key: key.clone(), level: *level, made_from })
         }
     }
 }

@@ -16,8 +16,11 @@ const SHOWN_DIGITS: usize = 12;
 impl From<&StepGraph> for Picture {
     fn from(graph: &StepGraph) -> Self {
         let edges = graph.steps().flat_map(|(id, _)| {
-            let before = graph.before(id).into_iter();
-            before.map(move |earlier| PictureEdge { from: earlier.0, to: id.0, label: String::new() })
+            let either_way = graph.before_either_way(id);
+            graph.before(id).into_iter().map(move |earlier| {
+                let label = if either_way.contains(&earlier) { "either way" } else { "" };
+                PictureEdge { from: earlier.0, to: id.0, label: label.to_owned() }
+            })
         });
         Self {
             title: "steps of the plan".to_owned(),

@@ -3,7 +3,8 @@
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use vmctl_providers::{
-    CloneStage, Digest, GuestAccess, Hypervisor, InstanceId, Keep, VmHandle, VmSpec, WarmLevel, WarmSpec,
+    CloneStage, Digest, GuestAccess, Hypervisor, InstanceId, Keep, MadeFrom, VmHandle, VmSpec, WarmLevel,
+    WarmSpec,
 };
 
 use crate::world::{World, login, spec, step, with_login};
@@ -22,7 +23,7 @@ async fn said(world: &World, vm: &VmHandle, command: &str) -> Vec<String> {
 
 async fn source(world: &World, level: WarmLevel) -> VmSpec {
     let mut spec = with_login(spec(world.roomy_image().await));
-    spec.warm = Some(WarmSpec { key: Digest::of("a key"), level, cloned: false });
+    spec.warm = Some(WarmSpec { key: Digest::of("a key"), level, made_from: MadeFrom::Image });
     spec
 }
 
@@ -31,7 +32,7 @@ fn clone_of(spec: &VmSpec, name: &str) -> VmSpec {
     spec.id = InstanceId(Uuid::new_v4());
     spec.name = name.parse().unwrap();
     spec.cloud_init.as_mut().unwrap().hostname = name.to_owned();
-    spec.warm.as_mut().unwrap().cloned = true;
+    spec.warm.as_mut().unwrap().made_from = MadeFrom::Template;
     spec
 }
 

@@ -1,0 +1,560 @@
+//! Equal machines that are made at once: one is kept, and the others are made from it; or by themselves, where there is
+//! nothing to be made from.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "scale/host.rs"]
+mod host;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use tempfile::TempDir;
+use uuid::Uuid;
+use vmctl_planner::apply::{CacheDownloads, Control, Event, Executor, Limits, Report, events};
+use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Until, WarmChoice, ready_at_login};
+use vmctl_planner::warm::{SeenTemplate, keys};
+use vmctl_planner::{Action, Change, Inputs, Observed, Options, Plan, StepId, StepKind, refresh};
+use vmctl_providers::image::{FetchOptions, ImageCache};
+use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
+use vmctl_providers::{CloudInitConfig, Digest, Name, SeedContent, SshConfig, WarmLevel};
+use vmctl_state::{Address, MemoryStore, Phase, ProvisionRecord, Record, Store};
+
+use host::NumbersHost;
+
+const LIMITS: Limits = Limits { steps: 10, boots: 4, images: 2, downloads: 3, downloads_per_host: 2 };
+
+/// A state, a host, and an image for all machines.
+struct World {
+    _folder: TempDir,
+    images: ImageCache,
+    image: DesiredImage,
+    store: MemoryStore,
+    host: Arc<NumbersHost>,
+}
+
+impl World {
+    fn new(host: NumbersHost) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("disk.raw");
+        // The smallest thing that is a disk: one sector with a boot signature.
+        let mut sector = vec![0; 512];
+        sector[510..].copy_from_slice(&[0x55, 0xAA]);
+        std::fs::write(&source, sector).unwrap();
+        let images = ImageCache::new(folder.path().join("images"));
+        let image = DesiredImage::Local { identity: images.identify(&source).unwrap(), source };
+        let store = MemoryStore::new(Uuid::from_u128(7));
+        Self { _folder: folder, images, image, store, host: Arc::new(host) }
+    }
+
+    /// A machine that is kept: its first step runs on change, the second once, the third always.
+    fn vm(&self, name: &str) -> DesiredVm {
+        let login = SshConfig { user: "vm".to_owned(), private_key: None };
+        let runs = [Run::OnChange, Run::Once, Run::Always];
+        DesiredVm {
+            image: Some(self.image.clone()),
+            cloud_init: Some(CloudInitConfig {
+                hostname: name.to_owned(),
+                user: "vm".to_owned(),
+                authorized_keys: Vec::new(),
+                user_data: None,
+                more: SeedContent::default(),
+            }),
+            ready: ready_at_login(Some(&login)),
+            ssh: Some(login),
+            provision: runs.into_iter().zip(1..).map(|(run, number)| step(number, run)).collect(),
+            warm: WarmChoice::Auto,
+            ..DesiredVm::new(name.parse().unwrap())
+        }
+    }
+
+    /// Equal machines.
+    fn vms<const N: usize>(&self, names: [&str; N]) -> Desired {
+        desired(names.map(|name| self.vm(name)))
+    }
+
+    async fn plan(&self, desired: &Desired, options: &Options) -> Plan {
+        let recorded = self.store.snapshot().unwrap();
+        let mut observed = refresh(&*self.host, &recorded).await.unwrap();
+        observed.templates = self.host.seen().templates.into_keys().map(|key| (key, seen())).collect();
+        self.plan_from(desired, options, &observed)
+    }
+
+    fn plan_from(&self, desired: &Desired, options: &Options, observed: &Observed) -> Plan {
+        Plan::new(Inputs {
+            project: &desired.project,
+            desired: Some(desired),
+            recorded: &self.store.snapshot().unwrap(),
+            observed,
+            images: &self.images,
+            options,
+        })
+        .unwrap()
+    }
+
+    /// Carries the plan out; with what was told.
+    async fn apply(&mut self, plan: &Plan) -> (Report, Vec<Event>) {
+        let (sender, mut receiver) = events();
+        let host = Arc::clone(&self.host);
+        let images = self.images.clone();
+        let downloads = Arc::new(CacheDownloads::new(images.clone(), FetchOptions::default()));
+        let executor = Executor::new(host, images, downloads, LIMITS, Control::default(), sender);
+        let report = executor.apply(plan, &mut self.store).await.unwrap();
+        drop(executor);
+        let mut told = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            told.push(event);
+        }
+        (report, told)
+    }
+
+    async fn made(&mut self, desired: &Desired) -> (Plan, Report, Vec<Event>) {
+        let plan = self.plan(desired, &Options::default()).await;
+        let (report, told) = self.apply(&plan).await;
+        (plan, report, told)
+    }
+
+    /// What is remembered of a machine, without times and what is its own.
+    fn record(&self, name: &str) -> Record {
+        let record = self.store.snapshot().unwrap().records[&Address::vm(name)].clone();
+        let blank = Timestamp::UNIX_EPOCH;
+        let provisioned = record.provisioned.iter();
+        Record {
+            provisioned: provisioned.map(|ran| ProvisionRecord { at: blank, ..ran.clone() }).collect(),
+            ran_once: record
+                .ran_once
+                .iter()
+                .map(|ran| vmctl_state::RanOnce { at: blank, ..ran.clone() })
+                .collect(),
+            created: blank,
+            updated: blank,
+            instance: Uuid::nil(),
+            handle: None,
+            ..record
+        }
+    }
+
+    fn provisioned(&self) -> BTreeMap<String, Vec<usize>> {
+        self.host.seen().provisioned.into_iter().map(|(name, steps)| (name.to_string(), steps)).collect()
+    }
+}
+
+fn seen() -> SeenTemplate {
+    SeenTemplate { created: Timestamp::UNIX_EPOCH, level: WarmLevel::Memory, of: "shop/other".to_owned() }
+}
+
+fn step(number: usize, run: Run) -> ProvisionStep {
+    let script = format!("echo {number} {run:?}");
+    let mut step = ProvisionStep {
+        number,
+        label: script.clone(),
+        digest: Digest::of(&script),
+        action: ProvisionAction::Shell { script },
+        options: Default::default(),
+        secrets: Default::default(),
+    };
+    step.options.run = run;
+    step
+}
+
+fn desired(vms: impl IntoIterator<Item = DesiredVm>) -> Desired {
+    let vms = vms.into_iter().map(|vm| (vm.name.clone(), vm)).collect();
+    Desired { vms, ..Desired::new("shop".parse().unwrap()) }
+}
+
+fn change<'a>(plan: &'a Plan, name: &str) -> &'a Change {
+    plan.changes.iter().find(|change| change.address == Address::vm(name)).unwrap()
+}
+
+/// The leader of each machine that follows one.
+fn leaders(plan: &Plan) -> BTreeMap<&str, &str> {
+    plan.changes
+        .iter()
+        .filter_map(|change| Some((change.address.name(), change.template_after.as_ref()?.name())))
+        .collect()
+}
+
+fn find(plan: &Plan, name: &str, kind: StepKind) -> Option<StepId> {
+    let mut steps = plan.graph.steps();
+    steps.find(|(_, step)| step.address == Address::vm(name) && step.kind == kind).map(|(id, _)| id)
+}
+
+/// The notes of steps that are done, by step.
+fn notes(plan: &Plan, told: &[Event]) -> BTreeMap<String, String> {
+    let note = |event: &Event| match event {
+        Event::Done { id, note: Some(note), .. } => Some((plan.graph.step(*id).to_string(), note.clone())),
+        _ => None,
+    };
+    told.iter().filter_map(note).collect()
+}
+
+#[test]
+fn plan_says_who_is_kept_and_who_follows() {
+    let world = World::new(NumbersHost::default());
+    let goal = world.vms(["a", "b", "c"]);
+    let plan = world.plan_from(&goal, &Options::default(), &Observed::default());
+    assert_eq!(leaders(&plan), [("b", "a"), ("c", "a")].into());
+    assert_eq!(change(&plan, "a").reasons, [""; 0]);
+    let told = "after `vm.a`, from the template that it is kept as";
+    assert_eq!(
+        (&*change(&plan, "b").reasons, change(&plan, "b").action),
+        (&[told.to_owned()][..], Action::Create)
+    );
+    assert_eq!(plan.summary().create, 3);
+    // What runs in any case.
+    let runs = |name: &str| change(&plan, name).provision.iter().map(|run| run.number).collect::<Vec<_>>();
+    assert_eq!((runs("a"), runs("b")), (vec![1, 2, 3], vec![3]));
+
+    let (keep, prepare) =
+        (find(&plan, "a", StepKind::Keep).unwrap(), find(&plan, "b", StepKind::Prepare).unwrap());
+    assert_eq!(plan.graph.before_either_way(prepare), [keep]);
+    assert_eq!(find(&plan, "b", StepKind::Keep), None);
+    // Who is waited for has the longest way before it.
+    let remaining = plan.graph.remaining(|_, _| 1).unwrap();
+    assert!(remaining[find(&plan, "a", StepKind::Prepare).unwrap().0] > remaining[prepare.0]);
+}
+
+#[test]
+fn nobody_waits_for_nothing() {
+    let world = World::new(NumbersHost::default());
+    let goal = world.vms(["a", "b"]);
+    let plan = |goal: &Desired, options: &Options| world.plan_from(goal, options, &Observed::default());
+    let cold = plan(&goal, &Options { cold: true, ..Options::default() });
+    assert_eq!((leaders(&cold), find(&cold, "a", StepKind::Keep).is_some()), ([].into(), true));
+    assert_eq!(change(&cold, "b").provision.len(), 3);
+
+    // A template of a disk spares the steps; where there are none, it spares nothing.
+    let disk = |steps: &[Run]| {
+        desired(["a", "b"].map(|name| DesiredVm {
+            warm: WarmChoice::Disk,
+            provision: steps.iter().zip(1..).map(|(run, number)| step(number, *run)).collect(),
+            ..world.vm(name)
+        }))
+    };
+    for (steps, waits) in [(&[][..], false), (&[Run::Always], false), (&[Run::Always, Run::Once], true)] {
+        let plan = plan(&disk(steps), &Options::default());
+        assert_eq!(leaders(&plan).contains_key("b"), waits, "{steps:?}");
+        assert!(find(&plan, "a", StepKind::Keep).is_some() && find(&plan, "b", StepKind::Keep).is_none());
+    }
+
+    // Whoever is left out leads nobody.
+    let excludes = ["a".parse().unwrap()].into();
+    let goal = world.vms(["a", "b", "c"]);
+    let rest = plan(&goal, &Options { excludes, ..Options::default() });
+    assert_eq!(leaders(&rest), [("c", "b")].into());
+    // Where there is a template, all are made from it.
+    let templates = keys(&goal).into_values().map(|key| (key, seen())).collect();
+    let rest = world.plan_from(&goal, &Options::default(), &Observed { templates, ..Observed::default() });
+    assert_eq!(leaders(&rest), [].into());
+}
+
+#[test]
+fn leader_is_who_comes_up_first() {
+    let world = World::new(NumbersHost::default());
+    let mut goal = world.vms(["a", "b", "c"]);
+    let mut needs = |name: &str, needed: &str, until| {
+        let vm = goal.vms.get_mut(&name.parse::<Name>().unwrap()).unwrap();
+        vm.depends_on.insert(needed.parse().unwrap(), until);
+    };
+    needs("a", "c", Until::Started);
+    needs("b", "a", Until::Provisioned);
+    let plan = world.plan_from(&goal, &Options::default(), &Observed::default());
+    assert_eq!(leaders(&plan), [("a", "c"), ("b", "c")].into());
+}
+
+#[test]
+fn leaders_that_need_each_others_followers_do_not_wait_for_themselves() {
+    let world = World::new(NumbersHost::default());
+    let vm = |name: &str, memory_mib, needed: &str| DesiredVm {
+        memory_mib,
+        depends_on: needed.parse().iter().map(|name: &Name| (name.clone(), Until::Provisioned)).collect(),
+        ..world.vm(name)
+    };
+    let plain = |name: &str| DesiredVm { warm: WarmChoice::Off, ..world.vm(name) };
+    // By name, `a` and `x` would be kept; each needs the other one of the other kind.
+    let goal = desired([
+        vm("a", 256, "y"),
+        vm("b", 256, "m"),
+        vm("x", 512, "b"),
+        vm("y", 512, "n"),
+        plain("m"),
+        plain("n"),
+    ]);
+    let plan = world.plan_from(&goal, &Options::default(), &Observed::default());
+    assert_eq!(leaders(&plan), [("a", "b"), ("x", "y")].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_for_itself_is_made_without_a_template() {
+    let mut world = World::new(NumbersHost::default());
+    let vm = |name: &str, memory_mib, needed: Option<&str>| DesiredVm {
+        memory_mib,
+        depends_on: needed.into_iter().map(|name| (name.parse().unwrap(), Until::Provisioned)).collect(),
+        ..world.vm(name)
+    };
+    // `g` waits for `a`, which needs `m`, and goes down before `l`, for which `m` would wait.
+    let goal =
+        desired([vm("l", 256, None), vm("m", 256, None), vm("a", 512, Some("m")), vm("g", 512, Some("l"))]);
+    world.made(&goal).await;
+    let next = desired(goal.vms.into_values().map(|vm| DesiredVm { vcpus: 2, ..vm }));
+    let replace = next.vms.keys().cloned().collect();
+    let plan = world.plan(&next, &Options { replace, ..Options::default() }).await;
+    assert_eq!(leaders(&plan), [("g", "a")].into());
+    let told = "made without a template: `vm.l`, which is kept as one, cannot come before it";
+    assert!(
+        change(&plan, "m").reasons.iter().any(|reason| reason == told),
+        "{:?}",
+        change(&plan, "m").reasons
+    );
+    assert_eq!(change(&plan, "m").provision.len(), 3);
+    let (report, _) = world.apply(&plan).await;
+    assert!(report.is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_is_provisioned_once_and_all_are_made_of_it() {
+    let mut world = World::new(NumbersHost::default());
+    let goal = world.vms(["a", "b", "c"]);
+    let (plan, report, told) = world.made(&goal).await;
+    assert!(report.is_complete());
+    assert_eq!(
+        world.provisioned(),
+        [("a", vec![1, 2, 3]), ("b", vec![3]), ("c", vec![3])]
+            .map(|(name, steps)| (name.to_owned(), steps))
+            .into()
+    );
+    assert_eq!(report.spared.len(), 4);
+    assert_eq!(report.spared.len() + report.done.len(), plan.graph.len());
+    let spared: BTreeSet<_> = told
+        .iter()
+        .filter_map(|event| if let Event::Spared(id) = event { Some(*id) } else { None })
+        .collect();
+    assert_eq!(spared, report.spared.iter().copied().collect());
+    assert_eq!(notes(&plan, &told), [].into());
+    let seen = world.host.seen();
+    assert_eq!(seen.kept.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["a"]);
+    // Nothing began that was not needed, and nothing is to be done again but what runs with every plan.
+    assert!(!world.store.history().iter().any(|step| {
+        step.intent.step == "provision"
+            && step.intent.address == Address::vm("b")
+            && step.intent.detail["number"] != 3
+    }));
+    let next = world.plan(&goal, &Options::default()).await;
+    let steps: Vec<_> = next.graph.steps().map(|(_, step)| step.kind).collect();
+    assert_eq!(steps, [StepKind::Provision(3); 3]);
+
+    // The record is that of a machine which is made from a template that was there before.
+    let more = world.vms(["a", "b", "c", "d"]);
+    let (plan, ..) = world.made(&more).await;
+    assert!(change(&plan, "d").template.is_some());
+    let blank = |name: &str| Record {
+        address: Address::vm("x"),
+        spec: vmctl_state::Opaque::from(serde_json::Value::Null),
+        ..world.record(name)
+    };
+    assert_eq!(blank("b"), blank("d"));
+    assert_eq!((blank("b").ran_once.len(), blank("b").provisioned.len()), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_template_each_is_made_by_itself() {
+    let all = |name: &str| (name.to_owned(), vec![1, 2, 3]);
+    let no_room = NumbersHost { is_full: true, ..NumbersHost::default() };
+    let failing = NumbersHost { failing: Some("a".parse().unwrap()), ..NumbersHost::default() };
+    for (host, made) in [(no_room, vec!["a", "b", "c"]), (failing, vec!["b", "c"])] {
+        let mut world = World::new(host);
+        let goal = world.vms(["a", "b", "c"]);
+        let (plan, report, told) = world.made(&goal).await;
+        assert_eq!(world.provisioned(), made.iter().map(|name| all(name)).collect());
+        let expected = "there is no template of `vm.a`: it boots, and is provisioned itself";
+        let notes = notes(&plan, &told);
+        for name in ["b", "c"] {
+            assert_eq!(notes[&format!("vm.{name}: prepare")], expected);
+            let record = world.record(name);
+            assert_eq!((record.phase, record.ready, record.provisioned.len()), (Phase::Running, true, 3));
+        }
+        assert_eq!(report.is_complete(), made.len() == 3);
+        // Only what needs the leader is skipped with it.
+        assert!(report.skipped.iter().all(|(id, _)| plan.graph.step(*id).address == Address::vm("a")));
+        assert_eq!(report.spared, []);
+        let next = world.plan(&goal, &Options::default()).await;
+        let again = next.graph.steps().filter(|(_, step)| step.address != Address::vm("a"));
+        assert_eq!(again.map(|(_, step)| step.kind).collect::<Vec<_>>(), [StepKind::Provision(3); 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machine_that_is_made_anew_stands_until_its_template_is_there() {
+    let mut world = World::new(NumbersHost::default());
+    world.made(&world.vms(["a", "b"])).await;
+    let next = desired(["a", "b"].map(|name| DesiredVm { vcpus: 2, ..world.vm(name) }));
+    let replace = ["a", "b"].map(|name| name.parse().unwrap()).into();
+    let options = Options { replace, ..Options::default() };
+    let plan = world.plan(&next, &options).await;
+    assert_eq!(leaders(&plan), [("b", "a")].into());
+    assert_eq!(change(&plan, "b").action, Action::Replace);
+    let (keep, stop) = (find(&plan, "a", StepKind::Keep).unwrap(), find(&plan, "b", StepKind::Stop).unwrap());
+    assert_eq!(plan.graph.before_either_way(stop), [keep]);
+    let (report, _) = world.apply(&plan).await;
+    assert!(report.is_complete());
+    let seen = world.host.seen();
+    let [a, b] = ["a", "b"].map(|name| name.parse::<Name>().unwrap());
+    assert!(seen.ready[&a] < seen.destroyed[&b] && seen.destroyed[&b] < seen.prepared[&b]);
+
+    // A leader that cannot go down before its follower takes that down first, and lets it wait with its making.
+    let mut tied = world.vms(["a", "b"]);
+    tied.vms.get_mut(&b).unwrap().depends_on.insert(a, Until::Ready);
+    let mut world = World::new(NumbersHost::default());
+    world.made(&tied).await;
+    let next =
+        tied.vms.values().map(|vm| DesiredVm { vcpus: 2, image: Some(world.image.clone()), ..vm.clone() });
+    let plan = world.plan(&desired(next), &options).await;
+    let (keep, prepare) =
+        (find(&plan, "a", StepKind::Keep).unwrap(), find(&plan, "b", StepKind::Prepare).unwrap());
+    assert_eq!(plan.graph.before_either_way(prepare), [keep]);
+    assert_eq!(leaders(&plan), [("b", "a")].into());
+    let (report, _) = world.apply(&plan).await;
+    assert!(report.is_complete());
+}
+
+/// What a random VMFile says of one machine: which of three kinds it is, whether it is kept at all, what it needs, how
+/// far that must be, and whether it is made anew.
+type Sketch = (u64, bool, BTreeSet<usize>, usize);
+
+const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+
+fn build(world: &World, sketches: &[Sketch], order: &[usize]) -> Desired {
+    // Names say nothing of the order in which machines depend on each other.
+    let name = |index: usize| NAMES[order[index]];
+    let until = [Until::Started, Until::Ready, Until::Provisioned];
+    desired(sketches.iter().enumerate().map(|(index, (kind, is_warm, needs, far))| {
+        let needs = needs.iter().filter(|needed| **needed < index);
+        DesiredVm {
+            memory_mib: 128 * (kind + 1),
+            warm: if *is_warm { WarmChoice::Auto } else { WarmChoice::Off },
+            depends_on: needs.map(|needed| (name(*needed).parse().unwrap(), until[*far])).collect(),
+            ..world.vm(name(index))
+        }
+    }))
+}
+
+/// What holds for every plan, whoever depends on whom.
+fn check(plan: &Plan, goal: &Desired) {
+    plan.graph.sequence().expect("acyclic");
+    let keys = keys(goal);
+    let mut kept: BTreeMap<&Digest, Vec<&str>> = BTreeMap::new();
+    for (name, key) in &keys {
+        assert!(find(plan, name.as_str(), StepKind::Prepare).is_some(), "{name} is made");
+        if find(plan, name.as_str(), StepKind::Keep).is_some() {
+            kept.entry(key).or_default().push(name.as_str());
+        }
+    }
+    assert!(kept.values().all(|kept| kept.len() == 1), "{kept:?}");
+    let loose = plan.graph.steps().map(|(id, _)| (id, plan.graph.before_either_way(id)));
+    let mut loose: BTreeMap<_, _> = loose.filter(|(_, before)| !before.is_empty()).collect();
+    for (name, key) in &keys {
+        let leader = *kept[key].first().expect("one of each kind");
+        let keep = find(plan, leader, StepKind::Keep).unwrap();
+        let prepare = find(plan, name.as_str(), StepKind::Prepare).unwrap();
+        let after = change(plan, name.as_str()).template_after.as_ref();
+        if leader == name.as_str() {
+            assert_eq!(after, None);
+        } else if after.is_some() {
+            assert_eq!(after, Some(&Address::vm(leader)), "the leader of {name}");
+            let down = [StepKind::Stop, StepKind::Destroy];
+            let down = down.into_iter().filter_map(|kind| find(plan, name.as_str(), kind));
+            let waits: Vec<_> = down.chain([prepare]).filter_map(|step| loose.remove(&step)).collect();
+            assert_eq!(waits, [vec![keep]], "{name} waits once");
+        } else {
+            assert!(plan.graph.leading_to(keep).contains(&prepare), "{name} could wait for {leader}");
+        }
+    }
+    assert_eq!(loose, [].into(), "nothing else waits so");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_depends_on_whom_all_are_made_and_each_kind_is_kept_once(
+        sketches in prop::collection::vec(
+            (0..3u64, prop::bool::weighted(0.9), prop::collection::btree_set(0..NAMES.len(), 0..3), 0..3usize),
+            1..=NAMES.len(),
+        ),
+        order in Just((0..NAMES.len()).collect::<Vec<_>>()).prop_shuffle(),
+        failing in prop::option::of(0..NAMES.len()),
+        is_full in prop::bool::weighted(0.1),
+    ) {
+        let failing = failing.map(|index| NAMES[index].parse().unwrap());
+        let mut world = World::new(NumbersHost { failing: failing.clone(), is_full, ..NumbersHost::default() });
+        let goal = build(&world, &sketches, &order);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let plan = world.plan_from(&goal, &Options::default(), &Observed::default());
+        check(&plan, &goal);
+        let (report, _) = runtime.block_on(world.apply(&plan));
+        prop_assert_eq!(&report.not_begun, &[]);
+
+        // Whoever needs nobody that failed is there, and is provisioned once, by its steps or by its template's.
+        let mut lost: BTreeSet<Name> = failing.into_iter().filter(|name| goal.vms.contains_key(name)).collect();
+        lost.retain(|name| find(&plan, name.as_str(), StepKind::Provision(1)).is_some());
+        let was_failing = !report.failed.is_empty();
+        let root = lost.clone();
+        loop {
+            let more: Vec<_> = goal.vms.values().filter(|vm| {
+                !lost.contains(&vm.name) && vm.depends_on.iter().any(|(name, until)| {
+                    // What is started, or ready, was so before its provisioning failed.
+                    lost.contains(name) && (*until == Until::Provisioned || !root.contains(name))
+                })
+            }).map(|vm| vm.name.clone()).collect();
+            if more.is_empty() { break }
+            lost.extend(more);
+        }
+        for vm in goal.vms.values().filter(|vm| !was_failing || !lost.contains(&vm.name)) {
+            let record = world.record(vm.name.as_str());
+            prop_assert_eq!((record.phase, record.provisioned.len()), (Phase::Running, 3), "{}", vm.name);
+        }
+        // What is there is left as it is: only what runs always is due, and what failed.
+        let next = runtime.block_on(world.plan(&goal, &Options::default()));
+        check_settled(&next, &lost);
+    }
+
+    #[test]
+    fn machines_that_are_made_anew_wait_as_well(
+        sketches in prop::collection::vec(
+            (0..2u64, Just(true), prop::collection::btree_set(0..NAMES.len(), 0..3), 0..3usize),
+            1..=NAMES.len(),
+        ),
+        order in Just((0..NAMES.len()).collect::<Vec<_>>()).prop_shuffle(),
+        replaced in prop::collection::btree_set(0..NAMES.len(), 0..NAMES.len()),
+    ) {
+        let mut world = World::new(NumbersHost::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let goal = build(&world, &sketches, &order);
+        runtime.block_on(world.made(&goal));
+        // Other machines now, of which some depend on others than before.
+        let next = build(&world, &sketches.iter().rev().cloned().collect::<Vec<_>>(), &order);
+        let vms = next.vms.into_values().map(|vm| DesiredVm { vcpus: 2, ..vm });
+        let next = desired(vms);
+        let named = replaced.into_iter().map(|index| NAMES[index].parse().unwrap());
+        let replace: BTreeSet<Name> = named.filter(|name| goal.vms.contains_key(name)).collect();
+        let options = Options { replace: replace.clone(), ..Options::default() };
+        let plan = runtime.block_on(world.plan(&next, &options));
+        let made = next.vms.into_values().filter(|vm| replace.contains(&vm.name));
+        check(&plan, &desired(made));
+        let (report, _) = runtime.block_on(world.apply(&plan));
+        prop_assert!(report.is_complete());
+    }
+}
+
+/// Whatever is not lost has nothing left to do but what runs with every plan.
+fn check_settled(plan: &Plan, lost: &BTreeSet<Name>) {
+    for (_, step) in plan.graph.steps() {
+        let is_lost = lost.iter().any(|name| step.address == Address::vm(name.as_str()));
+        assert!(
+            is_lost || matches!(step.kind, StepKind::Provision(3) | StepKind::FetchImage),
+            "{step} is to be done again"
+        );
+    }
+}
