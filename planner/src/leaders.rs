@@ -27,7 +27,8 @@ use crate::target::Target;
 
 /// Lets one machine of each key be kept: those that are made beside it would be the same template. It is the one with
 /// the fewest machines that come up one after another before it, so that it depends on none of the others; of several,
-/// the first by address.
+/// one that takes no other machine's place, so that those that do stand until there is a template; and then the first by
+/// address.
 pub(crate) fn keep_one_of_each(decisions: &mut BTreeMap<Address, Decision>, desired: Option<&Desired>) {
     let mut alike: BTreeMap<Digest, Vec<Address>> = BTreeMap::new();
     for (address, decision) in &*decisions {
@@ -41,9 +42,12 @@ pub(crate) fn keep_one_of_each(decisions: &mut BTreeMap<Address, Decision>, desi
         return;
     }
     let depths = desired.map(depths).unwrap_or_default();
-    let depth = |address: &Address| depths.get(address.name()).copied().unwrap_or_default();
     for alike in alike.values() {
-        let leader = alike.iter().min_by_key(|address| depth(address));
+        let leader = alike.iter().min_by_key(|address| {
+            let depth = depths.get(address.name()).copied().unwrap_or_default();
+            let goes_down = decisions.get(*address).is_some_and(|made| !made.change.down.is_empty());
+            (depth, goes_down)
+        });
         for address in alike.iter().filter(|address| Some(*address) != leader) {
             if let Some(decision) = decisions.get_mut(address) {
                 decision.change.up.retain(|step| *step != StepKind::Keep);

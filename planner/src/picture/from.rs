@@ -149,6 +149,21 @@ mod tests {
     }
 
     #[test]
+    fn arrow_says_where_a_step_begins_either_way() {
+        let mut graph = StepGraph::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| {
+            let instance = vmctl_providers::InstanceId(uuid::Uuid::nil());
+            let address = vmctl_state::Address::vm(name);
+            graph.add(Step { kind: StepKind::Prepare, address, instance, label: None })
+        });
+        graph.order(a, b);
+        graph.order_either_way(b, c);
+        let edges: Vec<_> =
+            Picture::from(&graph).edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect();
+        assert_eq!(edges, [(0, 1, String::new()), (1, 2, "either way".to_owned())]);
+    }
+
+    #[test]
     fn machines_follow_their_image_and_what_comes_first() {
         let vms = [vm("db", &[]), vm("web", &[("db", Until::Ready)])];
         let desired = Desired {
