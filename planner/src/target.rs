@@ -15,6 +15,7 @@ use crate::drift::DriftKind;
 use crate::fields::Class;
 use crate::plan::image_address;
 use crate::recorded::RecordedVm;
+use crate::warm::Unkeyed;
 
 /// What the steps of one machine need.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub(crate) struct Target {
     pub(crate) image: Option<Address>,
     /// The machine whose template it is made from, if there is one by then.
     pub(crate) template_after: Option<Address>,
+    /// What its key is made from once its image is known, if it has one and that is not known yet.
+    unkeyed: Option<Unkeyed>,
 }
 
 impl Target {
@@ -46,6 +49,9 @@ impl Target {
         images: &ImageCache,
     ) -> Option<Self> {
         let after = decision.after.as_ref()?;
+        let is_unknown = vm.image.as_ref().is_some_and(|image| image.digest().is_none());
+        let warm = decision.warm.as_ref().filter(|_| is_unknown);
+        let unkeyed = warm.map(|warm| Unkeyed::of(vm, warm.level));
         let vmfile = desired.inputs.first().map(|input| input.path.clone());
         Some(Self {
             spec: VmSpec {
@@ -59,6 +65,7 @@ impl Target {
             only_remembered: is_only_remembered(&decision.change),
             image: vm.image.as_ref().map(image_address),
             template_after: None,
+            unkeyed,
         })
     }
 
@@ -102,6 +109,9 @@ impl Target {
         target.spec.machine.image = Some(fetched.image.clone());
         target.recorded.image = Some(fetched.identity.clone());
         target.recorded.image_pin = Some(fetched.sha256.clone());
+        if let (Some(warm), Some(unkeyed)) = (&mut target.spec.warm, target.unkeyed.take()) {
+            warm.key = unkeyed.key(&fetched.sha256);
+        }
         target
     }
 }

@@ -7,17 +7,22 @@
 mod host;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use vmctl_planner::apply::{CacheDownloads, Control, Event, Executor, Limits, Report, events};
+use vmctl_planner::apply::{Control, Downloads, Event, Executor, Limits, Report, events};
 use vmctl_planner::desired::{Desired, DesiredImage, DesiredVm, Until, WarmChoice, ready_at_login};
+use vmctl_planner::pins::{Pin, PinnedBy};
 use vmctl_planner::warm::{SeenTemplate, keys};
 use vmctl_planner::{Action, Change, Inputs, Observed, Options, Plan, StepId, StepKind, refresh};
-use vmctl_providers::image::{FetchOptions, ImageCache};
+use vmctl_providers::image::{FetchProgress, Fetched, ImageCache, ImageError, RemoteImage, Upstream};
 use vmctl_providers::provision::{ProvisionAction, ProvisionStep, Run};
 use vmctl_providers::{CloudInitConfig, Digest, Name, SeedContent, SshConfig, WarmLevel};
 use vmctl_state::{Address, MemoryStore, Phase, ProvisionRecord, Record, Store};
@@ -30,9 +35,35 @@ const LIMITS: Limits = Limits { steps: 10, boots: 4, images: 2, downloads: 3, do
 struct World {
     _folder: TempDir,
     images: ImageCache,
+    file: PathBuf,
     image: DesiredImage,
     store: MemoryStore,
     host: Arc<NumbersHost>,
+}
+
+/// A server that has the world's image, whatever it is asked for.
+#[derive(Debug)]
+struct Server {
+    images: ImageCache,
+    file: PathBuf,
+}
+
+impl Downloads for Server {
+    fn fetch<'a>(
+        &'a self,
+        _image: &'a RemoteImage,
+        _progress: &'a (dyn Fn(FetchProgress) + Send + Sync),
+        _cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Fetched, ImageError>> {
+        let fetched = || {
+            let identity = self.images.identify(&self.file)?;
+            let image = self.images.import(&self.file, &identity)?;
+            // What comes packed has other bytes than what is in the cache.
+            let sha256 = Digest::of("packed");
+            Ok(Fetched { sha256, upstream: Upstream::default(), identity, image, from_cache: false })
+        };
+        async move { fetched() }.boxed()
+    }
 }
 
 impl World {
@@ -44,9 +75,10 @@ impl World {
         sector[510..].copy_from_slice(&[0x55, 0xAA]);
         std::fs::write(&source, sector).unwrap();
         let images = ImageCache::new(folder.path().join("images"));
-        let image = DesiredImage::Local { identity: images.identify(&source).unwrap(), source };
+        let identity = images.identify(&source).unwrap();
+        let image = DesiredImage::Local { identity, source: source.clone() };
         let store = MemoryStore::new(Uuid::from_u128(7));
-        Self { _folder: folder, images, image, store, host: Arc::new(host) }
+        Self { _folder: folder, images, file: source, image, store, host: Arc::new(host) }
     }
 
     /// A machine that is kept: its first step runs on change, the second always, the third once.
@@ -99,7 +131,7 @@ impl World {
         let (sender, mut receiver) = events();
         let host = Arc::clone(&self.host);
         let images = self.images.clone();
-        let downloads = Arc::new(CacheDownloads::new(images.clone(), FetchOptions::default()));
+        let downloads = Arc::new(Server { images: images.clone(), file: self.file.clone() });
         let executor = Executor::new(host, images, downloads, LIMITS, Control::default(), sender);
         let report = executor.apply(plan, &mut self.store).await.unwrap();
         drop(executor);
@@ -383,6 +415,40 @@ async fn without_a_template_each_is_made_by_itself() {
         let again = next.graph.steps().filter(|(_, step)| step.address != Address::vm("a"));
         assert_eq!(again.map(|(_, step)| step.kind).collect::<Vec<_>>(), [StepKind::Provision(2); 2]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn image_that_nobody_knows_before_it_is_here_is_kept_under_its_name_from_then_on() {
+    let mut world = World::new(NumbersHost::default());
+    let remote = |pin: Option<Pin>| DesiredImage::Remote {
+        url: "https://one.example/disk.img".to_owned(),
+        name: None,
+        sha256: None,
+        pin,
+    };
+    let of = |world: &World, names: &[&str], pin: Option<Pin>| {
+        desired(names.iter().map(|name| DesiredVm { image: Some(remote(pin.clone())), ..world.vm(name) }))
+    };
+    let unknown = of(&world, &["a", "b"], None);
+    let (plan, report, _) = world.made(&unknown).await;
+    assert!(report.is_complete());
+    assert_eq!(leaders(&plan), [("b", "a")].into());
+    assert_eq!(world.provisioned()["b"], [2]);
+
+    let locked = report.fetched.values().next().unwrap();
+    let pin = Pin {
+        sha256: locked.sha256.clone(),
+        image: Some(locked.image.clone()),
+        upstream: Upstream::default(),
+        by: PinnedBy::Lock,
+    };
+    let known = of(&world, &["a", "b", "c"], Some(pin));
+    let kept = world.host.seen().templates.into_keys().collect::<BTreeSet<_>>();
+    assert_eq!(keys(&known).into_values().collect::<BTreeSet<_>>(), kept);
+    assert!(keys(&unknown).into_values().all(|key| !kept.contains(&key)));
+    let (plan, ..) = world.made(&known).await;
+    assert!(change(&plan, "c").template.is_some());
+    assert_eq!(world.provisioned()["c"], [2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

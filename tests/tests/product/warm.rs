@@ -5,7 +5,8 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use vmctl_tests::{World, leaks};
+use vmctl_tests::server::{Answer, Server};
+use vmctl_tests::{World, leaks, surroundings};
 
 use crate::schema::promised;
 
@@ -152,6 +153,26 @@ fn of_equal_machines_at_once_one_boots_and_the_others_are_made_from_it() {
     let held = leaks::held(&world);
     world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
     leaks::check(&world, &held);
+}
+
+#[test]
+fn image_that_is_not_pinned_yet_is_kept_and_used() {
+    let world = World::new(1);
+    let image = fs::read(surroundings::generic_image()).unwrap();
+    let server = Server::start(move |asked| Answer::file(asked, &image, "\"1\""));
+    let far = format!("image-url {:?}", server.url("/tiny.qcow2"));
+    world.vmfile(&machine("\"web\" count=2", "").replace("image \"GENERIC\"", &far));
+    world
+        .vmctl(&["apply", "--yes"])
+        .expect(0)
+        .says("vm.web-1: keep")
+        .says("vm.web-2: provision 1 (inline) spared");
+    assert_eq!(world.exec("web-2", "cat made; hostname"), "web-1\nweb-2\n");
+    world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    // It is pinned now, and has the key that it was kept under.
+    let plan = world.vmctl(&["plan", "--json", "--replace", "web-2"]).expect(0).json();
+    assert_eq!(template(&plan, "vm.web-2")["of"], "shop/web-1");
+    world.vmctl(&["apply", "--destroy", "--yes"]).expect(0);
 }
 
 #[test]
