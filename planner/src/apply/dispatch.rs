@@ -10,6 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use super::weight::{DOWNLOAD, weight_of};
 use crate::graph::{CycleError, StepGraph, StepId, Wait};
 use crate::step::StepKind;
 
@@ -26,43 +27,6 @@ pub struct Limits {
     pub downloads: usize,
     /// Images that are downloaded from one server; at least 1. Servers slow down or refuse those who ask for more.
     pub downloads_per_host: usize,
-}
-
-/// What steps weigh on the way to the end of a plan: tenths of a second that they usually take. Only their order of
-/// magnitude counts: a way with one more boot is the longer one, however many small steps the other has.
-mod weight {
-    /// A gigabyte is read, digested and written.
-    pub(super) const FETCH_IMAGE: u64 = 50;
-    /// Half a gigabyte comes in a minute over a good line.
-    pub(super) const DOWNLOAD: u64 = 600;
-    /// Takes milliseconds, and weighs nothing: so a machine that is prepared starts before the next one is prepared,
-    /// and the first boot does not wait until all are.
-    pub(super) const PREPARE: u64 = 0;
-    /// A process is started, told something, or ended.
-    pub(super) const SHORT: u64 = 1;
-    /// A small guest boots to its login in some seconds, a large one in half a minute.
-    pub(super) const READY: u64 = 100;
-    /// Packages are installed, or one file is copied: nobody knows beforehand.
-    pub(super) const PROVISION: u64 = 100;
-    /// A guest powers down in some seconds.
-    pub(super) const STOP: u64 = 30;
-}
-
-fn weight_of(kind: StepKind) -> u64 {
-    match kind {
-        StepKind::FetchImage => weight::FETCH_IMAGE,
-        StepKind::Prepare => weight::PREPARE,
-        StepKind::Ready => weight::READY,
-        StepKind::Provision(_) => weight::PROVISION,
-        StepKind::Stop => weight::STOP,
-        StepKind::Update
-        | StepKind::Start
-        | StepKind::Resume
-        | StepKind::Keep
-        | StepKind::Suspend
-        | StepKind::Destroy
-        | StepKind::Forget => weight::SHORT,
-    }
 }
 
 /// What has become of a step.
@@ -172,7 +136,7 @@ impl Dispatcher {
             })
             .collect();
         let remaining = graph.remaining(|id, step| match class[id.0] {
-            Class::Download(_) => weight::DOWNLOAD,
+            Class::Download(_) => DOWNLOAD,
             Class::Boot | Class::Image | Class::Other => weight_of(step.kind),
         })?;
         let after: Vec<_> = graph.steps().map(|(id, _)| graph.waiting(id)).collect();
@@ -420,6 +384,18 @@ mod tests {
             dispatcher.done(StepId(2));
             assert_eq!(dispatcher.take(), ids(&[3]));
         }
+    }
+
+    #[test]
+    fn what_was_only_waited_for_releases_nothing_when_nothing_new_begins() {
+        let mut graph = graph(&[StepKind::Prepare; 2], &[]);
+        graph.order_either_way(StepId(0), StepId(1));
+        let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
+        assert_eq!(dispatcher.take(), ids(&[0]));
+        dispatcher.drain();
+        assert_eq!(dispatcher.failed(StepId(0)), []);
+        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.status()[1], Status::Waiting);
     }
 
     #[test]
