@@ -167,7 +167,8 @@ fn live(lines: &MultiProgress, bars: &mut BTreeMap<StepId, ProgressBar>, plan: &
                 bar.finish_and_clear();
             }
         }
-        Event::Skipped { .. }
+        Event::Spared(_)
+        | Event::Skipped { .. }
         | Event::Progress { .. }
         | Event::Output { .. }
         | Event::Dropped { .. }
@@ -191,6 +192,9 @@ fn plain(plan: &Plan, event: &Event) -> Option<String> {
         Event::Done { id, elapsed, note } => {
             let note = note.as_ref().map(|note| format!(" ({})", ui::visible(note))).unwrap_or_default();
             format!("{} {GOOD}done{GOOD:#} in {}{note}", name(id), seconds(*elapsed))
+        }
+        Event::Spared(id) => {
+            format!("{} {GOOD}spared{GOOD:#}: its machine is made from a template", name(id))
         }
         Event::Failed { id, failure } => {
             format!("{} {BAD}failed{BAD:#}: {}", name(id), failure_text(failure))
@@ -283,6 +287,7 @@ pub(crate) fn line_of(plan: &Plan, event: &Event) -> Result<String, CliError> {
         Event::Done { id, elapsed, note } => {
             ("done", Some(*id), json!({ "seconds": elapsed.as_secs_f64(), "note": note }))
         }
+        Event::Spared(id) => ("spared", Some(*id), json!({})),
         Event::Failed { id, failure } => ("failed", Some(*id), json!({ "failure": failure })),
         Event::Skipped { id, because } => ("skipped", Some(*id), json!({ "because": because })),
         Event::Progress { id, progress } => ("progress", Some(*id), progress_data(progress)),

@@ -82,6 +82,7 @@ pub(crate) fn data(
         "failed_fast": report.failed_fast,
         "seconds": elapsed.as_secs_f64(),
         "done": report.done,
+        "spared": report.spared,
         "failed": failed,
         "skipped": skipped,
         "abandoned": report.abandoned,
@@ -120,7 +121,11 @@ fn applied(plan: &Plan, report: &Report, elapsed: Duration) -> String {
     }
     let (done, took) = (report.done.len(), progress::seconds(elapsed));
     let noun = if done == 1 { "step" } else { "steps" };
-    format!("{GOOD}Applied{GOOD:#}: {done} {noun} in {took}.")
+    let spared = match report.spared.len() {
+        0 => String::new(),
+        spared => format!(" ({spared} spared, by templates)"),
+    };
+    format!("{GOOD}Applied{GOOD:#}: {done} {noun} in {took}{spared}.")
 }
 
 /// A provisioning step that failed or was cut off may have done part of its work, so that it counts as something done;

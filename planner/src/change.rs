@@ -218,6 +218,8 @@ pub struct Change {
     pub replaces: Option<InstanceId>,
     /// The template that the machine is made from.
     pub template: Option<UsedTemplate>,
+    /// The machine of the same plan that is kept first, as the template that this one is made from.
+    pub template_after: Option<Address>,
     /// What becomes of the record where only the record changes.
     pub accepts: Option<Accepts>,
     /// Steps that take the machine down, in order.
@@ -248,6 +250,7 @@ impl Change {
             instance,
             replaces: None,
             template: None,
+            template_after: None,
             accepts: None,
             down: Vec::new(),
             up: Vec::new(),

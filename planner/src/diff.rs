@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use vmctl_providers::{Digest, InstanceId, Secrets, VmState, WarmSpec};
+use vmctl_providers::{Digest, InstanceId, MadeFrom, Secrets, VmState, WarmSpec};
 use vmctl_state::{Address, Interrupted, Phase, Record};
 
 use crate::change::{Action, Change, FieldChange, LeftAloneKind, ProvisionRun, Refusal};
@@ -183,7 +183,7 @@ fn create(change: &mut Change, desired: &DesiredVm, known: &Known<'_>) -> (usize
         _ => None,
     };
     let spec = warm::tell(change, &wanted, used);
-    let is_cloned = spec.as_ref().is_some_and(|spec| spec.cloned);
+    let is_cloned = spec.as_ref().is_some_and(|spec| spec.made_from == MadeFrom::Template);
     let due = if is_cloned { Due::cloned(desired) } else { Due::all(desired) };
     let provisioned = due.kept;
     if desired.power != Power::Stopped {

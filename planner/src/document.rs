@@ -74,6 +74,9 @@ pub struct StepDocument<'a> {
     pub step: Cow<'a, Step>,
     /// The steps that it waits for.
     pub after: Vec<StepId>,
+    /// Those of them that it does not need: it begins once they have ended, well or not.
+    #[serde(default)]
+    pub either_way: Vec<StepId>,
 }
 
 impl<'a> From<&'a Plan> for PlanDocument<'a> {
@@ -82,6 +85,7 @@ impl<'a> From<&'a Plan> for PlanDocument<'a> {
             id,
             step: Cow::Borrowed(step),
             after: plan.graph.before(id),
+            either_way: plan.graph.before_either_way(id),
         });
         Self {
             format: FORMAT_VERSION,
@@ -116,7 +120,11 @@ impl PlanDocument<'_> {
         let count = graph.len();
         for step in self.steps.iter().filter(|step| step.id.0 < count) {
             for before in step.after.iter().filter(|before| before.0 < count) {
-                graph.order(*before, step.id);
+                if step.either_way.contains(before) {
+                    graph.order_either_way(*before, step.id);
+                } else {
+                    graph.order(*before, step.id);
+                }
             }
         }
         graph

@@ -1,8 +1,11 @@
 //! Steps and their order. The only module that names petgraph.
 
-use petgraph::Direction::{self, Incoming};
+use std::collections::BTreeSet;
+
+use petgraph::Direction::{self, Incoming, Outgoing};
 use petgraph::algo::toposort;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::{Dfs, EdgeRef, Reversed};
 use serde::{Deserialize, Serialize};
 
 use crate::step::Step;
@@ -11,6 +14,15 @@ use crate::step::Step;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StepId(pub usize);
+
+/// How a step waits for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It needs what the other one does: where that fails, it is skipped.
+    Needs,
+    /// It begins once the other one has ended, well or not, or is skipped.
+    EitherWay,
+}
 
 /// A cycle was found where none can be: a bug of the planner.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +35,7 @@ pub struct CycleError {
 /// Steps, and for each what must be done before.
 #[derive(Debug, Clone, Default)]
 pub struct StepGraph {
-    graph: DiGraph<Step, ()>,
+    graph: DiGraph<Step, Wait>,
 }
 
 impl StepGraph {
@@ -32,13 +44,23 @@ impl StepGraph {
         StepId(self.graph.add_node(step).index())
     }
 
-    /// Lets `later` wait for `earlier`. Saying so twice is the same as once.
+    /// Lets `later` wait for `earlier`, and need it. Saying so twice is the same as once.
     pub fn order(&mut self, earlier: StepId, later: StepId) {
         let (earlier, later) = (NodeIndex::new(earlier.0), NodeIndex::new(later.0));
         // Of both ends, the one with fewer neighbours answers: thousands of machines may wait for one image.
         let mut ends = self.graph.neighbors(earlier).zip(self.graph.neighbors_directed(later, Incoming));
         if !ends.any(|(after, before)| after == later || before == earlier) {
-            self.graph.add_edge(earlier, later, ());
+            self.graph.add_edge(earlier, later, Wait::Needs);
+        } else if let Some(edge) = self.graph.find_edge(earlier, later) {
+            self.graph[edge] = Wait::Needs;
+        }
+    }
+
+    /// Lets `later` wait until `earlier` has ended, whatever becomes of it. Where it is needed already, it stays so.
+    pub fn order_either_way(&mut self, earlier: StepId, later: StepId) {
+        let (earlier, later) = (NodeIndex::new(earlier.0), NodeIndex::new(later.0));
+        if !self.graph.neighbors_directed(later, Incoming).any(|before| before == earlier) {
+            self.graph.add_edge(earlier, later, Wait::EitherWay);
         }
     }
 
@@ -72,7 +94,31 @@ impl StepGraph {
 
     /// What waits for `id`, by number.
     pub fn after(&self, id: StepId) -> Vec<StepId> {
-        self.neighbours(id, Direction::Outgoing)
+        self.neighbours(id, Outgoing)
+    }
+
+    /// What waits for `id`, by number, and how.
+    pub fn waiting(&self, id: StepId) -> Vec<(StepId, Wait)> {
+        let edges = self.graph.edges_directed(NodeIndex::new(id.0), Outgoing);
+        let mut waiting: Vec<_> = edges.map(|edge| (StepId(edge.target().index()), *edge.weight())).collect();
+        waiting.sort_unstable_by_key(|(id, _)| *id);
+        waiting
+    }
+
+    /// What `id` waits for and does not need, by number.
+    pub fn before_either_way(&self, id: StepId) -> Vec<StepId> {
+        let edges = self.graph.edges_directed(NodeIndex::new(id.0), Incoming);
+        let loose = edges.filter(|edge| *edge.weight() == Wait::EitherWay);
+        let mut ids: Vec<_> = loose.map(|edge| StepId(edge.source().index())).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// `id` and everything that it waits for, directly or not.
+    pub fn leading_to(&self, id: StepId) -> BTreeSet<StepId> {
+        let backwards = Reversed(&self.graph);
+        let mut search = Dfs::new(backwards, NodeIndex::new(id.0));
+        std::iter::from_fn(|| search.next(backwards)).map(|index| StepId(index.index())).collect()
     }
 
     /// All steps in an order in which they could be done one by one.
@@ -137,6 +183,22 @@ mod tests {
             graph.order(earlier, later);
         }
         assert_eq!((graph.before(b), graph.after(a)), (vec![a, c], vec![b, c]));
+    }
+
+    #[test]
+    fn what_is_needed_is_needed_however_else_it_is_waited_for() {
+        let mut graph = StepGraph::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| graph.add(step(name)));
+        graph.order(a, c);
+        graph.order_either_way(a, c);
+        graph.order_either_way(b, c);
+        graph.order_either_way(b, d);
+        graph.order(b, d);
+        graph.order_either_way(c, d);
+        assert_eq!((graph.before(c), graph.before_either_way(c)), (vec![a, b], vec![b]));
+        assert_eq!(graph.waiting(b), [(c, Wait::EitherWay), (d, Wait::Needs)]);
+        assert_eq!(graph.leading_to(c), [a, b, c].into());
+        assert_eq!(graph.remaining(|_, _| 1), Ok(vec![3, 3, 2, 1]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::checks::CheckResult;
 use crate::decisions::Decisions;
 use crate::desired::{Desired, DesiredImage, InputFile, Subnet};
 use crate::graph::{CycleError, StepGraph, StepId};
+use crate::leaders::keep_one_of_each;
 use crate::moves::{moved, moved_sights, moves, renamed};
 use crate::observed::{Looked, Observed};
 use crate::pins::{PlannedPin, RemoteUse, host_of, remote_images, shown_url, with_recorded_pins};
@@ -28,7 +29,6 @@ use crate::scope::{Contradiction, Mode, Options, ScopeError, UnknownMachine, Unk
 use crate::step::{Step, StepKind};
 use crate::target::Target;
 use crate::volumes::{Holders, KeptVolume, Spare, refuse_shrinking, spare};
-use crate::warm;
 
 /// Version of the plan's JSON form.
 pub const FORMAT_VERSION: u32 = 1;
@@ -259,7 +259,7 @@ impl Plan {
         let mut orders = decisions.order_ports()?;
         decisions.hold_back(&holders);
         orders.extend(decisions.order_volumes(&holders));
-        warm::keep_once(&mut decisions.by_address);
+        keep_one_of_each(&mut decisions.by_address, inputs.desired);
         if inputs.options.mode == Mode::Normal {
             refuse_shrinking(inputs, decisions.by_address.values())?;
         }
@@ -300,6 +300,7 @@ impl Plan {
         }
         plan.accept(accepted(inputs, scope.as_ref())?);
         plan.add_steps(inputs, &orders, &holders)?;
+        plan.follow_leaders();
         plan.graph.sequence()?;
         Ok(plan)
     }

@@ -24,7 +24,7 @@ use crate::vmfile::{Images, content_digest};
 const KIND: &str = "vmctl-plan";
 
 /// Version of the file's format. A reader takes its own version only: plans are short-lived.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// A plan as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -297,6 +297,7 @@ fn owned(plan: PlanDocument<'_>) -> PlanDocument<'static> {
                 id: step.id,
                 step: Cow::Owned(step.step.into_owned()),
                 after: step.after,
+                either_way: step.either_way,
             })
             .collect(),
         looked,

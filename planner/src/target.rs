@@ -2,8 +2,10 @@
 
 use sha2::{Digest as _, Sha256};
 use vmctl_providers::image::{Fetched, ImageCache};
-use vmctl_providers::provision::ProvisionStep;
-use vmctl_providers::{Forward, InstanceId, MacAddr, Machine, Name, NetworkConfig, Nic, Readiness, VmSpec};
+use vmctl_providers::provision::{ProvisionStep, Run};
+use vmctl_providers::{
+    Forward, InstanceId, MacAddr, Machine, MadeFrom, Name, NetworkConfig, Nic, Readiness, VmSpec,
+};
 use vmctl_state::Address;
 
 use crate::change::Change;
@@ -13,6 +15,7 @@ use crate::drift::DriftKind;
 use crate::fields::Class;
 use crate::plan::image_address;
 use crate::recorded::RecordedVm;
+use crate::warm::Unkeyed;
 
 /// What the steps of one machine need.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ pub(crate) struct Target {
     pub(crate) only_remembered: bool,
     /// The image that its disk is made from, by the address of the step that brings it.
     pub(crate) image: Option<Address>,
+    /// The machine whose template it is made from, if there is one by then.
+    pub(crate) template_after: Option<Address>,
+    /// What its key is made from once its image is known, if it has one and that is not known yet.
+    unkeyed: Option<Unkeyed>,
 }
 
 impl Target {
@@ -42,6 +49,9 @@ impl Target {
         images: &ImageCache,
     ) -> Option<Self> {
         let after = decision.after.as_ref()?;
+        let is_unknown = vm.image.as_ref().is_some_and(|image| image.digest().is_none());
+        let warm = decision.warm.as_ref().filter(|_| is_unknown);
+        let unkeyed = warm.map(|warm| Unkeyed::of(vm, warm.level));
         let vmfile = desired.inputs.first().map(|input| input.path.clone());
         Some(Self {
             spec: VmSpec {
@@ -54,12 +64,43 @@ impl Target {
             provisioned: decision.provisioned,
             only_remembered: is_only_remembered(&decision.change),
             image: vm.image.as_ref().map(image_address),
+            template_after: None,
+            unkeyed,
         })
     }
 
     /// Whether the machine is made from a template.
-    pub(crate) fn is_cloned(&self) -> bool {
-        self.spec.warm.as_ref().is_some_and(|warm| warm.cloned)
+    fn is_cloned(&self) -> bool {
+        self.spec.warm.as_ref().is_some_and(|warm| warm.made_from == MadeFrom::Template)
+    }
+
+    /// Whether the machine has a key and is made from its image.
+    pub(crate) fn is_made_from_its_image(&self) -> bool {
+        self.spec.warm.as_ref().is_some_and(|warm| warm.made_from == MadeFrom::Image)
+    }
+
+    /// Waits for the template of `leader`, and does without it if there is none.
+    pub(crate) fn follow(&mut self, leader: &Address) {
+        self.template_after = Some(leader.clone());
+        if let Some(warm) = &mut self.spec.warm {
+            warm.made_from = MadeFrom::TemplateOrImage;
+        }
+    }
+
+    /// The same, once it is known that there was a template and that the machine was made from it.
+    pub(crate) fn cloned(&self) -> Self {
+        let mut target = self.clone();
+        if let Some(warm) = &mut target.spec.warm {
+            warm.made_from = MadeFrom::Template;
+        }
+        target.provisioned = target.provision.len();
+        target
+    }
+
+    /// Whether provisioning step `number` need not run, because the machine came provisioned from a template.
+    pub(crate) fn is_spared(&self, number: usize) -> bool {
+        let step = self.provision.get(number - 1).filter(|_| self.is_cloned());
+        step.is_some_and(|step| step.options.run != Run::Always)
     }
 
     /// The same, with the image from the network that came for it.
@@ -68,6 +109,9 @@ impl Target {
         target.spec.machine.image = Some(fetched.image.clone());
         target.recorded.image = Some(fetched.identity.clone());
         target.recorded.image_pin = Some(fetched.sha256.clone());
+        if let (Some(warm), Some(unkeyed)) = (&mut target.spec.warm, target.unkeyed.take()) {
+            warm.key = unkeyed.key(&fetched.sha256);
+        }
         target
     }
 }

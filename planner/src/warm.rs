@@ -8,17 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use vmctl_providers::provision::Run;
 use vmctl_providers::template::{Template, Templates};
-use vmctl_providers::{Arch, BackendTag, Digest, Error, Firmware, Name, NetworkConfig, WarmLevel, WarmSpec};
-use vmctl_state::Address;
+use vmctl_providers::{
+    Arch, BackendTag, Digest, Error, Firmware, MadeFrom, Name, NetworkConfig, WarmLevel, WarmSpec,
+};
 
 use crate::change::Change;
-use crate::desired::{Desired, DesiredVm, Power, WarmChoice};
-use crate::diff::Decision;
+use crate::desired::{Desired, DesiredImage, DesiredVm, Power, WarmChoice};
 use crate::recorded::RecordedVm;
-use crate::step::StepKind;
 
 /// Version of what a key is made from: templates of another one are none of ours.
 const VERSION: u32 = 1;
@@ -78,9 +77,9 @@ pub(crate) fn wanted(vm: &DesiredVm) -> Wanted {
     } else {
         WarmLevel::Disk
     };
-    match key(vm, level) {
-        Some(key) => Wanted::Template(key, level),
-        None => Wanted::Cold("what its image is will be known once it is here"),
+    match &vm.image {
+        Some(image) => Wanted::Template(Unkeyed::of(vm, level).planned(image), level),
+        None => Wanted::Cold("it has no image"),
     }
 }
 
@@ -113,12 +112,39 @@ fn memory_can_be_kept(vm: &DesiredVm) -> bool {
         && hardware.qemu_args.is_empty()
 }
 
-/// Everything that determines what `vm` is once it is provisioned, but for its name; `None` if its image is not known.
-fn key(vm: &DesiredVm, level: WarmLevel) -> Option<Digest> {
+/// Everything that determines what a machine is once it is provisioned, but for its image, and for its name.
+#[derive(Debug, Clone)]
+pub(crate) struct Unkeyed(Value);
+
+impl Unkeyed {
+    /// What determines `vm`.
+    pub(crate) fn of(vm: &DesiredVm, level: WarmLevel) -> Self {
+        Self(parts(vm, level))
+    }
+
+    /// The key with this image, by the digest of its bytes: of those on the server, if that is where it comes from.
+    pub(crate) fn key(&self, image: &Digest) -> Digest {
+        self.with(json!(image))
+    }
+
+    /// The key as it is known while planning. An image that nobody knows yet stands for itself: no template has that
+    /// key, and machines of the same image are alike.
+    fn planned(&self, image: &DesiredImage) -> Digest {
+        match image.download().or_else(|| image.digest()) {
+            Some(digest) => self.key(digest),
+            None => self.with(json!({ "source": image.source() })),
+        }
+    }
+
+    fn with(&self, image: Value) -> Digest {
+        let mut parts = self.0.clone();
+        parts["image"] = image;
+        Digest::of(parts.to_string())
+    }
+}
+
+fn parts(vm: &DesiredVm, level: WarmLevel) -> Value {
     let recorded = RecordedVm::from(vm);
-    // A server's file is known by its bytes there before it is here.
-    let image = vm.image.as_ref()?;
-    let image = image.download().or_else(|| image.digest())?.clone();
     let seed = recorded.cloud_init.as_ref().map(|seed| {
         // A host name is renewed.
         json!([
@@ -134,10 +160,9 @@ fn key(vm: &DesiredVm, level: WarmLevel) -> Option<Digest> {
     });
     let steps: Vec<_> =
         vm.provision.iter().map(|step| (&step.digest, step.options.run == Run::Always)).collect();
-    let parts = json!({
+    json!({
         "version": VERSION,
         "level": level,
-        "image": image,
         "vcpus": vm.vcpus,
         "memory_mib": vm.memory_mib,
         "disk_bytes": vm.disk_bytes,
@@ -146,8 +171,7 @@ fn key(vm: &DesiredVm, level: WarmLevel) -> Option<Digest> {
         "seed": seed,
         "ssh_user": vm.ssh.as_ref().map(|ssh| &ssh.user),
         "provision": steps,
-    });
-    Some(Digest::of(parts.to_string()))
+    })
 }
 
 /// The keys of the machines that have or will have a template, by name.
@@ -157,19 +181,6 @@ pub fn keys(desired: &Desired) -> BTreeMap<Name, Digest> {
         Wanted::Nothing | Wanted::Cold(_) => None,
     };
     desired.vms.values().filter_map(key).collect()
-}
-
-/// Lets the first machine of each key be kept: those that are made beside it would be the same template.
-pub(crate) fn keep_once(decisions: &mut BTreeMap<Address, Decision>) {
-    let mut kept = BTreeSet::new();
-    for decision in decisions.values_mut() {
-        let is_kept = decision.change.up.contains(&StepKind::Keep);
-        if let Some(warm) = decision.warm.as_ref().filter(|_| is_kept)
-            && !kept.insert(warm.key.clone())
-        {
-            decision.change.up.retain(|step| *step != StepKind::Keep);
-        }
-    }
 }
 
 /// The templates that machines of `desired` would be made from, by key. One of no use is passed over and told to
@@ -205,7 +216,7 @@ pub(crate) fn tell(change: &mut Change, wanted: &Wanted, used: Option<UsedTempla
             None
         }
         Wanted::Template(key, level) => {
-            let cloned = used.is_some();
+            let made_from = if used.is_some() { MadeFrom::Template } else { MadeFrom::Image };
             if let Some(UsedTemplate { seen: SeenTemplate { created, level, of }, .. }) = &used {
                 let spared = match level {
                     WarmLevel::Memory => "it does not boot, and is provisioned already",
@@ -215,7 +226,7 @@ pub(crate) fn tell(change: &mut Change, wanted: &Wanted, used: Option<UsedTempla
                 change.reasons.push(format!("from the template of `{of}`, kept {created}: {spared}"));
             }
             change.template = used;
-            Some(WarmSpec { key: key.clone(), level: *level, cloned })
+            Some(WarmSpec { key: key.clone(), level: *level, made_from })
         }
     }
 }

@@ -53,10 +53,10 @@ pub use router::RouterHypervisor;
 pub use secrets::{SealKey, Secrets};
 pub use spec::{
     AccelChoice, Arch, BackendTag, CloneStage, Cloned, CloudInitConfig, Digest, DiskImage, Firmware, Forward,
-    Hardware, ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, NetworkConfig, Nic,
-    Peer, PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile, SeedText, SeedUser,
-    Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume, Warm, WarmLevel,
-    WarmSpec, ZoneOptions,
+    Hardware, ImageFormat, InputFile, InstanceId, Kernel, MOST_UNASKED, MacAddr, Machine, MadeFrom,
+    NetworkConfig, Nic, Peer, PrivateLink, PropolisOptions, Protocol, Runtime, Secret, SeedContent, SeedFile,
+    SeedText, SeedUser, Share, ShareDriver, SshConfig, Sudo, Uefi, VmHandle, VmSpec, VmState, VncTcp, Volume,
+    Warm, WarmLevel, WarmSpec, ZoneOptions,
 };
 pub use volume::{FoundVolume, VolumeState, Volumes};
 

@@ -25,7 +25,7 @@ pub use network::{Forward, MacAddr, NetworkConfig, Nic, Peer, PrivateLink, Proto
 pub use propolis::{PropolisOptions, ZoneOptions};
 pub use seed::{SeedContent, SeedFile, SeedText, SeedUser, Sudo};
 pub use storage::{Share, ShareDriver, Volume};
-pub use warm::{CloneStage, Cloned, Warm, WarmLevel, WarmSpec};
+pub use warm::{CloneStage, Cloned, MadeFrom, Warm, WarmLevel, WarmSpec};
 
 /// Names a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -33,12 +33,15 @@ fn case(plan: &Plan, step: &Step, ran: &Ran) -> TestCase {
     let mut status = match &ran.end {
         End::Done { .. } => TestCaseStatus::success(),
         End::Failed(_) | End::Open => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        End::Skipped { .. } => TestCaseStatus::skipped(),
+        End::Skipped { .. } | End::Spared => TestCaseStatus::skipped(),
     };
     match &ran.end {
         End::Done { .. } => {}
         End::Open => {
             status.set_message("it was not brought to its end");
+        }
+        End::Spared => {
+            status.set_message("its machine is made from a template");
         }
         End::Skipped { because } => {
             status.set_message(visible(&format!("because of {}", plan.graph.step(*because))));

@@ -31,7 +31,7 @@ pub(crate) fn markdown(
     text.push_str(&table(plan, course));
     let failed = course.steps.iter().filter_map(|(id, ran)| match &ran.end {
         End::Failed(failure) => Some((plan.graph.step(*id).to_string(), failure.as_ref())),
-        End::Done { .. } | End::Skipped { .. } | End::Open => None,
+        End::Done { .. } | End::Spared | End::Skipped { .. } | End::Open => None,
     });
     let lacking = preflight.iter().map(|(address, failure)| (address.to_string(), failure));
     let failed: Vec<_> = lacking.chain(failed).collect();
@@ -46,7 +46,7 @@ pub(crate) fn markdown(
 
 fn counts(plan: &Plan, course: &Course) -> String {
     let of = |word: &str| course.steps.values().filter(|ran| ran.end.word() == word).count();
-    let words = ["done", "failed", "skipped", "unfinished"];
+    let words = ["done", "spared", "failed", "skipped", "unfinished"];
     let counts = words.iter().map(|word| (of(word), *word)).filter(|(count, _)| *count > 0);
     let counts: Vec<_> = counts.map(|(count, word)| format!("{count} {word}")).collect();
     let counts = if counts.is_empty() { "no step ran".to_owned() } else { counts.join(", ") };
@@ -66,6 +66,7 @@ fn table(plan: &Plan, course: &Course) -> String {
         End::Open => 1,
         End::Skipped { .. } => 2,
         End::Done { .. } => 3,
+        End::Spared => 4,
     };
     let mut steps: Vec<_> = course.steps.iter().map(|(id, ran)| (*id, ran, ran.length())).collect();
     steps.sort_by_key(|(id, ran, took)| (rank(&ran.end), std::cmp::Reverse(*took), *id));
@@ -75,6 +76,7 @@ fn table(plan: &Plan, course: &Course) -> String {
     let mut text = "\n| Step | Result | Time |\n| --- | --- | ---: |\n".to_owned();
     for (id, ran, took) in steps.iter().take(ROWS) {
         let result = match &ran.end {
+            End::Spared => plain("spared, from a template"),
             End::Skipped { because } => plain(&format!("skipped, because of {}", plan.graph.step(*because))),
             end => plain(end.word()),
         };

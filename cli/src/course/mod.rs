@@ -40,7 +40,7 @@ pub(crate) struct Course {
 /// One step.
 #[derive(Debug, Clone, Default)]
 struct Ran {
-    /// From the begin of the apply; a step that was skipped never began.
+    /// From the begin of the apply; a step that was skipped or spared never began.
     from: Option<Duration>,
     to: Option<Duration>,
     end: End,
@@ -55,6 +55,8 @@ enum End {
     Done {
         note: Option<String>,
     },
+    /// It needed not run.
+    Spared,
     Failed(Box<Failure>),
     Skipped {
         because: StepId,
@@ -67,6 +69,7 @@ impl End {
         match self {
             Self::Open => "unfinished",
             Self::Done { .. } => "done",
+            Self::Spared => "spared",
             Self::Failed(_) => "failed",
             Self::Skipped { .. } => "skipped",
         }
@@ -91,6 +94,7 @@ impl Course {
                 step.to = Some(to.min(now));
                 step.end = End::Done { note: note.clone() };
             }
+            Event::Spared(id) => self.step(*id).end = End::Spared,
             Event::Failed { id, failure } => {
                 let step = self.step(*id);
                 step.to = Some(now);

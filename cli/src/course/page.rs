@@ -59,7 +59,7 @@ fn rows(plan: &Plan, course: &Course, length: Duration) -> Vec<Markup> {
         let why = match &ran.end {
             End::Failed(failure) => Some(failure.message.clone()),
             End::Done { note } => note.clone(),
-            End::Open | End::Skipped { .. } => None,
+            End::Open | End::Spared | End::Skipped { .. } => None,
         };
         html! {
             tr class=(tone(&ran.end)) {
@@ -76,18 +76,22 @@ fn rows(plan: &Plan, course: &Course, length: Duration) -> Vec<Markup> {
             }
         }
     });
-    let skipped = course.steps.iter().filter_map(|(id, ran)| {
-        let End::Skipped { because } = &ran.end else { return None };
-        let (step, because) = (plan.graph.step(*id).to_string(), plan.graph.step(*because).to_string());
+    let never_began = course.steps.iter().filter_map(|(id, ran)| {
+        let why = match &ran.end {
+            End::Skipped { because } => format!("because of {}", plan.graph.step(*because)),
+            End::Spared => "its machine is made from a template".to_owned(),
+            End::Open | End::Done { .. } | End::Failed(_) => return None,
+        };
+        let step = plan.graph.step(*id).to_string();
         Some(html! {
             tr.muted {
-                td { (visible(&step)) br; span.soft { "because of " (visible(&because)) } }
+                td { (visible(&step)) br; span.soft { (visible(&why)) } }
                 td.verdict { (ran.end.word()) }
                 td {} td {} td {}
             }
         })
     });
-    ran.chain(skipped).collect()
+    ran.chain(never_began).collect()
 }
 
 /// Where a time is in the drawing.
@@ -100,7 +104,7 @@ fn tone(end: &End) -> &'static str {
         End::Open => "change",
         End::Done { .. } => "good",
         End::Failed(_) => "bad",
-        End::Skipped { .. } => "muted",
+        End::Spared | End::Skipped { .. } => "muted",
     }
 }
 

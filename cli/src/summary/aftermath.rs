@@ -49,6 +49,7 @@ pub(super) fn text(plan: &Plan, report: &Report, elapsed: Duration, advises: boo
 fn head(report: &Report, elapsed: Duration) -> String {
     let word = if report.interrupted { "Interrupted" } else { "Not everything could be done" };
     let counts = [
+        (report.spared.len(), "spared"),
         (report.failed.len(), "failed"),
         (report.skipped.len(), "skipped"),
         (report.not_begun.len(), "not begun"),

@@ -10,7 +10,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::graph::{CycleError, StepGraph, StepId};
+use super::weight::{DOWNLOAD, weight_of};
+use crate::graph::{CycleError, StepGraph, StepId, Wait};
 use crate::step::StepKind;
 
 /// How many steps run side by side.
@@ -26,43 +27,6 @@ pub struct Limits {
     pub downloads: usize,
     /// Images that are downloaded from one server; at least 1. Servers slow down or refuse those who ask for more.
     pub downloads_per_host: usize,
-}
-
-/// What steps weigh on the way to the end of a plan: tenths of a second that they usually take. Only their order of
-/// magnitude counts: a way with one more boot is the longer one, however many small steps the other has.
-mod weight {
-    /// A gigabyte is read, digested and written.
-    pub(super) const FETCH_IMAGE: u64 = 50;
-    /// Half a gigabyte comes in a minute over a good line.
-    pub(super) const DOWNLOAD: u64 = 600;
-    /// Takes milliseconds, and weighs nothing: so a machine that is prepared starts before the next one is prepared,
-    /// and the first boot does not wait until all are.
-    pub(super) const PREPARE: u64 = 0;
-    /// A process is started, told something, or ended.
-    pub(super) const SHORT: u64 = 1;
-    /// A small guest boots to its login in some seconds, a large one in half a minute.
-    pub(super) const READY: u64 = 100;
-    /// Packages are installed, or one file is copied: nobody knows beforehand.
-    pub(super) const PROVISION: u64 = 100;
-    /// A guest powers down in some seconds.
-    pub(super) const STOP: u64 = 30;
-}
-
-fn weight_of(kind: StepKind) -> u64 {
-    match kind {
-        StepKind::FetchImage => weight::FETCH_IMAGE,
-        StepKind::Prepare => weight::PREPARE,
-        StepKind::Ready => weight::READY,
-        StepKind::Provision(_) => weight::PROVISION,
-        StepKind::Stop => weight::STOP,
-        StepKind::Update
-        | StepKind::Start
-        | StepKind::Resume
-        | StepKind::Keep
-        | StepKind::Suspend
-        | StepKind::Destroy
-        | StepKind::Forget => weight::SHORT,
-    }
 }
 
 /// What has become of a step.
@@ -133,7 +97,7 @@ impl Places {
 pub(super) struct Dispatcher {
     status: Vec<Status>,
     unmet: Vec<usize>,
-    after: Vec<Vec<StepId>>,
+    after: Vec<Vec<(StepId, Wait)>>,
     class: Vec<Class>,
     /// For the start of a guest, the step that waits until the same guest is ready.
     awaits: Vec<Option<StepId>>,
@@ -172,16 +136,20 @@ impl Dispatcher {
             })
             .collect();
         let remaining = graph.remaining(|id, step| match class[id.0] {
-            Class::Download(_) => weight::DOWNLOAD,
+            Class::Download(_) => DOWNLOAD,
             Class::Boot | Class::Image | Class::Other => weight_of(step.kind),
         })?;
-        let after: Vec<_> = graph.steps().map(|(id, _)| graph.after(id)).collect();
+        let after: Vec<_> = graph.steps().map(|(id, _)| graph.waiting(id)).collect();
         let awaits = graph.steps().map(|(id, step)| {
             let is_its_wait = |next: &StepId| {
                 let next = graph.step(*next);
                 next.kind == StepKind::Ready && next.address == step.address
             };
-            after[id.0].iter().copied().find(is_its_wait).filter(|_| class_of(step.kind) == Class::Boot)
+            after[id.0]
+                .iter()
+                .map(|(next, _)| *next)
+                .find(is_its_wait)
+                .filter(|_| class_of(step.kind) == Class::Boot)
         });
         let mut dispatcher = Self {
             status: vec![Status::Waiting; graph.len()],
@@ -223,30 +191,28 @@ impl Dispatcher {
     /// A running step ended well: what waited for it may be ready now.
     pub(super) fn done(&mut self, id: StepId) {
         self.leave(id, Status::Done);
-        for next in std::mem::take(&mut self.after[id.0]) {
-            self.unmet[next.0] -= 1;
-            if self.unmet[next.0] > 0 || self.status[next.0] != Status::Waiting {
-                continue;
-            }
-            if self.awaits[id.0] == Some(next) {
-                self.boots.taken += 1;
-                self.booting.push((self.remaining[next.0], Reverse(next)));
-            } else {
-                self.offer(next);
-            }
+        for (next, _) in std::mem::take(&mut self.after[id.0]) {
+            self.met(id, next);
         }
     }
 
-    /// A running step failed: everything that waits for it, directly or not, is skipped and returned.
+    /// A running step failed: everything that needs it, directly or not, is skipped and returned. What only waited for
+    /// one of these steps waits for it no longer.
     pub(super) fn failed(&mut self, id: StepId) -> Vec<StepId> {
         self.leave(id, Status::Failed);
         let mut skipped = Vec::new();
-        let mut reach = std::mem::take(&mut self.after[id.0]);
-        while let Some(next) = reach.pop() {
-            if self.status[next.0] == Status::Waiting {
-                self.status[next.0] = Status::Skipped(id);
-                skipped.push(next);
-                reach.append(&mut self.after[next.0]);
+        let mut reach = vec![id];
+        while let Some(at) = reach.pop() {
+            for (next, wait) in std::mem::take(&mut self.after[at.0]) {
+                match wait {
+                    Wait::Needs if self.status[next.0] == Status::Waiting => {
+                        self.status[next.0] = Status::Skipped(id);
+                        skipped.push(next);
+                        reach.push(next);
+                    }
+                    Wait::Needs => {}
+                    Wait::EitherWay => self.met(at, next),
+                }
             }
         }
         skipped.sort_unstable();
@@ -297,6 +263,20 @@ impl Dispatcher {
         places.first()?;
         places.taken += 1;
         places.queue.pop().map(|(_, Reverse(id))| id)
+    }
+
+    /// `next` need not wait for `id` any more: if that was the last that it waited for, it may start.
+    fn met(&mut self, id: StepId, next: StepId) {
+        self.unmet[next.0] -= 1;
+        if self.unmet[next.0] > 0 || self.status[next.0] != Status::Waiting {
+            return;
+        }
+        if self.awaits[id.0] == Some(next) {
+            self.boots.taken += 1;
+            self.booting.push((self.remaining[next.0], Reverse(next)));
+        } else {
+            self.offer(next);
+        }
     }
 
     fn offer(&mut self, id: StepId) {
@@ -384,6 +364,51 @@ mod tests {
         dispatcher.done(StepId(3));
         assert_eq!(dispatcher.take(), [StepId(4)]);
         assert_eq!(dispatcher.status()[2], Status::Skipped(StepId(0)));
+    }
+
+    #[test]
+    fn what_only_waits_goes_on_when_what_it_waited_for_fails_or_is_skipped() {
+        for (failing, skipped) in [(1, vec![]), (0, vec![1, 4])] {
+            let mut graph = graph(&[StepKind::Prepare; 5], &[(0, 1), (2, 3), (1, 4)]);
+            graph.order_either_way(StepId(1), StepId(2));
+            let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
+            assert_eq!(dispatcher.take(), ids(&[0]));
+            if failing == 1 {
+                dispatcher.done(StepId(0));
+                assert_eq!(dispatcher.take(), ids(&[1]), "the one that waits holds no place");
+                assert_eq!(dispatcher.failed(StepId(1)), ids(&[4]));
+            } else {
+                assert_eq!(dispatcher.failed(StepId(0)), ids(&skipped));
+            }
+            assert_eq!(dispatcher.take(), ids(&[2]));
+            dispatcher.done(StepId(2));
+            assert_eq!(dispatcher.take(), ids(&[3]));
+        }
+    }
+
+    #[test]
+    fn what_was_only_waited_for_releases_nothing_when_nothing_new_begins() {
+        let mut graph = graph(&[StepKind::Prepare; 2], &[]);
+        graph.order_either_way(StepId(0), StepId(1));
+        let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
+        assert_eq!(dispatcher.take(), ids(&[0]));
+        dispatcher.drain();
+        assert_eq!(dispatcher.failed(StepId(0)), []);
+        assert_eq!(dispatcher.take(), []);
+        assert_eq!(dispatcher.status()[1], Status::Waiting);
+    }
+
+    #[test]
+    fn what_needs_one_and_only_waits_for_another_is_skipped_with_the_one() {
+        let mut graph = graph(&[StepKind::Prepare; 3], &[(0, 2)]);
+        graph.order_either_way(StepId(1), StepId(2));
+        for order in [[0, 1], [1, 0]] {
+            let mut dispatcher = dispatcher(&graph, WIDE).unwrap();
+            assert_eq!(dispatcher.take(), ids(&[0, 1]));
+            let skipped: Vec<_> = order.into_iter().flat_map(|id| dispatcher.failed(StepId(id))).collect();
+            assert_eq!(skipped, ids(&[2]));
+            assert_eq!(dispatcher.take(), []);
+        }
     }
 
     #[test]

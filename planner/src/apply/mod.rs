@@ -1,4 +1,5 @@
-//! Carries out a plan: hands steps to providers, journals each before and after, and decides nothing new.
+//! Carries out a plan: hands steps to providers, journals each before and after, and decides nothing new, but
+//! whether there is the template that a machine waited for.
 //!
 //! ```text
 //!            ┌───────────── ends of steps ─────────────┐
@@ -23,6 +24,7 @@ mod outcome;
 mod records;
 mod retries;
 mod run;
+mod weight;
 
 pub use dispatch::Limits;
 pub use downloads::{CacheDownloads, Downloads};

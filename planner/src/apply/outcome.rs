@@ -28,6 +28,8 @@ pub enum Event {
         /// What people should know of it, such as a stop that needed force.
         note: Option<String>,
     },
+    /// A provisioning step need not run: its machine came provisioned from a template that was kept meanwhile.
+    Spared(StepId),
     /// A step failed.
     Failed {
         /// Which.
@@ -179,6 +181,8 @@ impl From<&Error> for Failure {
 pub struct Report {
     /// Steps that ended well.
     pub done: Vec<StepId>,
+    /// Provisioning steps that needed not run, because their machine came provisioned from a template.
+    pub spared: Vec<StepId>,
     /// Steps that failed, and why.
     pub failed: Vec<(StepId, Failure)>,
     /// Steps that were skipped, and the failed step that is the reason.

@@ -83,7 +83,8 @@ pub(super) fn after(
         StepKind::FetchImage | StepKind::Keep => {}
         StepKind::Prepare => {
             record.phase = Phase::Prepared;
-            if let Some(target) = target.filter(|target| target.is_cloned()) {
+            let is_cloned = handle.is_some_and(is_cloned);
+            if let Some(target) = target.filter(|_| is_cloned) {
                 let ran = |step: &ProvisionStep| ProvisionRecord { digest: step.digest.to_string(), at: now };
                 record.provisioned = target.provision.iter().map(ran).collect();
                 remember_once(&mut record, &target.provision);
@@ -119,6 +120,11 @@ pub(super) fn after(
         StepKind::Destroy | StepKind::Forget => return None,
     }
     Some(record)
+}
+
+/// Whether a machine was made from a template.
+pub(super) fn is_cloned(handle: &VmHandle) -> bool {
+    handle.warm.as_ref().is_some_and(|warm| warm.cloned.is_some())
 }
 
 /// The record after a provisioning step that did not end well; `cut_off` says that nobody knows how much it did.

@@ -89,7 +89,7 @@ struct Run<'a, H> {
     notes: Notes,
     ops: BTreeMap<StepId, OpId>,
     records: BTreeMap<Address, Record>,
-    /// Targets whose images came from servers, with those images.
+    /// Targets of which more is known than was planned: the image that came from a server, the template that was kept.
     completed: BTreeMap<Address, Target>,
     /// What the next commit will hold.
     pending: Vec<Entry>,
@@ -210,6 +210,10 @@ impl<H: Host> Run<'_, H> {
                 break;
             }
             for id in begun {
+                if self.is_spared(id) {
+                    self.spare(id);
+                    continue;
+                }
                 match self.begin(id) {
                     Ok(effect) => effects.push((id, effect)),
                     Err(failure) => self.fail(id, *failure),

@@ -16,8 +16,11 @@ const SHOWN_DIGITS: usize = 12;
 impl From<&StepGraph> for Picture {
     fn from(graph: &StepGraph) -> Self {
         let edges = graph.steps().flat_map(|(id, _)| {
-            let before = graph.before(id).into_iter();
-            before.map(move |earlier| PictureEdge { from: earlier.0, to: id.0, label: String::new() })
+            let either_way = graph.before_either_way(id);
+            graph.before(id).into_iter().map(move |earlier| {
+                let label = if either_way.contains(&earlier) { "either way" } else { "" };
+                PictureEdge { from: earlier.0, to: id.0, label: label.to_owned() }
+            })
         });
         Self {
             title: "steps of the plan".to_owned(),
@@ -143,6 +146,21 @@ mod tests {
             depends_on,
             ..DesiredVm::new(name.parse().unwrap())
         }
+    }
+
+    #[test]
+    fn arrow_says_where_a_step_begins_either_way() {
+        let mut graph = StepGraph::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| {
+            let instance = vmctl_providers::InstanceId(uuid::Uuid::nil());
+            let address = vmctl_state::Address::vm(name);
+            graph.add(Step { kind: StepKind::Prepare, address, instance, label: None })
+        });
+        graph.order(a, b);
+        graph.order_either_way(b, c);
+        let edges: Vec<_> =
+            Picture::from(&graph).edges.into_iter().map(|edge| (edge.from, edge.to, edge.label)).collect();
+        assert_eq!(edges, [(0, 1, String::new()), (1, 2, "either way".to_owned())]);
     }
 
     #[test]

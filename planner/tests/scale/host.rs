@@ -10,9 +10,10 @@ use tokio::task::yield_now;
 use vmctl_providers::capacity::{Footprint, Space};
 use vmctl_providers::provision::{OutputLine, OutputStream, ProvisionStep};
 use vmctl_providers::{
-    BackendTag, Capacity, ConsoleEndpoint, Custody, FoundVolume, GuestAccess, GuestInterface, Hypervisor,
-    Inspect, Inspection, InstanceId, Keep, Machine, Name, Preflight, Probe, RanByAgent, Readiness,
-    Reconfigure, Result, Stray, Verdict, VmHandle, VmSpec, VmState, Volumes,
+    BackendTag, Capacity, CloneStage, Cloned, ConsoleEndpoint, Custody, Digest, Error, FoundVolume,
+    GuestAccess, GuestInterface, Hypervisor, Inspect, Inspection, InstanceId, Keep, Machine, MadeFrom, Name,
+    Preflight, Probe, RanByAgent, Readiness, Reconfigure, Result, Stray, Verdict, VmHandle, VmSpec, VmState,
+    Volumes, Warm,
 };
 
 /// Counts what is done to machines that do not exist.
@@ -20,6 +21,10 @@ use vmctl_providers::{
 pub(crate) struct NumbersHost {
     /// Lines that each provisioning step prints, and how long they are.
     pub(crate) flood: (usize, usize),
+    /// The machine in which every provisioning step fails.
+    pub(crate) failing: Option<Name>,
+    /// Whether there is no room for templates.
+    pub(crate) is_full: bool,
     pub(crate) seen: Mutex<Seen>,
 }
 
@@ -36,6 +41,15 @@ pub(crate) struct Seen {
     pub(crate) started: BTreeMap<Name, usize>,
     pub(crate) ready: BTreeMap<Name, usize>,
     pub(crate) operations: usize,
+    /// The provisioning steps that ran to their end, by machine.
+    pub(crate) provisioned: BTreeMap<Name, Vec<usize>>,
+    /// The machines that were kept.
+    pub(crate) kept: Vec<Name>,
+    /// When each machine was taken down, and prepared.
+    pub(crate) destroyed: BTreeMap<Name, usize>,
+    pub(crate) prepared: BTreeMap<Name, usize>,
+    /// What was kept, by key.
+    pub(crate) templates: BTreeMap<Digest, InstanceId>,
 }
 
 impl NumbersHost {
@@ -67,8 +81,25 @@ impl NumbersHost {
 
 impl Hypervisor for NumbersHost {
     async fn prepare(&self, spec: &VmSpec) -> Result<VmHandle> {
-        self.work(|_| {}, |_| {}).await;
-        Ok(VmHandle { state: VmState::Prepared, ..self.handle(spec)? })
+        let begin = |seen: &mut Seen| {
+            seen.prepared.insert(spec.name.clone(), seen.operations);
+        };
+        self.work(begin, |_| {}).await;
+        let templates = self.seen().templates;
+        let warm = spec.warm.as_ref().map(|warm| {
+            let source = templates.get(&warm.key).filter(|_| warm.made_from != MadeFrom::Image);
+            assert!(source.is_some() || warm.made_from != MadeFrom::Template, "there is no such template");
+            let cloned = source.map(|source| Cloned {
+                created: jiff::Timestamp::UNIX_EPOCH,
+                source: *source,
+                user_key: String::new(),
+                hostname: spec.name.to_string(),
+                stage: CloneStage::Fresh,
+                cold: None,
+            });
+            Box::new(Warm { key: warm.key.clone(), level: warm.level, cloned })
+        });
+        Ok(VmHandle { state: VmState::Prepared, warm, ..self.handle(spec)? })
     }
 
     async fn start(&self, vm: &VmHandle) -> Result<VmHandle> {
@@ -92,7 +123,10 @@ impl Hypervisor for NumbersHost {
         Ok(VmHandle { state: VmState::Running, ..vm.clone() })
     }
 
-    async fn destroy(&self, _vm: VmHandle) -> Result<()> {
+    async fn destroy(&self, vm: VmHandle) -> Result<()> {
+        self.note(|seen| {
+            seen.destroyed.insert(vm.name, seen.operations);
+        });
         Ok(())
     }
 
@@ -138,8 +172,8 @@ impl GuestAccess for NumbersHost {
 
     async fn provision(
         &self,
-        _vm: &VmHandle,
-        _step: &ProvisionStep,
+        vm: &VmHandle,
+        step: &ProvisionStep,
         output: &mpsc::Sender<OutputLine>,
     ) -> Result<()> {
         let (lines, length) = self.flood;
@@ -147,6 +181,10 @@ impl GuestAccess for NumbersHost {
             let line = OutputLine { stream: OutputStream::Stdout, text: "x".repeat(length) };
             output.send(line).await.unwrap();
         }
+        if self.failing.as_ref() == Some(&vm.name) {
+            return Err(Error::ProcessEnded { detail: None });
+        }
+        self.note(|seen| seen.provisioned.entry(vm.name.clone()).or_default().push(step.number));
         Ok(())
     }
 }
@@ -162,7 +200,16 @@ impl Preflight for NumbersHost {
 }
 
 impl Keep for NumbersHost {
-    async fn keep(&self, _vm: &VmHandle) -> Result<()> {
+    async fn keep(&self, vm: &VmHandle) -> Result<()> {
+        if self.is_full {
+            return Err(Error::ProcessEnded { detail: Some("no room".to_owned()) });
+        }
+        self.note(|seen| {
+            seen.kept.push(vm.name.clone());
+            if let Some(warm) = &vm.warm {
+                seen.templates.insert(warm.key.clone(), vm.id);
+            }
+        });
         Ok(())
     }
 }

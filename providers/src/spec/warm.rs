@@ -32,8 +32,20 @@ pub struct WarmSpec {
     pub key: Digest,
     /// How much of it may be kept.
     pub level: WarmLevel,
-    /// Whether it is made from the template with that key. Without such a template `prepare` is an error.
-    pub cloned: bool,
+    /// What it is made from.
+    pub made_from: MadeFrom,
+}
+
+/// What a machine with a key is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeFrom {
+    /// Its image: it boots, and is to be provisioned.
+    Image,
+    /// The template with its key. Without such a template `prepare` is an error.
+    Template,
+    /// The template with its key if there is one that is whole when `prepare` looks, else its image. The handle says
+    /// which it was.
+    TemplateOrImage,
 }
 
 /// How an existing machine stands to templates.

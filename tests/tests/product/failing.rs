@@ -71,7 +71,7 @@ fn summary_for_programs_says_what_became_of_every_step() {
     assert!(summary["skipped"].as_array().unwrap().iter().all(|skipped| skipped["because"] == *root));
     let count = |name: &str| summary[name].as_array().unwrap().len();
     let told: usize =
-        ["done", "failed", "skipped", "abandoned", "given_up", "not_begun"].map(count).iter().sum();
+        ["done", "spared", "failed", "skipped", "abandoned", "given_up", "not_begun"].map(count).iter().sum();
     assert_eq!(told, steps.len(), "{summary:#}");
     assert_ne!(summary["next"], json!([]));
 }

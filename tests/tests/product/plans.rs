@@ -106,7 +106,7 @@ fn saved_plan_is_refused_with_the_name_of_what_moved() {
         (text.replace("\"memory\"", "\"Memory\""), "was edited or is damaged"),
         (text[..text.len() / 2].to_owned(), "is no saved plan"),
         ("{}".to_owned(), "is no saved plan"),
-        (text.replace("\"version\":4", "\"version\":99"), "has format 99"),
+        (text.replace("\"version\":5", "\"version\":99"), "has format 99"),
     ] {
         fs::write(&path, content).expect("the plan");
         world.vmctl(&["apply", "x.plan"]).expect(1).says(words);

@@ -261,7 +261,10 @@ fn events_of_every_kind_are_as_promised() {
     let kinds: BTreeSet<_> = all.iter().filter_map(|event| event["event"].as_str()).collect();
     let known = SCHEMAS["event"].text["oneOf"].as_array().expect("kinds of events");
     let known = known.iter().filter_map(|kind| kind["$ref"].as_str()?.strip_prefix("#/$defs/"));
-    assert_eq!(kinds, known.collect());
+    let mut known: BTreeSet<_> = known.collect();
+    // A fake machine is made from no template, which is what spares steps; `warm` looks at that.
+    assert!(known.remove("spared"));
+    assert_eq!(kinds, known);
 
     // Cut off without a word: the state says what was under way.
     let mut destroy = world.start(&["apply", "--destroy", "--yes", "--json"]);

@@ -12,13 +12,14 @@ use vmctl_state::{Entry, Outcome};
 use super::{End, Ended, Run};
 use crate::apply::effect::{Host, Product};
 use crate::apply::outcome::{Event, Failure};
-use crate::apply::records;
+use crate::apply::records::{self, is_cloned};
 use crate::apply::retries::Pause;
 use crate::failpoints::{self, Edge};
 use crate::graph::StepId;
 use crate::pins::Locked;
 use crate::plan::PlannedImage;
 use crate::step::StepKind;
+use crate::target::Target;
 
 impl<H: Host> Run<'_, H> {
     pub(super) fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), JoinError>) {
@@ -57,6 +58,17 @@ impl<H: Host> Run<'_, H> {
                 None
             }
         };
+        let is_cloned = handle.as_deref().is_some_and(is_cloned);
+        let mut note = None;
+        if let Some(follower) = self.follower(id) {
+            if is_cloned {
+                let cloned = follower.cloned();
+                self.completed.insert(step.address.clone(), cloned);
+            } else if let Some(leader) = &follower.template_after {
+                note =
+                    Some(format!("there is no template of `{leader}`: it boots, and is provisioned itself"));
+            }
+        }
         let target = self.target(&step.address);
         if let Some(record) = self.records.get(&step.address) {
             match records::after(step, record, target, handle.as_deref(), Timestamp::now()) {
@@ -71,10 +83,32 @@ impl<H: Host> Run<'_, H> {
         self.leave_gate(id, true);
         self.dispatcher.done(id);
         self.report.done.push(id);
-        let note = handle.and_then(|handle| note(step.kind, *handle));
+        let note = note.or_else(|| handle.and_then(|handle| note_of(step.kind, *handle)));
         let note = note.or_else(|| not_kept.map(|error| format!("there is no template of it: {error}")));
         // What is told to be done is durable.
         self.untold.push(Event::Done { id, elapsed, note });
+    }
+
+    /// What a step aims at that prepares a machine which waited for a template.
+    fn follower(&self, id: StepId) -> Option<&Target> {
+        let step = self.plan.graph.step(id);
+        let target = self.target(&step.address).filter(|_| step.kind == StepKind::Prepare);
+        target.filter(|target| target.template_after.is_some())
+    }
+
+    /// Whether a step need not run after all.
+    pub(super) fn is_spared(&self, id: StepId) -> bool {
+        let step = self.plan.graph.step(id);
+        let StepKind::Provision(number) = step.kind else { return false };
+        self.target(&step.address).is_some_and(|target| target.is_spared(number))
+    }
+
+    /// Passes over a step that need not run. It never begins, so that the journal knows nothing of it; that it counts as
+    /// done stands in the record since the machine was made.
+    pub(super) fn spare(&mut self, id: StepId) {
+        self.dispatcher.done(id);
+        self.report.spared.push(id);
+        self.untold.push(Event::Spared(id));
     }
 
     /// An image came: from here on it is known what machines of it are made from.
@@ -183,7 +217,7 @@ impl<H: Host> Run<'_, H> {
 }
 
 /// What is worth telling of a machine after a step.
-fn note(kind: StepKind, handle: VmHandle) -> Option<String> {
+fn note_of(kind: StepKind, handle: VmHandle) -> Option<String> {
     match kind {
         StepKind::Stop => {
             handle.forced_stop.map(|how| format!("the guest did not heed its power button; ended by {how}"))

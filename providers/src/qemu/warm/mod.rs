@@ -20,7 +20,7 @@ use super::manifest::Manifest;
 use super::places::publish;
 use crate::error::{Error, Result};
 use crate::failpoints::failpoint;
-use crate::spec::{CloneStage, Cloned, Machine, VmHandle, VmSpec, Warm};
+use crate::spec::{CloneStage, Cloned, Machine, MadeFrom, VmHandle, VmSpec, Warm};
 use crate::template::{Template, Templates, clone_disk};
 use crate::workdir::WorkDir;
 
@@ -31,15 +31,23 @@ impl QemuBackend {
 
     /// The template that a machine is to be made from, if it is.
     pub(super) async fn template_of(&self, spec: &VmSpec) -> Result<Option<Box<Template>>> {
-        let Some(warm) = spec.warm.clone().filter(|warm| warm.cloned) else { return Ok(None) };
-        let templates = self.templates();
-        let found = blocking(move || templates.find(&warm.key).map(|found| (found, warm.key))).await?;
-        match found {
-            (Some(template), _) => Ok(Some(Box::new(template))),
-            (None, key) => Err(Error::Unusable {
-                path: self.templates().dir(&key).path().to_owned(),
+        let Some(warm) = spec.warm.as_ref().filter(|warm| warm.made_from != MadeFrom::Image) else {
+            return Ok(None);
+        };
+        let (templates, key) = (self.templates(), warm.key.clone());
+        let found = blocking(move || templates.find(&key)).await;
+        match (found, warm.made_from) {
+            (Ok(Some(template)), _) => Ok(Some(Box::new(template))),
+            (Err(error), MadeFrom::TemplateOrImage) => {
+                tracing::warn!(%error, "a template is passed over");
+                Ok(None)
+            }
+            (Ok(None), MadeFrom::TemplateOrImage) => Ok(None),
+            (Ok(None), MadeFrom::Image | MadeFrom::Template) => Err(Error::Unusable {
+                path: self.templates().dir(&warm.key).path().to_owned(),
                 reason: "the template that the machine was to be made from is gone; plan again".to_owned(),
             }),
+            (Err(error), MadeFrom::Image | MadeFrom::Template) => Err(error),
         }
     }
 

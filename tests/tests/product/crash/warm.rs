@@ -84,6 +84,29 @@ fn machine_whose_keeping_is_cut_off_goes_on() {
     world.vmctl(&["apply", "--yes", "--destroy"]).expect(0);
 }
 
+/// The first one keeps, or was kept; the other one waits, or is being made from its template.
+#[test]
+fn machines_that_wait_for_one_that_is_cut_off_are_made() {
+    let mut world = World::with_failpoints(1);
+    world.vmfile(&MACHINE.replace("\"one\"", "\"two\" count=2"));
+    for point in ["provision.effect.after", "keep.qemu.copied", "keep.record.after", "prepare.qemu.cloned"] {
+        disturb(&mut world, &["apply", "--yes"], point, "kill");
+        world.vmctl(&["apply", "--yes"]).expect(0);
+        assert_eq!(leaks::leaks(&world, Goal::Desired), [""; 0], "after {point}");
+        for name in ["two-1", "two-2"] {
+            // A step that was cut off after its end may run again.
+            let made: BTreeSet<_> = world.exec(name, "cat made").lines().map(str::to_owned).collect();
+            assert!(
+                made == ["two-1".to_owned()].into() || made == [name.to_owned()].into(),
+                "{point}: {made:?}"
+            );
+        }
+        world.vmctl(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+        world.vmctl(&["apply", "--yes", "--destroy"]).expect(0);
+        world.vmctl(&["image", "prune", "--templates"]).expect(0);
+    }
+}
+
 #[test]
 fn machine_half_made_from_a_template_is_made() {
     let mut world = World::with_failpoints(1);
