@@ -67,12 +67,11 @@ pub(super) async fn renew(session: &Session, vm: &VmHandle, cloned: &Cloned, fou
     };
     let text = script(&own, found, SystemTime::now());
     let mut said = Vec::new();
-    let running =
-        session.exec("sudo -n env \"LOGIN_HOME=$HOME\" sh -s", Cursor::new(text), |stream, bytes| {
-            if stream == OutputStream::Stderr && said.len() < SAID {
-                said.extend_from_slice(bytes);
-            }
-        });
+    let running = session.exec("sudo -n sh -s -- \"$HOME\"", Cursor::new(text), |stream, bytes| {
+        if stream == OutputStream::Stderr && said.len() < SAID {
+            said.extend_from_slice(bytes);
+        }
+    });
     let status = timeout(PATIENCE, running)
         .await
         .map_err(|_| Error::Timeout { what: "the renewal of the guest".to_owned(), after: PATIENCE })??;
@@ -99,7 +98,9 @@ struct Own<'a> {
     seed: String,
 }
 
-/// The script: its values first, then what is done with them.
+/// The script: its values first, then what is done with them. It is told the home of who logs in.
+///
+/// An emulated guest that just woke up takes long to begin a program, so that the shell does what it can by itself.
 fn script(own: &Own<'_>, found: Found, now: SystemTime) -> String {
     // Half a second later than now, which is when it runs at the earliest; dates of busybox know whole seconds only.
     let now = (now.duration_since(UNIX_EPOCH).unwrap_or_default() + Duration::from_millis(500)).as_secs();
@@ -141,9 +142,10 @@ const RANDOM: &str = r#"
 printf %s "$seed" >/dev/urandom
 anew=
 for device in /sys/bus/acpi/drivers/vmgenid/*:*; do [ ! -e "$device" ] || anew=1; done
-if perl -e 'open(my $f, ">", "/dev/urandom") or exit 1; ioctl($f, 0x5207, 0) or exit 1' 2>/dev/null; then anew=1
-elif python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom", "wb"), 0x5207)' 2>/dev/null; then anew=1; fi
-[ -n "$anew" ] || { echo "its random numbers cannot be begun anew" >&2; exit 1; }
+if [ -n "$anew" ]; then :
+elif perl -e 'open(my $f, ">", "/dev/urandom") or exit 1; ioctl($f, 0x5207, 0) or exit 1' 2>/dev/null; then :
+elif python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom", "wb"), 0x5207)' 2>/dev/null; then :
+else echo "its random numbers cannot be begun anew" >&2; exit 1; fi
 [ ! -f /var/lib/systemd/random-seed ] || head -c 512 /dev/urandom >/var/lib/systemd/random-seed
 "#;
 
@@ -152,24 +154,32 @@ printf %s "$seed" >/dev/urandom
 "#;
 
 const BOOT_ID: &str = r#"
-(umask 022; printf '%s\n' "$boot_id" >/run/boot-id)
+umask 022
+printf '%s\n' "$boot_id" >/run/boot-id
 mount -o bind /run/boot-id /proc/sys/kernel/random/boot_id
 "#;
 
+/// It may be read-only, which root does not mind.
 const MACHINE_ID: &str = r#"
 for file in /etc/machine-id /var/lib/dbus/machine-id; do
-  [ -f "$file" ] && [ ! -L "$file" ] || continue
-  mode=$(stat -c %a "$file"); chmod u+w "$file"; printf '%s\n' "$machine_id" >"$file"; chmod "$mode" "$file"
+  [ ! -f "$file" ] || [ -L "$file" ] || printf '%s\n' "$machine_id" >"$file"
 done
 "#;
 
-/// The key that the template was logged in to with opens this guest no more. Keys hold no character that is special here.
+/// The key that the template was logged in to with opens this guest no more.
 const FORMER_KEY: &str = r#"
-keys=$LOGIN_HOME/.ssh/authorized_keys
-former=$(printf '%s\n' "$former_key" | cut -d ' ' -f 2)
-if [ -f "$keys" ] && grep -qF "$former" "$keys"; then
-  grep -vF "$former" "$keys" >"$keys.new" || :
-  cat "$keys.new" >"$keys"; rm -f "$keys.new"
+keys=$1/.ssh/authorized_keys
+former=${former_key#* }; former=${former%% *}
+if [ -f "$keys" ]; then
+  kept= found=
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in
+      *"$former"*) found=1 ;;
+      *) kept="$kept$line
+" ;;
+    esac
+  done <"$keys"
+  [ -z "$found" ] || printf %s "$kept" >"$keys"
 fi
 "#;
 
@@ -178,11 +188,17 @@ const OWN_KEY: &str = r#"
 "#;
 
 const HOSTNAME: &str = r#"
-before=$(hostname)
+read -r before </proc/sys/kernel/hostname || :
 if [ "$before" != "$name" ]; then
-  hostname "$name"
+  printf '%s\n' "$name" >/proc/sys/kernel/hostname
   printf '%s\n' "$name" >/etc/hostname
-  sed -i "s/^127\.0\.1\.1[[:space:]].*/127.0.1.1 $name/" /etc/hosts
+  hosts=
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in 127.0.1.1[[:space:]]*) line="127.0.1.1 $name" ;; esac
+    hosts="$hosts$line
+"
+  done </etc/hosts
+  printf %s "$hosts" >/etc/hosts
 fi
 "#;
 
@@ -201,12 +217,12 @@ fi
 const HOST_KEY: &str = r#"
 umask 077
 done=
-if [ -d /etc/ssh ] && ls /etc/ssh/ssh_host_*_key >/dev/null 2>&1; then
+set -- /etc/ssh/ssh_host_*_key
+if [ -e "$1" ]; then
   rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
   printf '%s\n' "$host_key" >/etc/ssh/ssh_host_ed25519_key
-  printf '%s\n' "$host_public" >/etc/ssh/ssh_host_ed25519_key.pub
-  chmod 644 /etc/ssh/ssh_host_ed25519_key.pub
-  if [ -s /run/sshd.pid ]; then kill -HUP "$(cat /run/sshd.pid)" && done=1
+  (umask 022; printf '%s\n' "$host_public" >/etc/ssh/ssh_host_ed25519_key.pub)
+  if [ -s /run/sshd.pid ]; then read -r pid </run/sshd.pid; kill -HUP "$pid" && done=1
   else systemctl try-restart ssh.service sshd.service 2>/dev/null && done=1; fi
 fi
 if [ -s /run/dropbear.pid ] && [ -f /etc/dropbear/dropbear_ed25519_host_key ]; then
