@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[
         measure: |runs| pull(runs, Served::Plain),
     },
     Case {
-        rows: &[Row::new("P10", "the same packed, against gzip besides", 1.1)],
+        rows: &[Row::new("P10", "256 MiB pulled packed, against curl, gzip and sha256sum", 1.1)],
         needs: &[Need::Program("curl")],
         measure: |runs| pull(runs, Served::Packed),
     },

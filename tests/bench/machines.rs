@@ -22,6 +22,11 @@ pub(crate) const CASES: &[Case] = &[
         measure: prepare,
     },
     Case {
+        rows: &[Row::new("P6", "syncs of a machine prepared, against a bound", 1.0)],
+        needs: &[Need::Program("strace")],
+        measure: syncs,
+    },
+    Case {
         rows: &[Row::new("P11", "disk of a second machine of an image, against a bound", 1.0)],
         needs: &[],
         measure: second_machine,
@@ -29,7 +34,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         rows: &[
             Row::new("P7", "`vmctl start` of one QEMU, whole, against bare QEMU", 1.1),
-            Row::new("P7", "its step `start` alone, against the same", 1.1),
+            Row::new("P7", "step `start` of one QEMU, as told, against bare QEMU", 1.1),
         ],
         needs: &[],
         measure: start_one,
@@ -86,6 +91,29 @@ fn overlays(folder: &Path, base: &str, count: usize) {
             });
         }
     });
+}
+
+/// How often a machine that is prepared makes the disk sure (P6): what ten more of them add to an `apply`.
+fn syncs(_: usize) -> Vec<Sides> {
+    const MOST: u64 = 4;
+    const MORE: u64 = 10;
+    let count = |machines: u64| {
+        let mut world = World::new(1);
+        world.vmfile(&format!(
+            "vm \"m\" count={machines} {{ image \"TINY\"; memory 256; state \"stopped\"; ssh {{ user \"vm\" }} }}\n"
+        ));
+        let trace = world.folder().join("trace");
+        let words = ["strace", "-f", "-e", "trace=fsync,fdatasync,syncfs,sync_file_range", "-o"];
+        let prefix = words.into_iter().map(str::to_owned).chain([trace.display().to_string()]);
+        world.through(prefix.collect());
+        world.vmctl(&["apply", "--yes"]).expect(0);
+        let text = fs::read_to_string(&trace).expect("what strace saw");
+        // One that another thread's comes between has two lines, of which the second has no bracket behind its name.
+        let is_call =
+            |line: &&str| line.contains("sync(") || line.contains("syncfs(") || line.contains("range(");
+        text.lines().filter(is_call).count() as u64
+    };
+    vec![Sides::counts(&[count(2 * MORE).saturating_sub(count(MORE)) / MORE], &[MOST])]
 }
 
 /// Disk that a second machine with an image takes (P11), as `du` counts.

@@ -53,10 +53,8 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     table::head(runs);
-    for case in CASES.iter().copied().flatten() {
-        case.run(runs, &goals);
-    }
-    ExitCode::SUCCESS
+    let failed = CASES.iter().copied().flatten().filter(|case| !case.run(runs, &goals)).count();
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// How many runs, and of which goals, none meaning all; `None` for words that mean nothing.

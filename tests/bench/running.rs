@@ -19,15 +19,15 @@ pub(crate) const CASES: &[Case] = &[
             Row::new("P5", "drift of 100 QEMUs, against asking each by hand / processors", 3.0),
             Row::new("P18", "processes of 100 QEMUs that run, against one for each", 1.0),
         ],
-        needs: &[Need::Memory(8)],
+        needs: &[Need::Memory(5)],
         measure: look,
     },
     Case {
         rows: &[
             Row::new("P15", "100 QEMUs stopped, against `quit` to all at once", 1.5),
-            Row::new("P15", "100 QEMUs stopped and destroyed, against the same", 1.5),
+            Row::new("P15", "100 QEMUs stopped and destroyed, against the same `quit`", 1.5),
         ],
-        needs: &[Need::Memory(8)],
+        needs: &[Need::Memory(5)],
         measure: end,
     },
     Case {

@@ -36,6 +36,7 @@ pub(crate) const CASES: &[Case] = &[
             Row::new("P4", "plan of 1,000 without changes, against a bound", 1.0),
             Row::new("P4", "plan of 10,000 without changes, against a bound", 1.0),
             Row::new("P2", "plan of 10,000, against 10 times 1,000", 1.2),
+            Row::new("P14", "memory of a plan of 100, against a bound", 1.0),
             Row::new("P14", "memory of a plan of 10,000, against a bound", 1.0),
         ],
         needs: &[],
@@ -91,18 +92,18 @@ fn plan(runs: usize) -> Vec<Sides> {
         (1_000, Duration::from_millis(100)),
         (MANY, Duration::from_millis(900)),
     ];
-    const MEMORY: u64 = 150 << 20;
+    const MEMORY: [u64; 2] = [30 << 20, 150 << 20];
     let worlds = BOUNDS.map(|(count, _)| applied(count));
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
-    let mut memory = Vec::new();
+    let mut memory = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..runs {
-        for (world, times) in worlds.iter().zip(&mut times) {
+        for ((world, times), memory) in worlds.iter().zip(&mut times).zip(&mut memory) {
             let took = usage::of(&mut world.command(&["plan", "--detailed-exitcode"]));
             times.push(took.wall);
             memory.push(took.memory);
         }
     }
-    let most: Vec<u64> = memory.iter().copied().skip(2).step_by(3).collect();
+    let [least, _, most] = memory;
     let [hundred, thousand, many] = times;
     let tenfold: Vec<_> = thousand.iter().map(|&time| time * (MANY / 1_000)).collect();
     let growth = Sides::times(many.clone(), tenfold);
@@ -111,7 +112,7 @@ fn plan(runs: usize) -> Vec<Sides> {
         .zip(BOUNDS)
         .map(|(times, (_, bound))| Sides::bounded(times, bound))
         .collect();
-    sides.extend([growth, Sides::bytes(&most, &[MEMORY])]);
+    sides.extend([growth, Sides::bytes(&least, &MEMORY[..1]), Sides::bytes(&most, &MEMORY[1..])]);
     sides
 }
 

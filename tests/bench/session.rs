@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmctl_tests::World;
 
 use crate::table::{Case, Row, Sides, turns};
-use crate::usage::timed;
+use crate::usage::{self, timed};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -76,12 +76,8 @@ fn output(runs: usize) -> Vec<Sides> {
     provision "shell" { inline "cat lines" }
 "#,
     );
-    let ours = || {
-        timed(|| {
-            let shown = guest.provision(&["--step", "2"]).text().len();
-            assert!(shown > 0, "steps show what they print");
-        })
-    };
+    let step = ["provision", "m", "--force", "--yes", "--step", "2"];
+    let ours = || usage::of(&mut guest.world.command(&step)).wall;
     let theirs = || succeeded(guest.ssh(&[], &["cat", "lines"]));
     vec![Sides::measure(runs, ours, theirs)]
 }

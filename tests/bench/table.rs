@@ -1,9 +1,13 @@
 //! The table: cases, their rows, and what came of both sides.
 
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::calm;
+
+/// Runs of cases whose runs take minutes, at most: worlds are given up after a time.
+pub(crate) const LONG: usize = 9;
 
 /// What is measured together: one or more rows that stand on the same runs.
 pub(crate) struct Case {
@@ -114,27 +118,35 @@ impl Case {
         self.rows.iter().any(|row| row.goal.eq_ignore_ascii_case(goal))
     }
 
-    /// Measures it and prints its rows, if any is of one of the goals; of none means all.
-    pub(crate) fn run(&self, runs: usize, goals: &[String]) {
+    /// Measures it and prints its rows, if any is of one of the goals; of none means all. Whether that went well: one that
+    /// does not leaves the others to be measured.
+    pub(crate) fn run(&self, runs: usize, goals: &[String]) -> bool {
         let is_wanted =
             |row: &Row| goals.is_empty() || goals.iter().any(|goal| row.goal.eq_ignore_ascii_case(goal));
         if !self.rows.iter().any(is_wanted) {
-            return;
+            return true;
         }
-        if let Some(lack) = self.needs.iter().find_map(|need| need.lack()) {
+        let not_measured = |why: &str| {
             for row in self.rows.iter().filter(|row| is_wanted(row)) {
-                println!("{:<4} {:<60} not measured: {lack}", row.goal, row.name);
+                println!("{:<4} {:<60} not measured: {why}", row.goal, row.name);
             }
-            return;
+        };
+        if let Some(lack) = self.needs.iter().find_map(|need| need.lack()) {
+            not_measured(&lack);
+            return true;
         }
         if let Some(busy) = calm::wait() {
             println!("     {busy}");
         }
-        let sides = (self.measure)(runs);
+        let Ok(sides) = catch_unwind(|| (self.measure)(runs)) else {
+            not_measured("it failed, as told above");
+            return false;
+        };
         assert_eq!(sides.len(), self.rows.len(), "both sides of each row");
         for (row, sides) in self.rows.iter().zip(&sides).filter(|(row, _)| is_wanted(row)) {
             print(row, sides);
         }
+        true
     }
 }
 
@@ -158,7 +170,10 @@ impl Need {
 
 /// Prints what stands above the rows.
 pub(crate) fn head(runs: usize) {
-    println!("median and least of {runs} runs of each side, in turns; the ratio is that of the medians\n");
+    println!(
+        "median and least of {runs} runs of each side ({LONG} at most of what takes minutes), in turns;\n\
+         the ratio is that of the medians, and the aim is what it may be at most\n"
+    );
     println!(
         "{:<4} {:<60} {:>10} {:>10} {:>10} {:>10} {:>7} {:>6}",
         "", "", "vmctl", "least", "reference", "least", "ratio", "aim"
