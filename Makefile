@@ -49,7 +49,7 @@ test: images images-debian check ## everything: lints, unit tests, end-to-end te
 	VMCTL_BIN="$(abspath $(VMCTL))" VMCTL_FAILPOINTS_BIN="$(abspath $(VMCTL)-failpoints)" \
 		VMCTL_TEST_IMAGES="$(IMAGES)" RUST_TEST_THREADS=$(THREADS) cargo test --locked --workspace
 
-bench: setup images images-debian ## vmctl against references measured in the same run, as a table
+bench: setup images images-debian ## vmctl against references measured in the same run, as a table (BENCH="3 P8": runs, goals)
 	cargo build --locked --release --package vmctl --package vmctl-tests
 	VMCTL_BIN="$(abspath $(TARGET)/release/vmctl)" VMCTL_TEST_IMAGES="$(IMAGES)" "$(TARGET)/release/vmctl-bench" $(BENCH)
 
