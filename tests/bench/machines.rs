@@ -165,9 +165,10 @@ fn seconds(events: &Path, kind: &str) -> Duration {
 }
 
 /// Starting prepared machines (P9): QEMUs on empty disks that somebody ended, against the same processes started all at
-/// once by hand, until each monitor says that its machine runs.
+/// once by hand, until each monitor answers. Their processors stand still (`-S`), so that no firmware that runs already
+/// slows those that come later.
 fn start_many(runs: usize) -> Vec<Sides> {
-    let idle = Idle::new(48);
+    let idle = Idle::with(48, "; qemu-arg \"-S\"");
     idle.apply();
     let scripts = idle.learn();
     idle.kill();
@@ -187,10 +188,15 @@ pub(crate) struct Idle {
 
 impl Idle {
     pub(crate) fn new(machines: usize) -> Self {
+        Self::with(machines, "")
+    }
+
+    /// The same, with more nodes for each of them.
+    fn with(machines: usize, more: &str) -> Self {
         let world = World::new(1);
         world.blank_image();
         world.vmfile(&format!(
-            "vm \"m\" count={machines} {{ image \"blank.qcow2\"; memory 32; network \"none\" }}\n"
+            "vm \"m\" count={machines} {{ image \"blank.qcow2\"; memory 32; network \"none\"{more} }}\n"
         ));
         Self { world, names: (1..=machines).map(|number| format!("m-{number}")).collect() }
     }

@@ -109,7 +109,7 @@ impl World {
 
     async fn plan(&self, desired: &Desired, options: &Options) -> Plan {
         let recorded = self.store.snapshot().unwrap();
-        let mut observed = refresh(&*self.host, &recorded).await.unwrap();
+        let mut observed = refresh(&self.host, &recorded).await.unwrap();
         observed.templates = self.host.seen().templates.into_keys().map(|key| (key, seen())).collect();
         self.plan_from(desired, options, &observed)
     }

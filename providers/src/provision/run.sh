@@ -10,15 +10,20 @@ trap 'rm -rf "$folder"' EXIT
 # Caught and not ignored, so that the work does not inherit it. A lost connection brings SIGHUP from some sshds, and
 # SIGPIPE when this shell reports how the work ended.
 trap : HUP INT PIPE TERM
-# Read by one process: it may take more from its input than it passes on.
-head -c "$(($1 + $2))" >"$folder/both"
-if [ "$(wc -c <"$folder/both")" -ne "$(($1 + $2))" ]; then
+# Read by one process: it may take more from its input than it passes on. Programs begin slowly in an emulated guest.
+head -c "$(($1 + $2))" >"$folder/script"
+if [ "$(wc -c <"$folder/script")" -ne "$(($1 + $2))" ]; then
     echo "the script did not arrive whole" >&2
     exit 125
 fi
-head -c "$1" "$folder/both" >"$folder/environment"
-tail -c "$2" "$folder/both" >"$folder/script"
-rm "$folder/both"
+environment=/dev/null
+if [ "$1" -gt 0 ]; then
+    mv "$folder/script" "$folder/both"
+    environment=$folder/environment
+    head -c "$1" "$folder/both" >"$environment"
+    tail -c "$2" "$folder/both" >"$folder/script"
+    rm "$folder/both"
+fi
 shift 2
 umask "$old"
 exec 3<&0 </dev/null
@@ -26,7 +31,7 @@ group=$(command -v setsid) || group=
 # The environment may hold any name, so that no variable is used once it is there.
 (
     set -- $group "$@" "$folder/script"
-    . "$folder/environment"
+    . "$environment"
     exec "$@"
 ) 3<&- &
 work=$!

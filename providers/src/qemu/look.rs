@@ -33,26 +33,34 @@ impl QemuBackend {
     /// See [`crate::Hypervisor::state`].
     pub(super) async fn observe_state(&self, vm: &VmHandle) -> Result<VmState> {
         match self.live_state_of(vm).await? {
-            Some((_, state)) => Ok(state),
+            Some((_, state, _)) => Ok(state),
             None => state_at_rest(vm),
         }
     }
 
-    /// The same as [`Self::live_state`]; a process that never came to go on from a template's memory is none.
-    async fn live_state_of(&self, vm: &VmHandle) -> Result<Option<(Process, VmState)>> {
+    /// The same as [`Self::live`]; a process that never came to go on from a template's memory is none.
+    async fn live_state_of(&self, vm: &VmHandle) -> Result<Option<(Process, VmState, Monitor)>> {
         let is_cloned = vm.warm.as_ref().is_some_and(|warm| warm.cloned.is_some());
         if is_cloned && self.is_half_awake(&WorkDir::new(&vm.work_dir), vm)? {
             return Ok(None);
         }
-        self.live_state(vm.id).await
+        self.live(vm.id).await
     }
 
     /// The live process of an instance and what it does; `None` if there is none, or none any more.
     pub(super) async fn live_state(&self, id: InstanceId) -> Result<Option<(Process, VmState)>> {
+        Ok(self.live(id).await?.map(|(process, state, _)| (process, state)))
+    }
+
+    /// The same, with the monitor that was asked.
+    async fn live(&self, id: InstanceId) -> Result<Option<(Process, VmState, Monitor)>> {
         let Some(process) = self.find(id)? else { return Ok(None) };
-        let asked = async { self.monitor(id, &process).await?.state().await };
+        let asked = async {
+            let mut monitor = self.monitor(id, &process).await?;
+            Ok((monitor.state().await?, monitor))
+        };
         match asked.await {
-            Ok(state) => Ok(Some((process, state))),
+            Ok((state, monitor)) => Ok(Some((process, state, monitor))),
             // It ended while it was asked.
             Err(_) if self.find(id)?.is_none() => Ok(None),
             Err(error) => Err(error),
@@ -95,11 +103,10 @@ impl QemuBackend {
         };
         match self.live_state_of(vm).await? {
             None => seen.state = state_at_rest(vm)?,
-            Some((process, state)) => {
+            Some((process, state, mut monitor)) => {
                 seen.state = state;
                 curb(vm);
                 seen.damage = self.cut_off(&vm.machine, &process).await?;
-                let mut monitor = self.monitor(vm.id, &process).await?;
                 if state == VmState::Failed {
                     seen.stall = monitor.stall(|node| disk_of(vm, node)).await?;
                 }
@@ -217,11 +224,10 @@ impl QemuBackend {
     }
 
     async fn awake(&self, vm: &VmHandle, action: &'static str) -> Result<(Process, VmState, Monitor)> {
-        let Some((process, state)) = self.live_state(vm.id).await? else {
-            return Err(Error::InvalidState { action, state: state_at_rest(vm)? });
-        };
-        let monitor = self.monitor(vm.id, &process).await?;
-        Ok((process, state, monitor))
+        match self.live(vm.id).await? {
+            Some(live) => Ok(live),
+            None => Err(Error::InvalidState { action, state: state_at_rest(vm)? }),
+        }
     }
 
     /// The handle of a live machine, brought up to date.

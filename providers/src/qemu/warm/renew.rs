@@ -122,9 +122,7 @@ fn script(own: &Own<'_>, found: Found, now: SystemTime) -> String {
         text.push_str(&format!("{name}={}\n", quote(&value)));
     }
     let parts: &[&str] = match found {
-        Found::Awake => {
-            &[CLOCK, RANDOM, BOOT_ID, MACHINE_ID, FORMER_KEY, OWN_KEY, HOSTNAME, CLOUD_INIT, HOST_KEY]
-        }
+        Found::Awake => &[BESIDE, RANDOM, BOOT_ID, MACHINE_ID, FORMER_KEY, OWN_KEY, HOSTNAME, HOST_KEY],
         // A boot made the kernel's random numbers and the boot's id anew, and the seed did the rest.
         Found::Booted => &[RANDOM_SEED, MACHINE_ID, FORMER_KEY],
     };
@@ -132,8 +130,20 @@ fn script(own: &Own<'_>, found: Found, now: SystemTime) -> String {
     text
 }
 
-const CLOCK: &str = r#"
-date -u -s "@$now" >/dev/null
+/// What nothing else waits for, beside the rest: the clock; and cloud-init, which finds the instance that the seed names,
+/// and does at the next boot what it does at each one.
+const BESIDE: &str = r#"
+(
+  date -u -s "@$now" >/dev/null
+  if [ -f /var/lib/cloud/data/instance-id ]; then
+    printf '%s\n' "$instance" >/var/lib/cloud/data/instance-id
+    if [ -d "/var/lib/cloud/instances/$source" ]; then
+      mv "/var/lib/cloud/instances/$source" "/var/lib/cloud/instances/$instance"
+      ln -sfn "/var/lib/cloud/instances/$instance" /var/lib/cloud/instance
+    fi
+  fi
+) &
+beside=$!
 "#;
 
 /// Who can do nothing but write to /dev/urandom adds to what comes later, and cannot make sure of what comes next: the
@@ -202,17 +212,6 @@ if [ "$before" != "$name" ]; then
 fi
 "#;
 
-/// cloud-init finds the instance that the seed names, and does at the next boot what it does at each one.
-const CLOUD_INIT: &str = r#"
-if [ -f /var/lib/cloud/data/instance-id ]; then
-  printf '%s\n' "$instance" >/var/lib/cloud/data/instance-id
-  if [ -d "/var/lib/cloud/instances/$source" ]; then
-    mv "/var/lib/cloud/instances/$source" "/var/lib/cloud/instances/$instance"
-    ln -sfn "/var/lib/cloud/instances/$instance" /var/lib/cloud/instance
-  fi
-fi
-"#;
-
 /// Last, since the next login is by the new key.
 const HOST_KEY: &str = r#"
 umask 077
@@ -237,5 +236,6 @@ if [ -s /run/dropbear.pid ] && [ -f /etc/dropbear/dropbear_ed25519_host_key ]; t
   umask 022
   "$@" </dev/null >/dev/null 2>&1 && done=1
 fi
+wait "$beside"
 [ -n "$done" ] || { echo "its sshd is none that takes another host key" >&2; exit 1; }
 "#;
