@@ -50,6 +50,7 @@ test: images images-debian check ## everything: lints, unit tests, end-to-end te
 		VMCTL_TEST_IMAGES="$(IMAGES)" RUST_TEST_THREADS=$(THREADS) cargo test --locked --workspace
 
 bench: setup images images-debian ## vmctl against references measured in the same run, as a table (BENCH="3 P8": runs, goals)
+	$(if $(BENCH),,cargo bench --locked --package vmctl-planner --bench engine)
 	cargo build --locked --release --package vmctl --package vmctl-tests
 	VMCTL_BIN="$(abspath $(TARGET)/release/vmctl)" VMCTL_TEST_IMAGES="$(IMAGES)" "$(TARGET)/release/vmctl-bench" $(BENCH)
 
