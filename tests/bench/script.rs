@@ -145,7 +145,8 @@ impl Script {
     /// Starts QEMU and tries until its monitor says how it is.
     fn start(&self) -> Machine {
         let machine = self.spawn(0);
-        let _hand = self.monitor(&json!("running"));
+        let stands_still = self.arguments.iter().any(|argument| argument == "-S");
+        let _hand = self.monitor(&json!(if stands_still { "prelaunch" } else { "running" }));
         machine
     }
 
