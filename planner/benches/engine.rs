@@ -5,7 +5,10 @@
 //! whole of vmctl beside others is measured by `make bench`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 
+#[path = "../tests/common/disk.rs"]
+mod disk;
 #[path = "../tests/scale/host.rs"]
+#[expect(dead_code, reason = "tests look at what it counts")]
 mod host;
 
 use std::fs;
@@ -48,9 +51,7 @@ impl World {
     /// So many machines of five lines each, the last nine tenths of which depend on one of the tenth before theirs.
     fn new(count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut sector = vec![0; 512];
-        sector[510..].copy_from_slice(&[0x55, 0xAA]);
-        fs::write(folder.path().join("disk.raw"), sector).unwrap();
+        disk::write_smallest(folder.path());
         let layer = count / 10;
         let machine = |number: usize| {
             let needs = number.checked_sub(layer).map(|other| format!("    depends-on \"m{other}\"\n"));

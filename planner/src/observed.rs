@@ -1,11 +1,9 @@
 //! What the providers find now.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use vmctl_providers::{
@@ -83,56 +81,58 @@ pub async fn refresh<H: Inspect + 'static>(
     recorded: &Snapshot,
 ) -> Result<Observed, RecordError> {
     let records = recorded.records.values();
-    let mut known: Vec<_> =
+    let known: Vec<_> =
         records.filter_map(|record| Some((record.address.clone(), record.handle.clone()?))).collect();
-    let groups = thread::available_parallelism().map_or(1, usize::from).min(CONCURRENT_LOOKS);
-    let size = known.len().div_ceil(groups).max(1);
+    let at_once = known.len().min(CONCURRENT_LOOKS);
+    // Whoever is done with one takes the next, so that machines that hang hold up nobody but whoever looks at them.
+    let left = Arc::new(Mutex::new(known.into_iter()));
     let mut looks = JoinSet::new();
-    while !known.is_empty() {
-        let group = known.split_off(known.len().saturating_sub(size));
-        looks.spawn(look_at(Arc::clone(host), group, CONCURRENT_LOOKS / groups));
+    for _ in 0..at_once {
+        looks.spawn(look_at_some(Arc::clone(host), Arc::clone(&left)));
     }
     let mut vms = BTreeMap::new();
-    for group in looks.join_all().await {
-        vms.extend(group?);
+    for seen in looks.join_all().await {
+        vms.extend(seen?);
     }
     Ok(Observed { vms, looked: Looked { refreshed: true, checks_asked: false }, ..Observed::default() })
 }
 
-/// Looks at some machines, so many at once.
-async fn look_at<H: Inspect>(
+/// Machines that nobody looked at yet, and what their records hold for their provider.
+type Left = Mutex<std::vec::IntoIter<(Address, Opaque)>>;
+
+/// Looks at one machine after the other, as long as there are any left.
+async fn look_at_some<H: Inspect>(
     host: Arc<H>,
-    known: Vec<(Address, Opaque)>,
-    at_once: usize,
+    left: Arc<Left>,
 ) -> Result<Vec<(Address, Sight)>, RecordError> {
-    let looks = known.into_iter().map(|(address, handle)| {
-        let host = &*host;
-        async move {
-            let handle: Arc<VmHandle> = match handle.decoded() {
-                Ok(handle) => handle,
-                Err(source) => return Err(RecordError { address, source }),
-            };
-            let sight = match tokio::time::timeout(LOOK_DEADLINE, host.inspect(&handle)).await {
-                Ok(Ok(mut inspection)) => {
-                    // Most machines are as they were recorded, and thousands of them fill a memory.
-                    if inspection.handle == handle {
-                        inspection.handle = handle;
-                    }
-                    Sight::Seen(Box::new(inspection))
-                }
-                Ok(Err(error)) => Sight::Unreachable {
-                    reason: error.to_string(),
-                    elsewhere: matches!(error, Error::Elsewhere { .. }),
-                },
-                Err(_) => {
-                    let reason = format!("no answer within {LOOK_DEADLINE:?}");
-                    Sight::Unreachable { reason, elsewhere: false }
-                }
-            };
-            Ok((address, sight))
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let mut seen = Vec::new();
+    while let Some((address, handle)) = next() {
+        match handle.decoded() {
+            Ok(handle) => seen.push((address, look_at(&*host, handle).await)),
+            Err(source) => return Err(RecordError { address, source }),
         }
-    });
-    stream::iter(looks).buffer_unordered(at_once).try_collect().await
+    }
+    Ok(seen)
+}
+
+async fn look_at<H: Inspect>(host: &H, handle: Arc<VmHandle>) -> Sight {
+    match tokio::time::timeout(LOOK_DEADLINE, host.inspect(&handle)).await {
+        Ok(Ok(mut inspection)) => {
+            // Most machines are as they were recorded, and thousands of them fill a memory.
+            if inspection.handle == handle {
+                inspection.handle = handle;
+            }
+            Sight::Seen(Box::new(inspection))
+        }
+        Ok(Err(error)) => Sight::Unreachable {
+            reason: error.to_string(),
+            elsewhere: matches!(error, Error::Elsewhere { .. }),
+        },
+        Err(_) => {
+            Sight::Unreachable { reason: format!("no answer within {LOOK_DEADLINE:?}"), elsewhere: false }
+        }
+    }
 }
 
 /// Finds machines of `project` that no record knows, without those that `desired` lets go of.

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../common/disk.rs"]
+mod disk;
 #[path = "../scale/host.rs"]
 mod host;
 mod properties;
@@ -69,11 +71,7 @@ impl Downloads for Server {
 impl World {
     fn new(host: NumbersHost) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("disk.raw");
-        // The smallest thing that is a disk: one sector with a boot signature.
-        let mut sector = vec![0; 512];
-        sector[510..].copy_from_slice(&[0x55, 0xAA]);
-        std::fs::write(&source, sector).unwrap();
+        let source = disk::write_smallest(folder.path());
         let images = ImageCache::new(folder.path().join("images"));
         let identity = images.identify(&source).unwrap();
         let image = DesiredImage::Local { identity, source: source.clone() };

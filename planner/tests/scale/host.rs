@@ -85,13 +85,13 @@ impl Hypervisor for NumbersHost {
             seen.prepared.insert(spec.name.clone(), seen.operations);
         };
         self.work(begin, |_| {}).await;
-        let templates = self.seen().templates;
         let warm = spec.warm.as_ref().map(|warm| {
-            let source = templates.get(&warm.key).filter(|_| warm.made_from != MadeFrom::Image);
+            let template = self.seen.lock().unwrap().templates.get(&warm.key).copied();
+            let source = template.filter(|_| warm.made_from != MadeFrom::Image);
             assert!(source.is_some() || warm.made_from != MadeFrom::Template, "there is no such template");
             let cloned = source.map(|source| Cloned {
                 created: jiff::Timestamp::UNIX_EPOCH,
-                source: *source,
+                source,
                 user_key: String::new(),
                 hostname: spec.name.to_string(),
                 stage: CloneStage::Fresh,

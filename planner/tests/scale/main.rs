@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../common/disk.rs"]
+mod disk;
 mod flood;
 mod host;
+mod looks;
 mod shapes;
 
 use std::sync::Arc;
@@ -36,11 +39,7 @@ struct World {
 impl World {
     fn new(host: NumbersHost) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("disk.raw");
-        // The smallest thing that is a disk: one sector with a boot signature.
-        let mut sector = vec![0; 512];
-        sector[510..].copy_from_slice(&[0x55, 0xAA]);
-        std::fs::write(&source, sector).unwrap();
+        let source = disk::write_smallest(folder.path());
         let images = ImageCache::new(folder.path().join("images"));
         let image = DesiredImage::Local { identity: images.identify(&source).unwrap(), source };
         let store = MemoryStore::new(Uuid::from_u128(7));
