@@ -69,7 +69,7 @@ const BESIDE_PATH: [&str; 3] = ["/usr/libexec", "/usr/lib/qemu", "/usr/lib"];
 
 /// Gives a process a session of its own. QEMU's `-daemonize` would do so too, but its sandbox then forbids the
 /// very calls (fork, setsid) that the denial of new processes and privileges is about.
-const SETSID: Program = Program { name: "setsid", package: "util-linux" };
+pub const SETSID: Program = Program { name: "setsid", package: "util-linux" };
 
 /// Finds a program in PATH as a shell would: the first executable file of that name.
 #[expect(clippy::disallowed_methods, reason = "PATH decides which program runs, so its reading belongs here")]

@@ -2,9 +2,11 @@
 //! and ends with it.
 //!
 //! One that was started for a QEMU that never came waits for ever: vmctl was killed in between. Its log is made before it
-//! is, so that a runtime folder tells that there may be one; and its command line names the socket, which no other does.
+//! is, and it holds a lock on that as long as it lives: whether there is one, that tells at any moment. Who it is, its
+//! command line tells, which names the socket as no other does, except for the moments in which it becomes another program.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +32,10 @@ const HELP: Duration = Duration::from_secs(10);
 /// How long it may take until it listens. It takes some milliseconds on an idle host.
 const LISTENING: Duration = Duration::from_secs(30);
 
-/// How often is looked whether it listens. A first connection would be the only one, so that nothing is tried.
+/// How long it may take to end it, which takes no time but where the host is overloaded.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// How often is looked whether it listens, or who it is. A first connection would be the only one, so that nothing is tried.
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// How much of its messages goes into an error.
@@ -121,16 +126,23 @@ pub(super) async fn serve(shares: &[Share], run: &RuntimeDir) -> Result<()> {
 
 /// Ends those that serve a machine which does not run, and those that a launch left behind that was cut off.
 pub(super) async fn end_all(run: &RuntimeDir) -> Result<()> {
-    let sockets = sockets(run)?;
-    if sockets.is_empty() {
-        return Ok(());
-    }
     let failed = || Error::io("end the processes of", run.path());
-    for process in Process::all(|args| is_serving(args, &sockets)).map_err(failed())? {
-        process.kill().map_err(failed())?;
-        process.exited().await.map_err(failed())?;
-    }
-    Ok(())
+    let logs = logs(run)?;
+    let sockets: Vec<_> = logs.iter().map(|log| log.with_extension("sock")).collect();
+    let ended = timeout(ENDING, async {
+        while is_any_locked(&logs)? {
+            let found = Process::all(|args| is_serving(args, &sockets)).map_err(failed())?;
+            for process in &found {
+                process.kill().map_err(failed())?;
+                process.exited().await.map_err(failed())?;
+            }
+            if found.is_empty() {
+                sleep(GLANCE).await;
+            }
+        }
+        Ok(())
+    });
+    ended.await.unwrap_or_else(|elapsed| Err(failed()(elapsed.into())))
 }
 
 async fn serve_one(abilities: Abilities, share: &Share, index: usize, run: &RuntimeDir) -> Result<()> {
@@ -141,6 +153,8 @@ async fn serve_one(abilities: Abilities, share: &Share, index: usize, run: &Runt
     ensure_private_file(&log_path)?;
     let log =
         std::fs::OpenOptions::new().append(true).open(&log_path).map_err(Error::io("open", &log_path))?;
+    // It is inherited, and let go of by the last process that has it.
+    log.lock().map_err(Error::io("lock", &log_path))?;
     let mut launched = process::machine(&VIRTIOFSD, &args, log, Vec::new())?;
     failpoint!("start.qemu.serving", run.path());
     let status = match timeout(LISTENING, listens(&socket, &mut launched)).await {
@@ -179,25 +193,41 @@ fn is_listening(table: &[u8], path: &Path) -> bool {
     })
 }
 
-/// The sockets of which a runtime folder tells.
-fn sockets(run: &RuntimeDir) -> Result<Vec<PathBuf>> {
+/// The logs in a runtime folder.
+fn logs(run: &RuntimeDir) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(run.path()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list folder", run.path())(error)),
     };
     let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
-    let paths = paths.map_err(Error::io("list folder", run.path()))?;
-    let logs = paths.into_iter().filter(|path| {
+    let mut paths = paths.map_err(Error::io("list folder", run.path()))?;
+    paths.retain(|path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"share") && path.extension() == Some(OsStr::new("log"))
     });
-    Ok(logs.map(|path| path.with_extension("sock")).collect())
+    Ok(paths)
 }
 
+/// Whether somebody lives who was launched with one of these logs.
+fn is_any_locked(logs: &[PathBuf]) -> Result<bool> {
+    for log in logs {
+        match File::open(log).map_err(Error::io("open", log))?.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", log)(error)),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a command line is of one that serves such a socket, or is about to: it is launched through another program,
+/// which becomes it.
 fn is_serving(args: &[String], sockets: &[PathBuf]) -> bool {
-    let named = args.first().is_some_and(|program| Path::new(program).ends_with(VIRTIOFSD.name));
-    named
+    let is = |index: usize, program: &Program| {
+        args.get(index).is_some_and(|path| Path::new(path).ends_with(program.name))
+    };
+    (is(0, &VIRTIOFSD) || is(0, &process::SETSID) && is(1, &VIRTIOFSD))
         && args
             .iter()
             .filter_map(|arg| arg.strip_prefix(SOCKET))
@@ -255,14 +285,43 @@ mod tests {
         assert!(found());
     }
 
+    #[tokio::test]
+    async fn server_is_ended_however_far_its_launch_has_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RuntimeDir::new(&folder.path().join("run"), crate::spec::InstanceId(uuid::Uuid::nil()));
+        run.create().unwrap();
+        let abilities = abilities().await.unwrap();
+        let args = abilities.args(&share(text(folder.path()).unwrap(), false), &run.share(0)).unwrap();
+        for waited in 0..30 {
+            let log = File::create(run.share_log(0)).unwrap();
+            log.lock().unwrap();
+            let mut launched = process::machine(&VIRTIOFSD, &args, log, Vec::new()).unwrap();
+            // Later each time, by about what a launch takes: its programs begin, one becomes the other, and that forks.
+            let began = std::time::Instant::now();
+            while began.elapsed() < Duration::from_micros(200) * waited {
+                std::hint::spin_loop();
+            }
+            end_all(&run).await.unwrap();
+            let left = Process::all(|args| is_serving(args, &[run.share(0)])).unwrap();
+            assert!(left.is_empty(), "after {waited} times 0.2 ms: {:?}", left[0].arguments());
+            launched.ended().await.unwrap();
+        }
+    }
+
     #[test]
     fn process_of_another_socket_or_program_is_not_ours() {
         let ours = [PathBuf::from("/run/1/share0.sock")];
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert!(is_serving(&words("/usr/lib/qemu/virtiofsd --socket-path=/run/1/share0.sock"), &ours));
+        for line in [
+            "/usr/lib/qemu/virtiofsd --socket-path=/run/1/share0.sock",
+            "/usr/bin/setsid /usr/lib/qemu/virtiofsd --socket-path=/run/1/share0.sock",
+        ] {
+            assert!(is_serving(&words(line), &ours), "{line}");
+        }
         for line in [
             "/usr/lib/qemu/virtiofsd --socket-path=/run/2/share0.sock",
             "vi --socket-path=/run/1/share0.sock",
+            "vi virtiofsd --socket-path=/run/1/share0.sock",
             "virtiofsd /run/1/share0.sock",
             "",
         ] {
