@@ -6,7 +6,7 @@
 //! command line tells, which names the socket as no other does, except for the moments in which it becomes another program.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -149,13 +149,7 @@ async fn serve_one(abilities: Abilities, share: &Share, index: usize, run: &Runt
     let (socket, log_path) = (run.share(index), run.share_log(index));
     let args = abilities.args(share, &socket)?;
     remove_file(&socket)?;
-    remove_file(&log_path)?;
-    ensure_private_file(&log_path)?;
-    let log =
-        std::fs::OpenOptions::new().append(true).open(&log_path).map_err(Error::io("open", &log_path))?;
-    // It is inherited, and let go of by the last process that has it.
-    log.lock().map_err(Error::io("lock", &log_path))?;
-    let mut launched = process::machine(&VIRTIOFSD, &args, log, Vec::new())?;
+    let mut launched = launch(&args, &log_path)?;
     failpoint!("start.qemu.serving", run.path());
     let status = match timeout(LISTENING, listens(&socket, &mut launched)).await {
         Ok(Ok(None)) => return Ok(()),
@@ -168,6 +162,16 @@ async fn serve_one(abilities: Abilities, share: &Share, index: usize, run: &Runt
         status,
         stderr: tail_of(&log_path, MESSAGES)?,
     }))
+}
+
+/// Launches it with a new log, on which it holds a lock.
+fn launch(args: &[OsString], log_path: &Path) -> Result<Launched> {
+    remove_file(log_path)?;
+    ensure_private_file(log_path)?;
+    let log = OpenOptions::new().append(true).open(log_path).map_err(Error::io("open", log_path))?;
+    // It is inherited, and let go of by the last process that has it.
+    log.lock().map_err(Error::io("lock", log_path))?;
+    process::machine(&VIRTIOFSD, args, log, Vec::new())
 }
 
 /// Waits until it listens (`None`), or ended: how.
@@ -293,9 +297,7 @@ mod tests {
         let abilities = abilities().await.unwrap();
         let args = abilities.args(&share(text(folder.path()).unwrap(), false), &run.share(0)).unwrap();
         for waited in 0..30 {
-            let log = File::create(run.share_log(0)).unwrap();
-            log.lock().unwrap();
-            let mut launched = process::machine(&VIRTIOFSD, &args, log, Vec::new()).unwrap();
+            let mut launched = launch(&args, &run.share_log(0)).unwrap();
             // Later each time, by about what a launch takes: its programs begin, one becomes the other, and that forks.
             let began = std::time::Instant::now();
             while began.elapsed() < Duration::from_micros(200) * waited {
@@ -304,7 +306,7 @@ mod tests {
             end_all(&run).await.unwrap();
             let left = Process::all(|args| is_serving(args, &[run.share(0)])).unwrap();
             assert!(left.is_empty(), "after {waited} times 0.2 ms: {:?}", left[0].arguments());
-            launched.ended().await.unwrap();
+            timeout(ENDING, launched.ended()).await.expect("it is found and ended").unwrap();
         }
     }
 
